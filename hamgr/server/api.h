@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What hamgrd's shell offers to the server of operators' requests (hamgr/server), and nothing more.
+ * All calls on the loop's thread.
+ */
+#ifndef HAMGR_SERVER_API_H
+#define HAMGR_SERVER_API_H
+
+#include <sys/types.h>
+
+#include <qb/qbloop.h>
+
+#include "hamgr/config/config.h"
+#include "hamgr/core/plan.h"
+#include "hamgr/core/runtime.h"
+
+struct server_api {
+    void *user;
+    const struct ha_state *(*state)(void *user);
+    const struct ha_runtime *(*runtime)(void *user);   /* refreshed for each call */
+    const struct ha_config *(*config)(void *user);
+    const struct ha_plan_limits *(*limits)(void *user);
+    /* Proposes cmd (fields actor and reason already set). done is called exactly once: outcome 0 =
+     * applied, and took effect; HA_E_REFUSED = applied as no-op, reason says why; HA_E_NO_QUORUM =
+     * never accepted; HA_E_UNKNOWN = may or may not be applied (the view closed meanwhile). */
+    void (*propose)(void *user, const struct ha_cmd *cmd,
+                    void (*done)(void *done_user, int outcome, uint16_t reason, uint64_t index),
+                    void *done_user);
+    /* Makes this node a voter or takes a node's vote (LOG_KIND_VOTER); same outcomes. */
+    void (*propose_voter)(void *user, bool is_added, uint32_t node, struct ha_uuid store_id,
+                          void (*done)(void *done_user, int outcome, uint16_t reason,
+                                       uint64_t index),
+                          void *done_user);
+    /* History lines (JSON objects) with index > after, oldest first. */
+    int (*history)(void *user, uint64_t after, uint32_t count,
+                   void (*fn)(void *fn_user, uint64_t index, const char *json), void *fn_user);
+    const uint8_t *(*definition)(void *user, struct ha_digest digest, size_t *ret_size);
+    /* Host shutdown was announced (hactl node-shutdown, from the unit's ExecStop). */
+    void (*shutdown_begin)(void *user);
+};
+
+struct server;
+
+/* Serves hactl over libqb IPC (socket transport) named `name`. admin_gid: group that may use every
+ * verb, -1 = root only; others may only read if they can reach the socket. */
+int server_open(qb_loop_t *loop, const char *name, gid_t admin_gid, const struct server_api *api,
+                struct server **ret_server, struct ha_err *err);
+/* Called by the shell after each applied entry and each second: pushes events to followers. */
+void server_poke(struct server *server);
+void server_close(struct server *server);
+
+#endif
