@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Bodies of the hamgrd <-> hamgr-stream messages.
+ */
+#include "hamgr/ipc/streamproto.h"
+
+#include <string.h>
+
+#include "hamgr/ipc/codec.h"
+
+#define ZSTD_LEVEL_MAX 22
+
+void streamp_start_encode(struct ha_writer *w, const struct streamp_start *m)
+{
+    ipc_put_bool(w, m->is_sender);
+    ipc_put_bool(w, m->is_listener);
+    ha_put_uuid(w, m->cluster_id);
+    ha_put_u64(w, m->generation);
+    ha_put_u64(w, m->ticket);
+    ha_put_uuid(w, m->guest);
+    ha_put_u64(w, m->epoch);
+    ha_put_raw(w, m->secret, sizeof(m->secret));
+    ha_put_text(w, m->peer_name);
+    ha_put_u8(w, m->level);
+    ha_put_u32(w, m->rate_mbit);
+    ha_put_u32(w, m->idle_timeout_ms);
+}
+
+int streamp_start_decode(const uint8_t *body, size_t size, struct streamp_start *ret)
+{
+    struct ha_reader r = ha_reader_of(body, size);
+
+    ret->is_sender = ipc_get_bool(&r);
+    ret->is_listener = ipc_get_bool(&r);
+    ret->cluster_id = ha_get_uuid(&r);
+    ret->generation = ha_get_u64(&r);
+    ret->ticket = ha_get_u64(&r);
+    ret->guest = ha_get_uuid(&r);
+    ret->epoch = ha_get_u64(&r);
+    const uint8_t *secret = ha_get_raw(&r, sizeof(ret->secret));
+    if (secret)
+        memcpy(ret->secret, secret, sizeof(ret->secret));
+    ha_get_text(&r, ret->peer_name, sizeof(ret->peer_name));
+    ret->level = ipc_get_range(&r, 0, ZSTD_LEVEL_MAX);
+    ret->rate_mbit = ha_get_u32(&r);
+    ret->idle_timeout_ms = ha_get_u32(&r);
+    return ipc_done(&r);
+}
+
+static void put_progress(struct ha_writer *w, const struct streamp_progress *m)
+{
+    ha_put_u64(w, m->raw_bytes);
+    ha_put_u64(w, m->wire_bytes);
+    ha_put_u64(w, m->pages);
+    ha_put_u64(w, m->zero_pages);
+    ha_put_u64(w, m->elapsed_ms);
+}
+
+static void get_progress(struct ha_reader *r, struct streamp_progress *m)
+{
+    m->raw_bytes = ha_get_u64(r);
+    m->wire_bytes = ha_get_u64(r);
+    m->pages = ha_get_u64(r);
+    m->zero_pages = ha_get_u64(r);
+    m->elapsed_ms = ha_get_u64(r);
+}
+
+void streamp_progress_encode(struct ha_writer *w, const struct streamp_progress *m)
+{
+    put_progress(w, m);
+}
+
+int streamp_progress_decode(const uint8_t *body, size_t size, struct streamp_progress *ret)
+{
+    struct ha_reader r = ha_reader_of(body, size);
+
+    get_progress(&r, ret);
+    return ipc_done(&r);
+}
+
+void streamp_end_encode(struct ha_writer *w, const struct streamp_end *m)
+{
+    ipc_put_bool(w, m->is_ok);
+    put_progress(w, &m->total);
+    ha_put_text(w, m->text);
+}
+
+int streamp_end_decode(const uint8_t *body, size_t size, struct streamp_end *ret)
+{
+    struct ha_reader r = ha_reader_of(body, size);
+
+    ret->is_ok = ipc_get_bool(&r);
+    get_progress(&r, &ret->total);
+    ha_get_text(&r, ret->text, sizeof(ret->text));
+    return ipc_done(&r);
+}
