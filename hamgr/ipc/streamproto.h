@@ -19,6 +19,7 @@ enum streamp_type {
     STREAMP_CONNECTED = 64, /* mutual TLS done and ticket checked; the key has been wiped */
     STREAMP_PROGRESS,  /* streamp_progress, at most 10 per second */
     STREAMP_END,       /* streamp_end; then the process exits */
+    STREAMP_NOTE,      /* body: one ha_put_text (< HA_TEXT_MAX) to be logged, e.g. a refused stray */
 };
 
 struct streamp_start {
