@@ -22,7 +22,7 @@ enum ha_cmd_type {
     HA_CMD_NODE_REMOVE = 3, /* refused while it is a voter, a member or owns a guest */
     HA_CMD_ARMED = 4,       /* its keeper works: L and W as read back */
     HA_CMD_UNARMED = 5,
-    HA_CMD_FENCED = 6,      /* evidence that an UNCLEAN incarnation runs nothing */
+    HA_CMD_FENCED = 6, /* evidence that an UNCLEAN incarnation runs nothing */
     HA_CMD_LEAVE = 7,
     HA_CMD_FREEZE = 8,
     HA_CMD_UNFREEZE = 9,
@@ -34,17 +34,17 @@ enum ha_cmd_type {
     HA_CMD_GUEST_ADD = 20,
     HA_CMD_GUEST_SET = 21,
     HA_CMD_GUEST_REMOVE = 22,
-    HA_CMD_WANT = 23,       /* wanted state: started or stopped */
-    HA_CMD_ASSIGN = 24,     /* FREE -> ASSIGNED */
-    HA_CMD_STARTED = 25,    /* ASSIGNED -> RUNNING */
-    HA_CMD_STOP = 26,       /* owner must stop it (graceful or destroy) -> STOPPING */
+    HA_CMD_WANT = 23,        /* wanted state: started or stopped */
+    HA_CMD_ASSIGN = 24,      /* FREE -> ASSIGNED */
+    HA_CMD_STARTED = 25,     /* ASSIGNED -> RUNNING */
+    HA_CMD_STOP = 26,        /* owner must stop it (graceful or destroy) -> STOPPING */
     HA_CMD_NOT_RUNNING = 27, /* from the owner, with proof -> FREE */
-    HA_CMD_MIGRATE = 28,    /* RUNNING -> MIGRATING */
-    HA_CMD_SWITCH = 29,     /* MIGRATING -> SWITCHED */
-    HA_CMD_ABORT = 30,      /* MIGRATING -> RUNNING */
-    HA_CMD_ARRIVED = 31,    /* SWITCHED -> RUNNING on the destination */
-    HA_CMD_REVERT = 32,     /* SWITCHED -> RUNNING on the source */
-    HA_CMD_CLEAR = 33,      /* operator: forget restart failures of a guest */
+    HA_CMD_MIGRATE = 28,     /* RUNNING -> MIGRATING */
+    HA_CMD_SWITCH = 29,      /* MIGRATING -> SWITCHED */
+    HA_CMD_ABORT = 30,       /* MIGRATING -> RUNNING */
+    HA_CMD_ARRIVED = 31,     /* SWITCHED -> RUNNING on the destination */
+    HA_CMD_REVERT = 32,      /* SWITCHED -> RUNNING on the source */
+    HA_CMD_CLEAR = 33,       /* operator: forget restart failures of a guest */
 };
 
 enum ha_evidence {
@@ -72,27 +72,30 @@ enum ha_end_cause {
 };
 
 struct ha_policy {
-    uint16_t priority;          /* 0..1000, higher first; default 100 */
-    uint16_t start_order;       /* 0..1000, lower first among equal priorities; default 0 */
-    uint16_t restart_max;       /* failures within restart_window_s before it is left alone; 3 */
-    uint32_t restart_window_s;  /* default 3600 */
-    uint32_t stop_timeout_ms;   /* graceful stop, then destroy; default 60000 */
-    uint32_t max_downtime_ms;   /* migration: pause contract; 0 = the cluster's default */
-    bool is_protected;          /* restarted after a failure of node or guest; default true */
+    uint16_t priority;         /* 0..1000, higher first; default 100 */
+    uint16_t start_order;      /* 0..1000, lower first among equal priorities; default 0 */
+    uint16_t restart_max;      /* failures within restart_window_s before it is left alone; 3 */
+    uint32_t restart_window_s; /* default 3600 */
+    uint32_t stop_timeout_ms;  /* graceful stop, then destroy; default 60000 */
+    uint32_t max_downtime_ms;  /* migration: pause contract; 0 = the cluster's default */
+    bool is_protected;         /* restarted after a failure of node or guest; default true */
 };
 
 /* Who caused a command, for history and explain: an operator's login or a part of hamgr. */
 struct ha_cmd {
-    uint8_t type;        /* enum ha_cmd_type */
-    uint16_t reason;     /* enum ha_reason (core/reason.h) */
-    uint64_t cause;      /* index of the entry that led to this one, 0 = none */
-    char actor[32];      /* "planner", "n2", "operator root" */
+    uint8_t type;    /* enum ha_cmd_type */
+    uint16_t reason; /* enum ha_reason (core/reason.h) */
+    uint64_t cause;  /* index of the entry that led to this one, 0 = none */
+    char actor[32];  /* "planner", "n2", "operator root" */
     /* Used by several types: */
-    uint32_t node;       /* subject node, owner, or migration source */
-    uint64_t incarnation; /* of node */
+    uint32_t node;        /* subject node, owner, or migration source */
+    uint64_t incarnation; /* of node; operators' FREEZE, CAPACITY, STOP may leave it 0 = any */
     struct ha_uuid guest;
-    uint64_t epoch;      /* ASSIGN, MIGRATE: the new one. STARTED, STOP, NOT_RUNNING: the current */
-    uint64_t ticket;     /* SWITCH, ABORT, ARRIVED, REVERT: index of the MIGRATE entry */
+    uint64_t epoch;  /* ASSIGN, MIGRATE: the new one. STARTED, STOP, NOT_RUNNING: the current.
+                      * ARMED: the index applied when the keeper was seen armed */
+    uint64_t ticket; /* SWITCH, ABORT, ARRIVED, REVERT: index of the MIGRATE entry. REVERT names
+                      * node and incarnation of the destination; the others may name the end
+                      * that proposes, or no node */
     union {
         struct {
             struct ha_uuid cluster_id;
@@ -100,7 +103,7 @@ struct ha_cmd {
             char name[HA_NAME_MAX];      /* cluster */
             char node_name[HA_NAME_MAX]; /* first node */
             char addr[HA_ADDR_MAX];
-            struct ha_uuid store_id;     /* first voter's */
+            struct ha_uuid store_id; /* first voter's */
             bool is_witness;
         } init;
         struct {
@@ -125,9 +128,9 @@ struct ha_cmd {
         struct {
             char name[HA_NAME_MAX];
             uint64_t mem_kib;
-            uint8_t want;          /* enum ha_want */
+            uint8_t want; /* enum ha_want */
             struct ha_policy policy;
-            struct ha_digest definition; /* of the definition's bytes */
+            struct ha_digest definition;     /* of the definition's bytes */
             const uint8_t *definition_bytes; /* borrowed; <= HA_DEFINITION_MAX */
             uint32_t definition_size;
         } guest_add;

@@ -64,8 +64,7 @@
     X(HA_REASON_IS_VOTER, 123, "is-voter", "the node is a voter",                                  \
       "hactl cluster remove-node takes its vote first")                                            \
     X(HA_REASON_ALREADY, 124, "already", "it is so already", "")                                   \
-    X(HA_REASON_OWNER_UNCLEAN, 125, "owner-unclean",                                               \
-      "its owner is gone and not yet proven dead",                                                 \
+    X(HA_REASON_OWNER_UNCLEAN, 125, "owner-unclean", "its owner is gone and not yet proven dead",  \
       "wait for fencing, or hactl confirm-fenced NODE after looking")                              \
     X(HA_REASON_NO_NODE, 126, "no-node", "no node can take it", "hactl explain names each reason") \
     X(HA_REASON_NO_QUORUM, 127, "no-quorum", "no view is open here",                               \
@@ -75,7 +74,13 @@
     X(HA_REASON_INIT_TWICE, 129, "init-twice", "the cluster exists already", "")                   \
     X(HA_REASON_BAD_IDENTITY, 130, "bad-identity",                                                 \
       "another machine or store comes under this node's id",                                       \
-      "remove the node and add it again, or give the machine its own id")
+      "remove the node and add it again, or give the machine its own id")                          \
+    X(HA_REASON_BAD_VALUE, 131, "bad-value", "a value is missing or out of its range",             \
+      "look at the limits: man hactl")                                                             \
+    X(HA_REASON_IS_MEMBER, 132, "is-member", "the node is in the view", "stop hamgrd there first") \
+    X(HA_REASON_STALE_KEEPER, 133, "stale-keeper",                                                 \
+      "the watchdog was seen armed before the last disarm, arm, freeze or unfreeze", "")           \
+    X(HA_REASON_IS_WANTED, 134, "is-wanted", "the guest is wanted started", "hactl guest stop")
 
 enum ha_reason {
 #define X(symbol, number, name, text, fix) symbol = number,

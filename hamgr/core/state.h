@@ -20,11 +20,11 @@
 #include "quorum/entry.h"
 
 enum ha_node_status {
-    HA_NODE_NEW = 0,  /* known, never been a member */
-    HA_NODE_MEMBER,   /* in the open view */
-    HA_NODE_UNCLEAN,  /* gone without LEAVE: may still run its guests */
-    HA_NODE_FENCED,   /* gone, proven to run nothing */
-    HA_NODE_LEFT,     /* gone by LEAVE */
+    HA_NODE_NEW = 0, /* known, never been a member */
+    HA_NODE_MEMBER,  /* in the open view */
+    HA_NODE_UNCLEAN, /* gone without LEAVE: may still run its guests */
+    HA_NODE_FENCED,  /* gone, proven to run nothing */
+    HA_NODE_LEFT,    /* gone by LEAVE */
 };
 
 /* UNCLEAN -> FENCED by evidence; any -> MEMBER by an OPEN that names it; MEMBER -> UNCLEAN by an
@@ -34,26 +34,30 @@ struct ha_node {
     uint32_t id;
     char name[HA_NAME_MAX];
     char addr[HA_ADDR_MAX];
-    uint8_t status;           /* enum ha_node_status */
+    uint8_t status; /* enum ha_node_status */
     bool is_voter;
-    bool is_witness;          /* runs no guests */
+    bool is_witness; /* runs no guests */
     bool is_maintenance;
     bool is_frozen;
-    bool is_armed;            /* for `incarnation` */
-    bool is_fence_wanted;     /* operator asked; cleared by FENCED or a new incarnation */
-    bool is_hold;             /* UNCLEAN since a view that was not continuous: wait H first */
-    uint64_t incarnation;     /* 0 = never joined; grows with each (re)join */
-    uint64_t nonce;           /* process that joined as this incarnation */
-    struct ha_uuid store_id;  /* of its voter record, or the last one it joined with */
+    bool is_armed;                  /* for `incarnation` */
+    bool is_fence_wanted;           /* operator asked; cleared by FENCED or a new incarnation */
+    bool is_hold;                   /* UNCLEAN since a view that was not continuous: wait H first */
+    uint64_t incarnation;           /* 0 = never joined; grows with each (re)join */
+    uint64_t nonce;                 /* process that joined as this incarnation */
+    struct ha_uuid store_id;        /* of its voter record, or the last one it joined with */
+    struct ha_uuid joined_store_id; /* the one it joined with as `incarnation` */
     struct ha_uuid boot_id;
     struct ha_uuid hw_id;
     uint16_t proto_min;
     uint16_t proto_max;
-    uint32_t lease_ms;        /* L and W of the last ARMED; valid while is_armed, and kept for the */
-    uint32_t watchdog_ms;     /* UNCLEAN incarnation that was armed */
-    uint64_t mem_kib;         /* capacity for guests */
-    uint8_t evidence;         /* enum ha_evidence of the last FENCED */
-    uint64_t status_index;    /* entry that set status */
+    uint32_t lease_ms;      /* L and W of the last ARMED; valid while is_armed, and kept for the */
+    uint32_t watchdog_ms;   /* UNCLEAN incarnation that was armed */
+    uint64_t unarmed_index; /* entry that last took or voided its arming; ARMED presumes it */
+    uint64_t mem_kib;       /* capacity for guests */
+    bool is_mem_short;      /* capacity was lowered below what was promised already */
+    uint8_t evidence;       /* enum ha_evidence of the last FENCED */
+    char evidence_detail[128]; /* in its words: "fence_ipmilan ipmi-n1: status off" */
+    uint64_t status_index;     /* entry that set status */
     uint64_t status_wall_ms;
 };
 
@@ -68,23 +72,26 @@ enum ha_phase {
 };
 
 /*  FREE -ASSIGN-> ASSIGNED -STARTED-> RUNNING -STOP-> STOPPING -NOT_RUNNING-> FREE
- *                    `--NOT_RUNNING--> FREE  `-NOT_RUNNING-> FREE
+ *                    |`-NOT_RUNNING--> FREE  `-NOT_RUNNING-> FREE
+ *                    `--STOP--> STOPPING (a start that hangs can be taken back by its owner)
  *  RUNNING -MIGRATE-> MIGRATING -SWITCH-> SWITCHED -ARRIVED-> RUNNING (destination)
  *                        `-ABORT-> RUNNING (source)  `-REVERT-> RUNNING (source)
- *  FENCED(owner): any -> FREE.  FENCED(destination) while MIGRATING = ABORT;
- *  FENCED(source) while SWITCHED = the source's copy is gone, the destination still must arrive. */
+ *  MIGRATING -NOT_RUNNING(source)-> FREE, SWITCHED -NOT_RUNNING(destination)-> FREE: closes the
+ * ticket. FENCED(owner): any -> FREE.  FENCED(destination) while MIGRATING = ABORT; FENCED(source)
+ * while SWITCHED = the source's copy is gone, the destination still must arrive. */
 
 struct ha_ticket {
-    uint64_t id;              /* index of the MIGRATE entry; 0 = none open */
+    uint64_t id; /* index of the MIGRATE entry; 0 = none open */
     uint32_t src;
     uint32_t dst;
-    uint64_t src_incarnation; /* follow their nodes' incarnations through same-boot rejoins */
+    uint64_t src_incarnation; /* follow their nodes' incarnations through same-boot rejoins; */
+                              /* source: 0 once its copy is gone (fenced while SWITCHED) */
     uint64_t dst_incarnation;
-    uint64_t src_epoch;       /* label of the source's copy */
-    uint64_t dst_epoch;       /* label of the arriving copy, reserved by MIGRATE */
+    uint64_t src_epoch; /* label of the source's copy */
+    uint64_t dst_epoch; /* label of the arriving copy, reserved by MIGRATE */
     uint32_t max_downtime_ms;
     uint32_t deadline_ms;
-    uint64_t mono_ms;         /* leader's clock at MIGRATE */
+    uint64_t mono_ms; /* leader's clock at MIGRATE */
     uint64_t wall_ms;
 };
 
@@ -92,51 +99,53 @@ struct ha_guest {
     struct ha_uuid id;
     char name[HA_NAME_MAX];
     uint64_t mem_kib;
-    uint8_t want;             /* enum ha_want */
+    uint8_t want; /* enum ha_want */
     struct ha_policy policy;
     struct ha_digest definition;
     uint32_t definition_size;
     /* Owner record: changes only by entries. */
-    uint8_t phase;            /* enum ha_phase */
-    uint8_t stop_mode;        /* in STOPPING: enum ha_stop_mode */
-    bool is_relocating;       /* in STOPPING and after: the next start prefers another node */
-    uint32_t node;            /* owner, 0 when FREE */
-    uint64_t incarnation;     /* of node; follows a same-boot rejoin */
-    uint64_t epoch;           /* label of the owning copy (when FREE: of the last one) */
-    uint64_t epoch_high;      /* highest epoch ever reserved: every new copy gets a higher one */
+    uint8_t phase;        /* enum ha_phase */
+    uint8_t stop_mode;    /* in STOPPING: enum ha_stop_mode */
+    bool is_relocating;   /* in STOPPING and after: the next start prefers another node */
+    uint32_t node;        /* owner, 0 when FREE */
+    uint64_t incarnation; /* of node; follows a same-boot rejoin */
+    uint64_t epoch;       /* label of the owning copy (when FREE: of the last one) */
+    uint64_t epoch_high;  /* highest epoch ever reserved: every new copy gets a higher one */
     struct ha_ticket ticket;
     /* Failures, for the restart limit. */
-    uint16_t failures;        /* within the current window */
-    bool is_failed;           /* limit reached: left alone until CLEAR or WANT started */
-    uint64_t window_wall_ms;  /* start of the window */
-    uint32_t last_node;       /* where it ran or failed last; placement tie-break */
-    uint8_t end_cause;        /* enum ha_end_cause of the last NOT_RUNNING, 0 none */
-    uint64_t phase_index;     /* entry that set phase */
+    uint16_t failures;       /* within the current window */
+    bool is_failed;          /* limit reached, or not protected and failed: left alone until */
+                             /* CLEAR or WANT started */
+    uint64_t window_wall_ms; /* start of the window */
+    uint32_t last_node;      /* where it ran or failed last; placement tie-break */
+    uint8_t end_cause;       /* enum ha_end_cause of the last NOT_RUNNING, 0 none */
+    uint64_t phase_index;    /* entry that set phase */
     uint64_t phase_wall_ms;
 };
 
 struct ha_state {
     struct ha_uuid cluster_id;
-    uint64_t generation;      /* raised by forced recovery of a log */
+    uint64_t generation; /* raised by forced recovery of a log */
     char name[HA_NAME_MAX];
     bool is_disarmed;
-    uint64_t applied;         /* index of the last applied entry */
-    struct ha_digest digest;  /* of the log's chain at applied */
-    struct log_view view;     /* of the last applied OPEN */
+    uint64_t applied;        /* index of the last applied entry */
+    struct ha_digest digest; /* of the log's chain at applied */
+    struct log_view view;    /* of the last applied OPEN */
     uint64_t incarnation_high;
-    uint32_t node_count;      /* ascending by id */
+    uint64_t epoch_floor; /* highest epoch of any removed guest: a new one starts above it */
+    uint32_t node_count;  /* ascending by id */
     struct ha_node nodes[HA_NODES_MAX];
-    uint32_t guest_count;     /* ascending by uuid */
+    uint32_t guest_count; /* ascending by uuid */
     uint32_t guest_capacity;
-    struct ha_guest *guests;  /* caller-owned memory for guest_capacity guests */
+    struct ha_guest *guests; /* caller-owned memory for guest_capacity guests */
 };
 
 /* What applying an entry did: for history, status and the reconciler's callers. */
 struct ha_applied {
-    bool is_noop;             /* a precondition did not hold */
-    uint16_t refusal;         /* enum ha_reason when is_noop: which one */
-    struct ha_cmd cmd;        /* decoded (LOG_KIND_STATE, INIT); borrowed definition bytes */
-    uint8_t kind;             /* enum log_kind */
+    bool is_noop;      /* a precondition did not hold */
+    uint16_t refusal;  /* enum ha_reason when is_noop: which one */
+    struct ha_cmd cmd; /* decoded (LOG_KIND_STATE, INIT); borrowed definition bytes */
+    uint8_t kind;      /* enum log_kind */
 };
 
 /* Prepares an empty state using memory for guest_capacity (1..HA_GUESTS_MAX) guests. */
@@ -155,7 +164,8 @@ const struct ha_node *ha_state_node(const struct ha_state *state, uint32_t id);
 const struct ha_node *ha_state_node_by_name(const struct ha_state *state, const char *name);
 const struct ha_guest *ha_state_guest(const struct ha_state *state, struct ha_uuid id);
 const struct ha_guest *ha_state_guest_by_name(const struct ha_state *state, const char *name);
-/* Memory promised on a node in KiB: owners in any phase but FREE, plus both ends of open tickets. */
+/* Memory promised on a node in KiB: owners in any phase but FREE, plus both ends of open tickets.
+ */
 uint64_t ha_state_mem_used_kib(const struct ha_state *state, uint32_t node);
 /* True if the node may be given guests: member, armed (or cluster disarmed), not witness, not
  * frozen, not in maintenance. ret_reason (may be NULL) says which one failed. */
