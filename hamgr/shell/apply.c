@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Committed entries into the state, definitions into their table, decisions into the history, and
+ * now and then the state into a snapshot.
+ */
+#include "hamgr/shell/shell.h"
+
+#include <stdlib.h>
+
+#include "hamgr/base/assert.h"
+#include "hamgr/core/history.h"
+
+static void stop_loudly(struct hamgrd *d, const char *why)
+{
+    d->is_stopped = true;
+    snprintf(d->alarm, sizeof(d->alarm), "%s", why);
+    qb_log(LOG_CRIT, "hamgrd stops deciding: %s. Its guests will be paused when the lease ends", why);
+}
+
+static void keep_definition(struct hamgrd *d, const struct ha_applied *applied)
+{
+    const struct ha_cmd *cmd = &applied->cmd;
+
+    if (applied->kind == LOG_KIND_STATE && cmd->type == HA_CMD_GUEST_ADD && !applied->is_noop)
+        store_put_definition(d->store, cmd->u.guest_add.definition,
+                             cmd->u.guest_add.definition_bytes, cmd->u.guest_add.definition_size);
+}
+
+static void write_history(struct hamgrd *d, const struct log_entry *entry,
+                          const struct ha_applied *applied)
+{
+    char line[2048];
+
+    if (ha_history_line(&d->state, entry, applied, line, sizeof(line)) > 0)
+        store_history(d->store, entry->index, entry->wall_ms, line);
+}
+
+static void log_applied(struct hamgrd *d, const struct log_entry *entry,
+                        const struct ha_applied *applied)
+{
+    if (applied->kind != LOG_KIND_STATE)
+        return;
+    const struct ha_cmd *cmd = &applied->cmd;
+    const struct ha_guest *guest = ha_state_guest(&d->state, cmd->guest);
+    const char *subject = guest ? guest->name : shell_node_name(d, cmd->node);
+    if (applied->is_noop)
+        qb_log(LOG_INFO, "%s %s: no-op, %s | index=%" PRIu64 " actor=%s", ha_cmd_name(cmd->type),
+               subject, ha_reason_text(applied->refusal), entry->index, cmd->actor);
+    else
+        qb_log(LOG_INFO, "%s %s: %s | index=%" PRIu64 " node=%s epoch=%" PRIu64 " actor=%s",
+               ha_cmd_name(cmd->type), subject, ha_reason_text(cmd->reason), entry->index,
+               shell_node_name(d, cmd->node), cmd->epoch, cmd->actor);
+}
+
+/* Applies one entry; false when this node must stop. */
+static bool apply_one(struct hamgrd *d, const struct log_entry *entry)
+{
+    struct ha_applied applied;
+
+    int rc = ha_state_apply(&d->state, entry, &applied);
+    if (rc < 0) {
+        char why[HA_TEXT_MAX];
+        snprintf(why, sizeof(why), "entry %" PRIu64 " can't be applied: %s", entry->index,
+                 ha_err_text(rc));
+        stop_loudly(d, why);
+        return false;
+    }
+    const char *violation = ha_state_violation(&d->state);
+    if (violation) {
+        stop_loudly(d, violation);
+        return false;
+    }
+    keep_definition(d, &applied);
+    write_history(d, entry, &applied);
+    log_applied(d, entry, &applied);
+    propose_applied(d, entry, &applied);
+    return true;
+}
+
+static int64_t encode_state(struct hamgrd *d, uint8_t **ret_data)
+{
+    size_t size = ha_state_encoded_max(&d->state);
+
+    *ret_data = malloc(size);
+    if (!*ret_data)
+        return -HA_E_NO_MEMORY;
+    int64_t used = ha_state_encode(&d->state, *ret_data, size);
+    if (used < 0) {
+        free(*ret_data);
+        *ret_data = NULL;
+    }
+    return used;
+}
+
+void apply_voters(const struct ha_state *state, struct log_loaded *ret_voters)
+{
+    memset(ret_voters, 0, sizeof(*ret_voters));
+    for (uint32_t i = 0; i < state->node_count; i++) {
+        if (!state->nodes[i].is_voter)
+            continue;
+        ret_voters->voters[ret_voters->voter_count].node = state->nodes[i].id;
+        ret_voters->voters[ret_voters->voter_count].store_id = state->nodes[i].store_id;
+        ret_voters->voter_count++;
+    }
+}
+
+static void maybe_snapshot(struct hamgrd *d)
+{
+    uint8_t *data = NULL;
+    struct log_loaded voters;
+
+    if (d->snapshot_token || d->state.applied < d->snapshot_index + SHELL_SNAPSHOT_EVERY)
+        return;
+    int64_t size = encode_state(d, &data);
+    if (size < 0)
+        return; /* tried again at the next entry; the log keeps everything meanwhile */
+    apply_voters(&d->state, &voters);
+    const struct log_entry *last = log_entry_at(d->log, d->state.applied);
+    struct log_view view = last ? last->view : d->state.view;
+    /* Entries a little behind stay, so that a member that lags needs no snapshot. */
+    uint64_t keep_from = d->state.applied - SHELL_SNAPSHOT_EVERY / 2;
+    d->snapshot_token = --d->token_high;
+    d->snapshot_wait_index = keep_from;
+    if (store_put_snapshot(d->store, d->snapshot_token, d->state.applied, d->state.digest, view,
+                           data, (size_t)size, &voters, keep_from) < 0)
+        d->snapshot_token = 0;
+    else
+        d->snapshot_index = d->state.applied;
+    free(data);
+}
+
+void apply_committed(struct hamgrd *d, uint64_t index)
+{
+    while (d->state.applied < index && !d->is_stopped) {
+        const struct log_entry *entry = log_entry_at(d->log, d->state.applied + 1);
+        if (!entry) {
+            stop_loudly(d, "a committed entry is not in memory");
+            return;
+        }
+        if (!apply_one(d, entry))
+            return;
+    }
+    maybe_snapshot(d);
+    shell_wake(d);
+}
+
+void apply_snapshot_done(struct hamgrd *d, const struct store_done *done)
+{
+    d->snapshot_token = 0;
+    if (done->is_ok && d->log)
+        shell_log_trim(d, d->snapshot_wait_index);
+}
+
+int apply_load(struct hamgrd *d, struct ha_err *err)
+{
+    uint8_t *data = NULL;
+    size_t size = 0;
+
+    int rc = store_snapshot(d->store, &data, &size, err);
+    if (rc < 0)
+        return rc;
+    if (data) {
+        rc = ha_state_decode(&d->state, data, size);
+        free(data);
+        if (rc < 0)
+            return ha_err_set(err, rc, "the stored snapshot: %s", ha_err_text(rc));
+    }
+    d->snapshot_index = d->state.applied;
+    return 0;
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The connection to the keeper: passes lease ends on, asks it to arm when this node may run guests,
+ * and to disarm only after the state says that nobody counts on it any more (I6).
+ */
+#include "hamgr/shell/shell.h"
+
+#define ARM_RETRY_MS 1000u
+
+static void on_up(void *user)
+{
+    struct hamgrd *d = user;
+
+    link_send(d->keeper, KEEPER_QUERY, 1, NULL, 0, NULL, 0);
+    if (d->log)
+        keeperlink_lease(d, log_lease_end_ms(d->log));
+}
+
+static void on_packet(void *user, const struct ha_packet *packet)
+{
+    struct hamgrd *d = user;
+    struct keeper_status status;
+
+    if (packet->type != KEEPER_STATUS ||
+        keeper_status_decode(packet->body, packet->body_size, &status) < 0)
+        return;
+    if (status.is_armed != d->keeper_status.is_armed || !d->is_keeper_known)
+        qb_log(LOG_NOTICE, "keeper: %s | watchdog_ms=%u %s",
+               status.is_armed ? "armed" : "not armed", status.watchdog_ms, status.text);
+    d->keeper_status = status;
+    d->is_keeper_known = true;
+    shell_wake(d);
+}
+
+static void on_down(void *user, const char *why)
+{
+    struct hamgrd *d = user;
+
+    qb_log(LOG_WARNING, "keeper: connection lost: %s", why);
+    d->is_keeper_known = false;
+    shell_wake(d);
+}
+
+void keeperlink_open(struct hamgrd *d)
+{
+    static const struct link_callbacks callbacks = {
+        .up = on_up, .packet = on_packet, .down = on_down};
+
+    d->keeper = link_open(d->loop, KEEPER_SOCKET, &callbacks, d);
+}
+
+void keeperlink_lease(struct hamgrd *d, uint64_t end_ms)
+{
+    uint8_t body[64];
+    struct ha_writer w = ha_writer_of(body, sizeof(body));
+
+    if (!link_is_up(d->keeper) || end_ms == 0)
+        return;
+    keeper_lease_encode(&w, &(struct keeper_lease){.nonce = d->nonce,
+                                                   .end_ns = end_ms * QB_TIME_NS_IN_MSEC});
+    link_send(d->keeper, KEEPER_LEASE, 0, body, w.position, NULL, 0);
+}
+
+/* The node is one that others may count on to reset itself. */
+static bool is_arming_due(const struct hamgrd *d, const struct ha_node *self)
+{
+    return self && !self->is_witness && !self->is_frozen && !d->state.is_disarmed &&
+           self->status == HA_NODE_MEMBER;
+}
+
+static bool may_disarm(const struct hamgrd *d, const struct ha_node *self)
+{
+    return self && !self->is_armed &&
+           (self->is_witness || self->is_frozen || d->state.is_disarmed ||
+            self->status == HA_NODE_LEFT);
+}
+
+void keeperlink_check(struct hamgrd *d)
+{
+    const struct ha_node *self = ha_state_node(&d->state, d->identity.node);
+    uint64_t now_ms = shell_now_ms();
+
+    if (!link_is_up(d->keeper) || !d->is_keeper_known || !d->log)
+        return;
+    bool is_armed = d->keeper_status.is_armed;
+    if (!is_armed && is_arming_due(d, self) && log_is_open(d->log) &&
+        log_lease_end_ms(d->log) > now_ms && now_ms >= d->arm_asked_ms + ARM_RETRY_MS) {
+        uint8_t body[64];
+        struct ha_writer w = ha_writer_of(body, sizeof(body));
+        d->arm_asked_ms = now_ms;
+        keeper_arm_encode(&w, &(struct keeper_arm){.lease_ms = d->rt.timing.lease_ms,
+                                                   .watchdog_ms = d->config.watchdog_ms});
+        link_send(d->keeper, KEEPER_ARM, 2, body, w.position, NULL, 0);
+        keeperlink_lease(d, log_lease_end_ms(d->log));
+    } else if (is_armed && may_disarm(d, self)) {
+        link_send(d->keeper, KEEPER_DISARM, 3, NULL, 0, NULL, 0);
+    }
+}

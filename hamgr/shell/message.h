@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What hamgrds tell each other beside the log, over the same group: reports about themselves, the
+ * hand-over of migrations, state transfer. None of it decides anything by itself: a lost or
+ * repeated one costs time only. Pure encoding; every decode checks everything.
+ */
+#ifndef HAMGR_SHELL_MESSAGE_H
+#define HAMGR_SHELL_MESSAGE_H
+
+#include "hamgr/base/bytes.h"
+#include "hamgr/core/runtime.h"
+#include "hamgr/ipc/fenceproto.h"
+
+#define PEER_MAGIC   0x31534d48u /* "HMS1"; the log's messages have their own */
+#define PEER_VERSION 1u
+
+enum peer_type {
+    PEER_REPORT = 1,    /* peer_report */
+    PEER_DEVICES,       /* peer_devices: fence devices this node can drive */
+    PEER_FENCE_RUN,     /* peer_fence: please run a device; from the leader */
+    PEER_FENCE_RESULT,  /* peer_fence */
+    PEER_MOVE_READY,    /* peer_move_ready: destination -> source */
+    PEER_HANDOVER,      /* peer_ticket: source -> destination: suspended, drained */
+    PEER_MOVE_PROGRESS, /* ha_move_progress: source or destination -> all */
+    PEER_SNAPSHOT,      /* peer_chunk: state transfer */
+    PEER_SNAPSHOT_ACK,  /* peer_chunk without data */
+};
+
+struct peer_header {
+    uint8_t type;            /* enum peer_type */
+    struct ha_uuid cluster_id;
+    uint64_t generation;
+    uint64_t nonce;          /* sending process */
+    uint32_t to;             /* node, 0 = all */
+};
+
+#define PEER_DEVICES_MAX 32u
+struct peer_devices {
+    uint32_t count;
+    struct fencep_device list[PEER_DEVICES_MAX];
+};
+
+struct peer_fence {
+    uint64_t id;             /* leader's */
+    struct fencep_run run;
+    struct fencep_result result; /* in PEER_FENCE_RESULT */
+};
+
+struct peer_move_ready {
+    uint64_t ticket;
+    uint16_t port;
+    char addr[HA_ADDR_MAX];
+    uint8_t secret[32];
+};
+
+struct peer_ticket {
+    uint64_t ticket;
+};
+
+struct peer_chunk {
+    uint64_t transfer;       /* sender's number of this transfer */
+    uint64_t index;          /* snapshot's */
+    struct ha_digest digest;
+    struct log_view view;
+    uint64_t total;          /* bytes */
+    uint64_t offset;         /* of data; in an ack: received so far */
+    const uint8_t *data;     /* borrowed */
+    size_t size;
+};
+
+void peer_header_encode(struct ha_writer *w, const struct peer_header *m);
+/* Returns 0 and leaves r at the body, or -HA_E_CORRUPT / -HA_E_VERSION. */
+int peer_header_decode(struct ha_reader *r, struct peer_header *ret);
+/* True if data begins like one of these messages (and not like the log's). */
+bool peer_is_message(const uint8_t *data, size_t size);
+
+void peer_report_encode(struct ha_writer *w, const struct ha_report *m);
+int peer_report_decode(struct ha_reader *r, struct ha_report *ret);
+void peer_devices_encode(struct ha_writer *w, const struct peer_devices *m);
+int peer_devices_decode(struct ha_reader *r, struct peer_devices *ret);
+void peer_fence_encode(struct ha_writer *w, const struct peer_fence *m);
+int peer_fence_decode(struct ha_reader *r, struct peer_fence *ret);
+void peer_move_ready_encode(struct ha_writer *w, const struct peer_move_ready *m);
+int peer_move_ready_decode(struct ha_reader *r, struct peer_move_ready *ret);
+void peer_progress_encode(struct ha_writer *w, const struct ha_move_progress *m);
+int peer_progress_decode(struct ha_reader *r, struct ha_move_progress *ret);
+void peer_chunk_encode(struct ha_writer *w, const struct peer_chunk *m);
+int peer_chunk_decode(struct ha_reader *r, struct peer_chunk *ret);
+
+#endif

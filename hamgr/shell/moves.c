@@ -1,0 +1,569 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Migration ends of this node: sockets, stream processes, and hamgr-hv's save or restore tied
+ * together. What a migration's end means is decided in the log (SWITCH, ABORT, REVERT); here it is
+ * only carried out and reported. Which step follows which is migrate/move_fsm.h's table.
+ *
+ * Source: READY from the destination -> connect, stream -> CONNECTED -> save -> suspended and
+ * drained -> HANDOVER (repeated until the ticket closes). Destination: listen, stream, restore ->
+ * READY (repeated until connected) -> restored and HANDOVER -> the reconciler proposes SWITCH.
+ */
+#include "hamgr/shell/shell.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "hamgr/base/assert.h"
+#include "migrate/move_fsm.h"
+#include "migrate/stream_spawn.h"
+
+#define REPEAT_MS       200u /* READY and HANDOVER may be lost: said again until they had effect */
+#define STREAM_BUFFER   (1 << 20)
+#define NATIVE_BUFFER   (512 << 10)
+
+struct move {
+    struct move *next;
+    struct hamgrd *d;
+    uint64_t ticket;
+    struct ha_uuid guest;
+    uint64_t epoch;         /* of the copy at this end */
+    uint32_t peer;
+    bool is_source;
+    struct move_fsm fsm;
+    pid_t pid;              /* stream process, 0 = none */
+    struct link *control;
+    int hv_fd;              /* native stream end for hamgr-hv until save begins, else -1 */
+    struct peer_move_ready ready;
+    bool is_save_done;
+    bool is_over;           /* the ticket is closed: only cleanup is left */
+    uint64_t repeat_ms;
+    uint64_t killed_ms;
+    struct ha_move_progress progress;
+};
+
+static struct move *find(struct hamgrd *d, uint64_t ticket)
+{
+    struct move *move = d->moves;
+
+    while (move && move->ticket != ticket)
+        move = move->next;
+    return move;
+}
+
+static struct local_verb *verb_of(struct hamgrd *d, const struct move *move)
+{
+    return hvlink_get(d, move->guest, move->epoch);
+}
+
+static void put_progress(struct ha_writer *w, const void *m)
+{
+    peer_progress_encode(w, m);
+}
+
+static void put_ready(struct ha_writer *w, const void *m)
+{
+    peer_move_ready_encode(w, m);
+}
+
+static void put_ticket(struct ha_writer *w, const void *m)
+{
+    ha_put_u64(w, *(const uint64_t *)m);
+}
+
+/* Keeps the newest progress of each ticket for status. */
+static void show_progress(struct hamgrd *d, const struct ha_move_progress *progress)
+{
+    uint32_t i = 0;
+
+    while (i < d->rt.move_count && d->rt.moves[i].ticket != progress->ticket)
+        i++;
+    if (i == HA_TICKETS_MAX)
+        return;
+    if (i == d->rt.move_count)
+        d->rt.move_count++;
+    d->rt.moves[i] = *progress;
+}
+
+static void tell_progress(struct hamgrd *d, struct move *move)
+{
+    move_fsm_progress(&move->fsm, shell_now_ms(), &move->progress);
+    move->progress.ticket = move->ticket;
+    show_progress(d, &move->progress);
+    if (move->is_source)
+        peers_send(d, PEER_MOVE_PROGRESS, 0, put_progress, &move->progress);
+}
+
+static void end_stream(struct move *move)
+{
+    if (move->control) {
+        link_send(move->control, STREAMP_CANCEL, 0, NULL, 0, NULL, 0);
+        link_close(move->control);
+        move->control = NULL;
+    }
+    if (move->pid > 0 && !move->killed_ms) {
+        kill(move->pid, SIGTERM);
+        move->killed_ms = shell_now_ms();
+    }
+    if (move->hv_fd >= 0)
+        close(move->hv_fd);
+    move->hv_fd = -1;
+}
+
+/* This end can't go on: the reconciler proposes ABORT while the ticket is open. */
+static void fail(struct hamgrd *d, struct move *move, const char *why)
+{
+    struct local_verb *verb = verb_of(d, move);
+
+    if (move->is_over)
+        return;
+    qb_log(LOG_WARNING, "migration %" PRIu64 ": %s", move->ticket, why);
+    snprintf(verb->v.text, sizeof(verb->v.text), "%.*s", (int)sizeof(verb->v.text) - 1, why);
+    snprintf(move->progress.text, sizeof(move->progress.text), "%s", why);
+    if (move->is_source)
+        verb->v.is_save_failed = true;
+    else
+        verb->v.is_restore_failed = true;
+    move_fsm_fail(&move->fsm, shell_now_ms());
+    if (verb->request)
+        hvlink_abort(d, verb->request);
+    else
+        verb->v.verb = HA_VERB_NONE;
+    end_stream(move);
+    tell_progress(d, move);
+    shell_wake(d);
+}
+
+/* ---- sockets ----------------------------------------------------------------------------------- */
+
+static int parse_address(const char *addr, uint16_t port, struct sockaddr_storage *ret_address,
+                         socklen_t *ret_size)
+{
+    struct sockaddr_in *v4 = (struct sockaddr_in *)ret_address;
+    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ret_address;
+
+    memset(ret_address, 0, sizeof(*ret_address));
+    if (inet_pton(AF_INET, addr, &v4->sin_addr) == 1) {
+        v4->sin_family = AF_INET;
+        v4->sin_port = htons(port);
+        *ret_size = sizeof(*v4);
+        return 0;
+    }
+    if (inet_pton(AF_INET6, addr, &v6->sin6_addr) == 1) {
+        v6->sin6_family = AF_INET6;
+        v6->sin6_port = htons(port);
+        *ret_size = sizeof(*v6);
+        return 0;
+    }
+    return -HA_E_USAGE;
+}
+
+/* Listens on the first free port of the configured range. */
+static int listen_somewhere(struct hamgrd *d, struct peer_move_ready *ready, struct ha_err *err)
+{
+    const struct ha_node *self = ha_state_node(&d->state, d->identity.node);
+    const char *addr = d->config.migration_addr[0] ? d->config.migration_addr
+                                                   : self ? self->addr : "";
+
+    for (uint32_t port = d->config.port_min; port <= d->config.port_max; port++) {
+        struct sockaddr_storage address;
+        socklen_t size;
+        if (parse_address(addr, (uint16_t)port, &address, &size) < 0)
+            return ha_err_set(err, HA_E_USAGE, "[migration] address: %s is not a numeric address",
+                              addr);
+        int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+        if (fd < 0)
+            return ha_err_set(err, errno, "socket: %s", strerror(errno));
+        int yes = 1;
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
+        if (bind(fd, (struct sockaddr *)&address, size) == 0 && listen(fd, 8) == 0) {
+            ready->port = (uint16_t)port;
+            snprintf(ready->addr, sizeof(ready->addr), "%s", addr);
+            return fd;
+        }
+        close(fd);
+    }
+    return ha_err_set(err, HA_E_LIMIT, "no free port in [migration] ports %u-%u on %s",
+                      d->config.port_min, d->config.port_max, addr);
+}
+
+static int connect_to(const struct peer_move_ready *ready, struct ha_err *err)
+{
+    struct sockaddr_storage address;
+    socklen_t size;
+
+    if (parse_address(ready->addr, ready->port, &address, &size) < 0)
+        return ha_err_set(err, HA_E_PEER, "%s is not a numeric address", ready->addr);
+    int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return ha_err_set(err, errno, "socket: %s", strerror(errno));
+    if (connect(fd, (struct sockaddr *)&address, size) < 0 && errno != EINPROGRESS) {
+        int rc = ha_err_set(err, errno, "connect to %s port %u: %s", ready->addr, ready->port,
+                            strerror(errno));
+        close(fd);
+        return rc;
+    }
+    return fd; /* the stream process waits until it is connected */
+}
+
+/* ---- stream process ---------------------------------------------------------------------------- */
+
+static void on_stream_packet(void *user, const struct ha_packet *packet);
+static void on_stream_down(void *user, const char *why);
+
+static const struct link_callbacks stream_callbacks = {.packet = on_stream_packet,
+                                                       .down = on_stream_down};
+
+static int make_pair(int ret_fds[2], struct ha_err *err)
+{
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ret_fds) < 0)
+        return ha_err_set(err, errno, "socketpair: %s", strerror(errno));
+    for (int i = 0; i < 2; i++) {
+        int size = NATIVE_BUFFER;
+        setsockopt(ret_fds[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    }
+    return 0;
+}
+
+static void fill_start(struct hamgrd *d, const struct move *move, struct streamp_start *start)
+{
+    const struct ha_guest *guest = ha_state_guest(&d->state, move->guest);
+
+    memset(start, 0, sizeof(*start));
+    start->is_sender = move->is_source;
+    start->is_listener = !move->is_source;
+    start->cluster_id = d->identity.cluster_id;
+    start->generation = d->identity.generation;
+    start->ticket = move->ticket;
+    start->guest = move->guest;
+    start->epoch = guest ? guest->ticket.dst_epoch : move->epoch;
+    memcpy(start->secret, move->ready.secret, sizeof(start->secret));
+    snprintf(start->peer_name, sizeof(start->peer_name), "%s", shell_node_name(d, move->peer));
+    start->level = d->config.level;
+    start->rate_mbit = d->config.rate_mbit;
+    start->idle_timeout_ms = d->config.idle_timeout_ms;
+}
+
+/* Spawns the stream with net_fd (moved); keeps hamgr-hv's end of the native stream. */
+static int spawn(struct hamgrd *d, struct move *move, int net_fd, struct ha_err *err)
+{
+    struct streamp_start start;
+    int native[2], pem = -1, control = -1;
+
+    int rc = stream_load_pem(d->config.ca_path, d->config.cert_path, d->config.key_path, &pem, err);
+    if (rc == 0)
+        rc = make_pair(native, err);
+    if (rc < 0) {
+        close(net_fd);
+        if (pem >= 0)
+            close(pem);
+        return rc;
+    }
+    fill_start(d, move, &start);
+    rc = stream_spawn(d->stream_binary, &start, net_fd, native[1], pem, &move->pid, &control, err);
+    explicit_bzero(&start, sizeof(start));
+    if (rc < 0) {
+        close(native[0]);
+        return rc;
+    }
+    move->hv_fd = native[0];
+    move->control = link_adopt(d->loop, control, &stream_callbacks, move);
+    return 0;
+}
+
+static void on_connected(struct hamgrd *d, struct move *move)
+{
+    move_fsm_connected(&move->fsm, shell_now_ms());
+    if (move->is_source && move->hv_fd >= 0) {
+        int fd = move->hv_fd;
+        move->hv_fd = -1;
+        hvlink_verb(d, verb_of(d, move), HA_VERB_SAVE, 0, move->ticket, fd);
+    }
+    tell_progress(d, move);
+}
+
+static void on_stream_end(struct hamgrd *d, struct move *move, const struct streamp_end *end)
+{
+    char why[HA_TEXT_MAX];
+
+    move->progress.wire_bytes = end->total.wire_bytes;
+    if (!end->is_ok) {
+        snprintf(why, sizeof(why), "the stream with %.60s failed: %.180s",
+                 shell_node_name(d, move->peer), end->text);
+        fail(d, move, why);
+        return;
+    }
+    move_fsm_stream_done(&move->fsm, shell_now_ms());
+    tell_progress(d, move);
+}
+
+static void on_stream_packet(void *user, const struct ha_packet *packet)
+{
+    struct move *move = user; /* freed only after its link is closed */
+    struct hamgrd *d = move->d;
+    struct streamp_progress progress;
+    struct streamp_end end;
+
+    if (packet->type == STREAMP_CONNECTED) {
+        on_connected(d, move);
+    } else if (packet->type == STREAMP_PROGRESS &&
+               streamp_progress_decode(packet->body, packet->body_size, &progress) == 0) {
+        move->progress.wire_bytes = progress.wire_bytes;
+        move_fsm_bytes(&move->fsm, shell_now_ms(), progress.raw_bytes);
+    } else if (packet->type == STREAMP_END &&
+               streamp_end_decode(packet->body, packet->body_size, &end) == 0) {
+        on_stream_end(d, move, &end);
+    }
+}
+
+static void on_stream_down(void *user, const char *why)
+{
+    struct move *move = user;
+
+    (void)why;
+    if (!move_fsm_is_stream_done(&move->fsm))
+        fail(move->d, move, "the stream process ended without a result");
+}
+
+/* ---- begin ------------------------------------------------------------------------------------- */
+
+static struct move *new_move(struct hamgrd *d, const struct ha_guest *guest, bool is_source)
+{
+    struct move *move = calloc(1, sizeof(*move));
+
+    ha_assert(move);
+    move->d = d;
+    move->ticket = guest->ticket.id;
+    move->guest = guest->id;
+    move->is_source = is_source;
+    move->epoch = is_source ? guest->ticket.src_epoch : guest->ticket.dst_epoch;
+    move->peer = is_source ? guest->ticket.dst : guest->ticket.src;
+    move->hv_fd = -1;
+    move_fsm_init(&move->fsm, is_source, d->config.idle_timeout_ms,
+                  guest->ticket.deadline_ms ? guest->ticket.deadline_ms : d->config.deadline_ms,
+                  shell_now_ms());
+    move->next = d->moves;
+    d->moves = move;
+    return move;
+}
+
+/* A ticket from before this process joined: its stream is gone with the process before it. */
+static bool is_inherited(const struct hamgrd *d, const struct ha_guest *guest)
+{
+    return guest->ticket.id <= d->live_from;
+}
+
+void moves_begin_out(struct hamgrd *d, const struct ha_guest *guest)
+{
+    if (find(d, guest->ticket.id))
+        return;
+    struct move *move = new_move(d, guest, true);
+    /* The verb stands for the whole source end, from here to its last word. */
+    verb_of(d, move)->v.verb = HA_VERB_SAVE;
+    if (is_inherited(d, guest)) {
+        fail(d, move, "hamgrd was restarted on the source during the migration");
+    }
+}
+
+void moves_begin_in(struct hamgrd *d, const struct ha_guest *guest)
+{
+    struct ha_err err = {0};
+
+    if (find(d, guest->ticket.id))
+        return;
+    struct move *move = new_move(d, guest, false);
+    struct local_verb *verb = verb_of(d, move);
+    if (is_inherited(d, guest)) {
+        fail(d, move, "hamgrd was restarted on the destination during the migration");
+        return;
+    }
+    move->ready.ticket = move->ticket;
+    if (getrandom(move->ready.secret, sizeof(move->ready.secret), 0) !=
+        (ssize_t)sizeof(move->ready.secret)) {
+        fail(d, move, "no random bytes for the ticket's secret");
+        return;
+    }
+    int listener = listen_somewhere(d, &move->ready, &err);
+    if (listener < 0 || spawn(d, move, listener, &err) < 0) {
+        fail(d, move, err.text);
+        return;
+    }
+    int fd = move->hv_fd;
+    move->hv_fd = -1;
+    hvlink_verb(d, verb, HA_VERB_RESTORE, 0, move->ticket, fd);
+    peers_send(d, PEER_MOVE_READY, move->peer, put_ready, &move->ready);
+    move->repeat_ms = shell_now_ms() + REPEAT_MS;
+    tell_progress(d, move);
+}
+
+void moves_ready(struct hamgrd *d, uint32_t from, const struct peer_move_ready *ready)
+{
+    struct ha_err err = {0};
+    struct move *move = find(d, ready->ticket);
+
+    if (!move || !move->is_source || move->peer != from || move->pid || move->is_over ||
+        move_fsm_is_failed(&move->fsm))
+        return; /* unknown yet: the destination says it again */
+    move->ready = *ready;
+    int fd = connect_to(ready, &err);
+    if (fd < 0 || spawn(d, move, fd, &err) < 0) {
+        fail(d, move, err.text);
+    }
+}
+
+/* ---- outcomes ---------------------------------------------------------------------------------- */
+
+static void say_handover(struct hamgrd *d, struct move *move)
+{
+    peers_send(d, PEER_HANDOVER, move->peer, put_ticket, &move->ticket);
+    move->repeat_ms = shell_now_ms() + REPEAT_MS;
+}
+
+void moves_handover(struct hamgrd *d, uint32_t from, uint64_t ticket)
+{
+    struct move *move = find(d, ticket);
+
+    if (!move || move->is_source || move->peer != from || move->is_over)
+        return;
+    struct local_verb *verb = verb_of(d, move);
+    if (!verb->v.is_handover) {
+        verb->v.is_handover = true;
+        shell_wake(d);
+    }
+}
+
+void moves_hv_progress(struct hamgrd *d, uint64_t request, const struct hv_progress *progress)
+{
+    for (struct move *move = d->moves; move; move = move->next) {
+        struct local_verb *verb = hvlink_find(d, move->guest, move->epoch);
+        if (!verb || verb->request != request)
+            continue;
+        move->progress.hv = *progress;
+        move_fsm_hv(&move->fsm, shell_now_ms(), progress);
+        tell_progress(d, move);
+    }
+}
+
+void moves_hv_done(struct hamgrd *d, struct local_verb *verb, uint8_t which,
+                   const struct hvp_done *done)
+{
+    struct move *move = d->moves;
+    char why[HA_TEXT_MAX];
+
+    while (move && !(ha_uuid_equal(move->guest, verb->v.guest) && move->epoch == verb->v.epoch))
+        move = move->next;
+    if (!move || move->is_over)
+        return;
+    if (done->outcome != HV_OK) {
+        snprintf(why, sizeof(why), "%s failed: %.200s",
+                 which == HA_VERB_SAVE ? "save" : "restore", done->text);
+        fail(d, move, why);
+    } else if (which == HA_VERB_SAVE) {
+        verb->v.is_save_done = true;
+        move->is_save_done = true;
+        move_fsm_saved(&move->fsm, shell_now_ms());
+        say_handover(d, move);
+    } else {
+        verb->v.is_restore_done = true;
+        move_fsm_restored(&move->fsm, shell_now_ms());
+    }
+    tell_progress(d, move);
+}
+
+void moves_peer_progress(struct hamgrd *d, uint32_t from, const struct ha_move_progress *progress)
+{
+    (void)from;
+    show_progress(d, progress);
+    shell_wake(d);
+}
+
+void moves_cancel(struct hamgrd *d, uint64_t ticket, const char *why)
+{
+    struct move *move = find(d, ticket);
+
+    if (!move || move->is_over)
+        return;
+    qb_log(LOG_INFO, "migration %" PRIu64 " is over here: %s", ticket, why);
+    struct local_verb *verb = verb_of(d, move);
+    if (verb->request)
+        hvlink_abort(d, verb->request);
+    else if (move->is_source && verb->v.verb == HA_VERB_SAVE)
+        verb->v.verb = HA_VERB_NONE; /* the save had not begun */
+    move->is_over = true;
+    end_stream(move);
+}
+
+/* The ticket closed in the log: nothing of it may go on, and what is done is forgotten. */
+static bool is_ticket_open(const struct hamgrd *d, const struct move *move)
+{
+    const struct ha_guest *guest = ha_state_guest(&d->state, move->guest);
+
+    return guest && guest->ticket.id == move->ticket;
+}
+
+static void forget_progress(struct hamgrd *d)
+{
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < d->rt.move_count; i++) {
+        bool is_open = false;
+        for (uint32_t g = 0; g < d->state.guest_count && !is_open; g++)
+            is_open = d->state.guests[g].ticket.id == d->rt.moves[i].ticket;
+        if (is_open)
+            d->rt.moves[kept++] = d->rt.moves[i];
+    }
+    d->rt.move_count = kept;
+}
+
+static void repeat(struct hamgrd *d, struct move *move, uint64_t now_ms)
+{
+    if (move->is_over || now_ms < move->repeat_ms || move_fsm_is_failed(&move->fsm))
+        return;
+    if (move->is_source && move->is_save_done) {
+        say_handover(d, move);
+    } else if (!move->is_source && move->pid && !move_fsm_is_connected(&move->fsm)) {
+        peers_send(d, PEER_MOVE_READY, move->peer, put_ready, &move->ready);
+        move->repeat_ms = now_ms + REPEAT_MS;
+    }
+}
+
+void moves_tick(struct hamgrd *d)
+{
+    uint64_t now_ms = shell_now_ms();
+    struct move **place = &d->moves;
+
+    moves_child(d);
+    while (*place) {
+        struct move *move = *place;
+        const char *late = move->is_over ? NULL : move_fsm_late(&move->fsm, now_ms);
+        if (late)
+            fail(d, move, late);
+        if (!is_ticket_open(d, move) && !move->is_over)
+            moves_cancel(d, move->ticket, "the ticket is closed");
+        repeat(d, move, now_ms);
+        if (move->killed_ms && move->pid > 0 && now_ms > move->killed_ms + 1000)
+            kill(move->pid, SIGKILL);
+        if (move->is_over && move->pid == 0) {
+            *place = move->next;
+            free(move);
+        } else {
+            place = &move->next;
+        }
+    }
+    forget_progress(d);
+}
+
+void moves_child(struct hamgrd *d)
+{
+    for (struct move *move = d->moves; move; move = move->next) {
+        int status;
+        if (move->pid > 0 && waitpid(move->pid, &status, WNOHANG) == move->pid)
+            move->pid = 0;
+    }
+}

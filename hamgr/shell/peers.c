@@ -1,0 +1,207 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Messages between hamgrds beside the log: sending, checking and handing each to its part.
+ */
+#include "hamgr/shell/shell.h"
+
+#include "hamgr/base/assert.h"
+
+#define REPORT_EVERY_MS 1000u
+
+
+void peers_send(struct hamgrd *d, uint8_t type, uint32_t to,
+                void (*encode)(struct ha_writer *w, const void *m), const void *m)
+{
+    static uint8_t buffer[HA_CHUNK_MAX + 4096];
+    struct ha_writer w = ha_writer_of(buffer, sizeof(buffer));
+
+    peer_header_encode(&w, &(struct peer_header){.type = type,
+                                                 .cluster_id = d->identity.cluster_id,
+                                                 .generation = d->identity.generation,
+                                                 .nonce = d->nonce,
+                                                 .to = to});
+    encode(&w, m);
+    if (!w.failed && d->transport)
+        transport_send(d->transport, buffer, w.position, false);
+}
+
+static void put_report(struct ha_writer *w, const void *m)
+{
+    peer_report_encode(w, m);
+}
+
+static void put_devices(struct ha_writer *w, const void *m)
+{
+    peer_devices_encode(w, m);
+}
+
+/* What the operator should hear first about this node. */
+static void fill_alarm(const struct hamgrd *d, char *ret_alarm)
+{
+    if (d->is_stopped)
+        snprintf(ret_alarm, HA_TEXT_MAX, "stopped deciding: %.200s", d->alarm);
+    else if (d->rt.is_store_failed)
+        snprintf(ret_alarm, HA_TEXT_MAX, "the store failed: this node's vote is resigned");
+    else if (!d->is_hv_welcomed)
+        snprintf(ret_alarm, HA_TEXT_MAX, "hamgr-hv does not answer");
+    else if (!d->is_keeper_known && !d->config.is_witness)
+        snprintf(ret_alarm, HA_TEXT_MAX, "hamgr-watchdog does not answer");
+    else if (!d->keeper_status.is_armed && !d->config.is_witness && !d->state.is_disarmed)
+        snprintf(ret_alarm, HA_TEXT_MAX, "the watchdog is not armed: %.200s",
+                 d->keeper_status.text);
+    else
+        snprintf(ret_alarm, HA_TEXT_MAX, "%s", d->alarm);
+}
+
+static void fill_report(const struct hamgrd *d, struct ha_report *report)
+{
+    memset(report, 0, sizeof(*report));
+    report->node = d->identity.node;
+    report->is_hv_ready = d->is_hv_welcomed;
+    report->is_quarantined = d->rt.is_quarantined;
+    report->is_shutting_down = d->is_shutting_down;
+    report->is_keeper_armed = d->is_keeper_known && d->keeper_status.is_armed;
+    for (uint32_t i = 0; i < d->verb_count; i++)
+        report->starting_count += d->verbs[i].v.verb == HA_VERB_CREATE;
+    report->applied = d->state.applied;
+    if (d->is_hv_welcomed && !d->config.is_witness)
+        report->mem_kib = d->config.mem_kib && d->config.mem_kib < d->hv_welcome.caps.mem_kib
+                              ? d->config.mem_kib
+                              : d->hv_welcome.caps.mem_kib;
+    report->fence_devices = d->own_devices.count;
+    report->store_stall_ms = (uint32_t)d->rt.store_stall_ms;
+    snprintf(report->version, sizeof(report->version), "%s", HA_VERSION);
+    fill_alarm(d, report->alarm);
+}
+
+/* Changes that others decide by are told at once; the rest each second. */
+static bool is_urgent(const struct ha_report *old, const struct ha_report *now)
+{
+    return old->is_hv_ready != now->is_hv_ready || old->is_quarantined != now->is_quarantined ||
+           old->is_shutting_down != now->is_shutting_down ||
+           old->is_keeper_armed != now->is_keeper_armed || old->mem_kib != now->mem_kib ||
+           strcmp(old->alarm, now->alarm) != 0;
+}
+
+static void take_report(struct hamgrd *d, uint32_t from, const struct ha_report *report)
+{
+    int slot = shell_node_slot(d, from);
+
+    if (slot < 0)
+        return;
+    bool changed = is_urgent(&d->rt.reports[slot], report);
+    d->rt.reports[slot] = *report;
+    d->rt.reports[slot].node = from;
+    d->rt.reports[slot].received_ms = shell_now_ms();
+    if (changed)
+        shell_wake(d);
+}
+
+void peers_report(struct hamgrd *d)
+{
+    struct ha_report report;
+    uint64_t now_ms = shell_now_ms();
+
+    fill_report(d, &report);
+    take_report(d, d->identity.node, &report);
+    if (!is_urgent(&d->report_sent, &report) && now_ms < d->report_sent_ms + REPORT_EVERY_MS)
+        return;
+    d->report_sent = report;
+    d->report_sent_ms = now_ms;
+    peers_send(d, PEER_REPORT, 0, put_report, &report);
+    if (d->own_devices.count > 0)
+        peers_send(d, PEER_DEVICES, 0, put_devices, &d->own_devices);
+}
+
+static void on_report(struct hamgrd *d, uint32_t from, struct ha_reader *r)
+{
+    struct ha_report report = {0};
+
+    if (peer_report_decode(r, &report) == 0)
+        take_report(d, from, &report);
+}
+
+static void on_devices(struct hamgrd *d, uint32_t from, struct ha_reader *r)
+{
+    static struct peer_devices devices;
+
+    if (peer_devices_decode(r, &devices) == 0)
+        leader_devices(d, from, &devices);
+}
+
+static void on_fence(struct hamgrd *d, uint32_t from, uint8_t type, struct ha_reader *r)
+{
+    struct peer_fence fence;
+
+    if (peer_fence_decode(r, &fence) < 0)
+        return;
+    if (type == PEER_FENCE_RUN)
+        leader_fence_run(d, from, &fence);
+    else
+        leader_fence_result(d, from, &fence);
+}
+
+static void on_chunk(struct hamgrd *d, uint32_t from, uint8_t type, struct ha_reader *r)
+{
+    struct peer_chunk chunk;
+
+    if (peer_chunk_decode(r, &chunk) < 0)
+        return;
+    if (type == PEER_SNAPSHOT)
+        transfer_chunk(d, from, &chunk);
+    else
+        transfer_ack(d, from, &chunk);
+}
+
+static void on_move(struct hamgrd *d, uint32_t from, uint8_t type, struct ha_reader *r)
+{
+    struct peer_move_ready ready;
+    struct ha_move_progress progress = {0};
+
+    if (type == PEER_MOVE_READY) {
+        if (peer_move_ready_decode(r, &ready) == 0)
+            moves_ready(d, from, &ready);
+    } else if (type == PEER_HANDOVER) {
+        uint64_t ticket = ha_get_u64(r);
+        if (ha_reader_is_done(r))
+            moves_handover(d, from, ticket);
+    } else if (peer_progress_decode(r, &progress) == 0) {
+        moves_peer_progress(d, from, &progress);
+    }
+}
+
+void peers_message(struct hamgrd *d, uint32_t from, const uint8_t *data, size_t size)
+{
+    struct ha_reader r = ha_reader_of(data, size);
+    struct peer_header header;
+
+    if (peer_header_decode(&r, &header) < 0 ||
+        !ha_uuid_equal(header.cluster_id, d->identity.cluster_id) ||
+        header.generation != d->identity.generation)
+        return;
+    if (from == d->identity.node && header.nonce == d->nonce)
+        return; /* our own */
+    if (header.to != 0 && header.to != d->identity.node)
+        return;
+    switch ((enum peer_type)header.type) {
+    case PEER_REPORT:
+        on_report(d, from, &r);
+        break;
+    case PEER_DEVICES:
+        on_devices(d, from, &r);
+        break;
+    case PEER_FENCE_RUN:
+    case PEER_FENCE_RESULT:
+        on_fence(d, from, header.type, &r);
+        break;
+    case PEER_MOVE_READY:
+    case PEER_HANDOVER:
+    case PEER_MOVE_PROGRESS:
+        on_move(d, from, header.type, &r);
+        break;
+    case PEER_SNAPSHOT:
+    case PEER_SNAPSHOT_ACK:
+        on_chunk(d, from, header.type, &r);
+        break;
+    }
+}

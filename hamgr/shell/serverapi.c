@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What operators' requests may use of the shell (hamgr/server/api.h).
+ */
+#include "hamgr/shell/shell.h"
+
+static const struct ha_state *get_state(void *user)
+{
+    return &((struct hamgrd *)user)->state;
+}
+
+static const struct ha_runtime *get_runtime(void *user)
+{
+    struct hamgrd *d = user;
+
+    shell_refresh(d);
+    return &d->rt;
+}
+
+static const struct ha_config *get_config(void *user)
+{
+    return &((struct hamgrd *)user)->config;
+}
+
+static const struct ha_plan_limits *get_limits(void *user)
+{
+    return &((struct hamgrd *)user)->limits;
+}
+
+static void propose(void *user, const struct ha_cmd *cmd, propose_fn done, void *done_user)
+{
+    propose_cmd(user, cmd, done, done_user);
+}
+
+static void propose_vote(void *user, bool is_added, uint32_t node, struct ha_uuid store_id,
+                         propose_fn done, void *done_user)
+{
+    struct log_voter_change change = {.is_added = is_added, .node = node, .store_id = store_id};
+
+    propose_voter(user, &change, done, done_user);
+}
+
+static int read_history(void *user, uint64_t after, uint32_t count,
+                        void (*fn)(void *fn_user, uint64_t index, const char *json), void *fn_user)
+{
+    struct hamgrd *d = user;
+
+    return store_history_read(d->store, after, count, fn, fn_user);
+}
+
+static const uint8_t *get_definition(void *user, struct ha_digest digest, size_t *ret_size)
+{
+    struct hamgrd *d = user;
+
+    return store_definition(d->store, digest, ret_size);
+}
+
+static void begin_shutdown(void *user)
+{
+    struct hamgrd *d = user;
+
+    d->is_shutting_down = true;
+    qb_log(LOG_NOTICE, "this host is shutting down: its guests leave first");
+    shell_wake(d);
+}
+
+const struct server_api shell_server_api = {
+    .state = get_state,
+    .runtime = get_runtime,
+    .config = get_config,
+    .limits = get_limits,
+    .propose = propose,
+    .propose_voter = propose_vote,
+    .history = read_history,
+    .definition = get_definition,
+    .shutdown_begin = begin_shutdown,
+};

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * hamgrd's shell: translates between the pure parts (log, state, planner, reconciler, fence and
+ * move machines) and the world (corosync, store, hamgr-hv, keeper, hamgr-fence, streams, hactl).
+ * One loop thread, nothing here blocks. It holds no policy: what to do comes from the pure parts,
+ * the shell does it and reports what happened.
+ *
+ * Flow of one event: a callback updates facts and calls shell_wake(); a job on the loop then runs
+ * duties (this node's reconciler) and, on the leader, plan and fencing. Log events are fed at once.
+ */
+#ifndef HAMGR_SHELL_SHELL_H
+#define HAMGR_SHELL_SHELL_H
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <syslog.h>
+
+#include <qb/qblog.h>
+#include <qb/qbloop.h>
+#include <qb/qbutil.h>
+
+#include "fence/fence_fsm.h"
+#include "hamgr/config/config.h"
+#include "hamgr/core/plan.h"
+#include "hamgr/core/reconcile.h"
+#include "hamgr/core/runtime.h"
+#include "hamgr/ipc/fenceproto.h"
+#include "hamgr/ipc/hvproto.h"
+#include "hamgr/ipc/keeperproto.h"
+#include "hamgr/ipc/streamproto.h"
+#include "hamgr/server/api.h"
+#include "hamgr/shell/link.h"
+#include "hamgr/shell/message.h"
+#include "hamgr/store/store.h"
+#include "quorum/log.h"
+#include "quorum/transport.h"
+
+#define SHELL_SNAPSHOT_EVERY 2048u /* applied entries between snapshots */
+#define SHELL_RING_ENTRIES   8192u
+#define SHELL_RING_BYTES     (4u * 1024 * 1024)
+
+/* One guest copy this node works on, beside what the reconciler needs to know about it. */
+struct local_verb {
+    struct ha_local_verb v;
+    uint64_t request;  /* id at hamgr-hv, 0 = none */
+    uint64_t proposal; /* seq of the proposal under way, 0 = none */
+};
+
+typedef void (*propose_fn)(void *user, int outcome, uint16_t reason, uint64_t index);
+
+struct proposal; /* propose.c */
+struct move;     /* moves.c */
+struct transfer; /* transfer.c */
+struct waiting;  /* shell.c */
+
+struct hamgrd {
+    qb_loop_t *loop;
+    struct ha_config config;
+    const char *stream_binary;
+    uint64_t nonce;
+    uint64_t started_ms;
+
+    /* log */
+    struct store *store;
+    struct store_identity identity;
+    struct log *log; /* NULL until corosync's timing is known */
+    void *log_memory;
+    struct log_actions actions;
+    bool is_stepping;
+    struct waiting *waiting; /* events that came up during a step */
+    qb_loop_timer_handle log_timer;
+    struct transport *transport;
+    struct transport_config corosync;
+    bool is_stopped; /* off the committed chain: serves status, acts no more */
+    uint64_t snapshot_index;
+    uint64_t snapshot_token; /* not 0: a snapshot write is under way */
+    uint64_t snapshot_wait_index;
+    uint64_t token_high; /* tokens of writes that are not the log's, counted down from the top */
+
+    /* state */
+    struct ha_state state;
+    struct ha_runtime rt;
+    uint64_t live_from; /* entries up to here were applied before this process was in a view */
+
+    /* proposals */
+    uint64_t proposal_seq;
+    struct proposal *proposals;
+
+    /* hypervisor */
+    struct link *hv;
+    bool is_hv_welcomed;
+    struct hvp_welcome hv_welcome;
+    bool hello_disarmed, hello_frozen; /* as last told */
+    uint64_t hv_request_high;
+    struct hv_domain *domains; /* HA_GUESTS_MAX */
+    uint32_t domain_count;
+    struct hv_domain *listing; /* being received */
+    uint32_t listing_count;
+    bool is_listing, is_list_stale;
+    uint64_t list_applied;  /* state.applied when the listing under way was asked for */
+    uint64_t inventory_applied;
+    bool has_inventory;
+    struct local_verb *verbs; /* sorted by (guest, epoch) */
+    uint32_t verb_count, verb_capacity;
+    struct ha_local_verb *verb_view; /* the reconciler's copy */
+
+    /* keeper */
+    struct link *keeper;
+    struct keeper_status keeper_status;
+    bool is_keeper_known;
+    uint64_t arm_asked_ms;
+    uint64_t armed_proposal, capacity_proposal; /* not 0: under way */
+
+    /* fencing */
+    struct link *fence_link;
+    struct peer_devices own_devices;
+    struct peer_devices incoming_devices;
+    struct fence_fsm *fence;
+
+    /* operations */
+    struct move *moves;
+    struct transfer *transfers;
+    struct ha_duties *duties;
+    struct ha_plan *plan;
+    struct ha_plan_scratch *plan_scratch;
+    struct ha_plan_limits limits;
+
+    /* operators */
+    struct server *server;
+    bool is_shutting_down;
+    char alarm[HA_TEXT_MAX];
+
+    bool is_woken;
+    qb_loop_timer_handle look_timer;   /* next_ms of duties and plan */
+    qb_loop_timer_handle second_timer; /* reports, deadlines */
+    uint64_t report_sent_ms;
+    struct ha_report report_sent;
+};
+
+/* shell.c */
+uint64_t shell_now_ms(void);
+uint64_t shell_wall_ms(void);
+/* Runs duties and plan soon, once however often it is called before that. */
+void shell_wake(struct hamgrd *d);
+/* Feeds an event (now_ms and wall_ms are filled in) and carries out the actions. */
+void shell_log_event(struct hamgrd *d, struct log_event *event);
+/* Drops entries up to index from memory, after a snapshot; may emit actions. */
+void shell_log_trim(struct hamgrd *d, uint64_t index);
+/* Refreshes d->rt from everything. */
+void shell_refresh(struct hamgrd *d);
+/* Opens everything but the store (already in d). Returns 0 or a negative error. */
+int shell_start(struct hamgrd *d, struct ha_err *err);
+void shell_stop(struct hamgrd *d);
+/* Index of node in d->state.nodes, or -1. */
+int shell_node_slot(const struct hamgrd *d, uint32_t node);
+const char *shell_node_name(const struct hamgrd *d, uint32_t node);
+
+/* apply.c */
+void apply_committed(struct hamgrd *d, uint64_t index);
+void apply_snapshot_done(struct hamgrd *d, const struct store_done *done);
+int apply_load(struct hamgrd *d, struct ha_err *err);
+/* The voters the state names, in the form the log and store take. */
+void apply_voters(const struct ha_state *state, struct log_loaded *ret_voters);
+
+/* propose.c */
+/* Proposes cmd; done (may be NULL) is called exactly once, never from inside. Returns its seq. */
+uint64_t propose_cmd(struct hamgrd *d, const struct ha_cmd *cmd, propose_fn done, void *user);
+uint64_t propose_voter(struct hamgrd *d, const struct log_voter_change *change, propose_fn done,
+                       void *user);
+void propose_pump(struct hamgrd *d);
+void propose_applied(struct hamgrd *d, const struct log_entry *entry,
+                     const struct ha_applied *applied);
+void propose_lost(struct hamgrd *d, uint64_t seq);
+
+/* peers.c */
+void peers_send(struct hamgrd *d, uint8_t type, uint32_t to,
+                void (*encode)(struct ha_writer *w, const void *m), const void *m);
+void peers_message(struct hamgrd *d, uint32_t from, const uint8_t *data, size_t size);
+void peers_report(struct hamgrd *d);
+
+/* transfer.c */
+void transfer_begin(struct hamgrd *d, uint32_t node, uint64_t have);
+void transfer_chunk(struct hamgrd *d, uint32_t from, const struct peer_chunk *chunk);
+void transfer_ack(struct hamgrd *d, uint32_t from, const struct peer_chunk *chunk);
+void transfer_tick(struct hamgrd *d);
+/* True if the completion was a transfer's. */
+bool transfer_stored(struct hamgrd *d, const struct store_done *done);
+
+/* hvlink.c */
+void hvlink_open(struct hamgrd *d);
+void hvlink_list(struct hamgrd *d);
+void hvlink_hello(struct hamgrd *d);
+/* Sends a verb for a guest copy; fd (moved) for save and restore, else -1. */
+void hvlink_verb(struct hamgrd *d, struct local_verb *verb, uint8_t which, uint32_t timeout_ms,
+                 uint64_t ticket, int fd);
+void hvlink_abort(struct hamgrd *d, uint64_t request);
+struct local_verb *hvlink_find(struct hamgrd *d, struct ha_uuid guest, uint64_t epoch);
+struct local_verb *hvlink_get(struct hamgrd *d, struct ha_uuid guest, uint64_t epoch);
+const struct hv_domain *hvlink_domain(const struct hamgrd *d, struct ha_uuid guest,
+                                      uint64_t epoch);
+
+/* keeperlink.c */
+void keeperlink_open(struct hamgrd *d);
+void keeperlink_lease(struct hamgrd *d, uint64_t end_ms);
+void keeperlink_check(struct hamgrd *d);
+
+/* duties.c */
+void duties_run(struct hamgrd *d);
+
+/* leader.c */
+void leader_open(struct hamgrd *d);
+void leader_run(struct hamgrd *d);
+void leader_devices(struct hamgrd *d, uint32_t node, const struct peer_devices *devices);
+void leader_fence_run(struct hamgrd *d, uint32_t from, const struct peer_fence *request);
+void leader_fence_result(struct hamgrd *d, uint32_t from, const struct peer_fence *result);
+uint64_t leader_next_ms(const struct hamgrd *d);
+
+/* moves.c */
+void moves_begin_out(struct hamgrd *d, const struct ha_guest *guest);
+void moves_begin_in(struct hamgrd *d, const struct ha_guest *guest);
+void moves_cancel(struct hamgrd *d, uint64_t ticket, const char *why);
+void moves_ready(struct hamgrd *d, uint32_t from, const struct peer_move_ready *ready);
+void moves_handover(struct hamgrd *d, uint32_t from, uint64_t ticket);
+void moves_peer_progress(struct hamgrd *d, uint32_t from, const struct ha_move_progress *progress);
+void moves_hv_progress(struct hamgrd *d, uint64_t request, const struct hv_progress *progress);
+/* A save or restore ended at the hypervisor. */
+void moves_hv_done(struct hamgrd *d, struct local_verb *verb, uint8_t which,
+                   const struct hvp_done *done);
+void moves_tick(struct hamgrd *d);
+void moves_child(struct hamgrd *d); /* reaps streams */
+
+/* serverapi.c */
+extern const struct server_api shell_server_api;
+
+#endif
