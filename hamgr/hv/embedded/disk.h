@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The embedded guests' disk: a ring of requests per guest in shared memory, like a vbd's, between
- * the guest (front end) and the node's one backend process, hamgr-disk. The backend sends each write
- * to hamgr-storage, a process outside all nodes, and answers the guest when storage has it (mode
- * THROUGH) or at once (mode BACK, a write-back cache: never proven quiet).
+ * the guest (front end) and the node's one backend process, hamgr-disk. The backend sends each
+ * write to hamgr-storage, a process outside all nodes, and answers the guest when storage has it
+ * (mode THROUGH) or at once (mode BACK, a write-back cache: never proven quiet).
  *
  * Three files per guest in one directory of the node (root only):
  *   GUEST.EPOCH.ring  struct emb_disk_ring, shared with the guest by an inherited fd; the guest can
@@ -16,8 +16,8 @@
  * late or foreign write breaks the chain, in the storage process as well as for the guest.
  *
  * Quiet, for a guest whose process is stopped: in_flight is 0, req_prod of the ring equals rsp_prod
- * of the stat page, in_flight is 0 again. The backend raises in_flight before it looks at a ring and
- * lowers it after the answer is out, so this order can't miss a write.
+ * of the stat page, in_flight is 0 again. The backend raises in_flight before it looks at a ring
+ * and lowers it after the answer is out, so this order can't miss a write.
  */
 #ifndef HAMGR_HV_EMBEDDED_DISK_H
 #define HAMGR_HV_EMBEDDED_DISK_H
@@ -42,9 +42,9 @@ enum emb_disk_mode { EMB_DISK_THROUGH = 1, EMB_DISK_BACK = 2 };
 enum emb_disk_op { EMB_DISK_WRITE = 1, EMB_DISK_HEAD = 2 };
 
 struct emb_disk_request {
-    uint32_t op;           /* enum emb_disk_op */
-    uint32_t payload_size; /* <= EMB_DISK_PAYLOAD; 0 for HEAD */
-    uint64_t sequence;     /* WRITE only */
+    uint32_t op;               /* enum emb_disk_op */
+    uint32_t payload_size;     /* <= EMB_DISK_PAYLOAD; 0 for HEAD */
+    uint64_t sequence;         /* WRITE only */
     struct ha_digest previous; /* digest of the log before this write, zero for the first */
     struct ha_digest digest;   /* ha_digest_bytes(previous, payload, payload_size) */
     uint8_t payload[EMB_DISK_PAYLOAD];
@@ -85,10 +85,10 @@ struct emb_disk_stat {
  * with it, whatever instruction the guest was stopped at. */
 
 struct emb_disk_front {
-    uint64_t produced; /* sequence of the newest write made */
-    uint64_t acked;    /* sequence of the newest write answered */
-    uint32_t rsp_cons; /* answers seen on the present ring */
-    uint32_t is_ready; /* the head is known: writes may be made */
+    uint64_t produced;     /* sequence of the newest write made */
+    uint64_t acked;        /* sequence of the newest write answered */
+    uint32_t rsp_cons;     /* answers seen on the present ring */
+    uint32_t is_ready;     /* the head is known: writes may be made */
     uint64_t failed_count; /* answers that were wrong: the disk's contents are not this guest's */
     struct emb_disk_request shadow[EMB_DISK_DEPTH]; /* write n in slot n % DEPTH */
 };
