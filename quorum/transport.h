@@ -17,6 +17,9 @@
 #include "hamgr/base/err.h"
 #include "hamgr/base/limits.h"
 
+/* The longest message: corosync carries 1 MiB - 1 KiB in one piece, and its ring holds two. */
+#define TRANSPORT_MESSAGE_MAX (512u * 1024u)
+
 struct transport;
 
 struct transport_node {
@@ -29,11 +32,11 @@ struct transport_node {
 struct transport_config {
     char cluster_name[HA_NAME_MAX];
     uint32_t self;
-    uint32_t token_ms;      /* in effect: token + (nodes - 2) x token_coefficient */
+    uint32_t token_ms; /* in effect: token + (nodes - 2) x token_coefficient */
     uint32_t consensus_ms;
     uint32_t node_count;
     struct transport_node nodes[HA_NODES_MAX];
-    bool has_two_node;      /* refused, each with its reason */
+    bool has_two_node; /* refused, each with its reason */
     bool has_last_man_standing;
     bool has_auto_tie_breaker;
     bool has_no_crypto;
@@ -48,20 +51,28 @@ struct transport_callbacks {
     void (*message)(void *user, uint32_t from, const uint8_t *data, size_t size);
     /* The connection is lost; reconnecting goes on by itself with back-off. */
     void (*down)(void *user, const char *why);
-    /* Read after each (re)connect, before members. Return false to stay disconnected (refused). */
+    /* Read after each (re)connect, before members, and again when an operator changed it under a
+     * living connection (looked at every 5 s). Return false to stay disconnected (refused): it is
+     * read anew every 2 s. */
     bool (*config)(void *user, const struct transport_config *config);
     /* Health changed, for status and logs. */
     void (*health)(void *user, enum transport_health health, const char *why);
 };
 
-/* Starts connecting to group `cluster`-specific name. Callbacks run on the loop's thread. */
+/* Starts connecting to group `cluster`-specific name; corosync may come later. Callbacks run on the
+ * loop's thread, never from inside transport_open or transport_send; members and message are
+ * mandatory. Needs 2 MiB of stack in the loop's thread (corosync's dispatch buffer). */
 int transport_open(qb_loop_t *loop, const char *group, const struct transport_callbacks *callbacks,
                    void *user, struct transport **ret_transport, struct ha_err *err);
-/* Queues a multicast (copied). A queued heartbeat is replaced by a newer one. TRY_AGAIN is handled
- * inside with a bounded queue; when it overflows the connection is dropped and `down` is called. */
+/* Queues a multicast (copied, 1 to TRANSPORT_MESSAGE_MAX bytes); dropped when there is no
+ * connection. It goes out at once when corosync takes it. A queued heartbeat is replaced by a newer
+ * one. TRY_AGAIN is handled inside with a bounded queue; when it overflows the connection is
+ * dropped and `down` is called. */
 void transport_send(struct transport *t, const uint8_t *data, size_t size, bool is_heartbeat);
 /* votequorum's view of things, for display: returns false when unknown. */
 bool transport_votequorum(struct transport *t, bool *ret_is_quorate, uint32_t *ret_votes);
+/* Leaves the group and frees t; allowed from its callbacks, none is called afterwards. Blocks for
+ * 200 ms at most (when corosync hangs). NULL is allowed. */
 void transport_close(struct transport *t);
 /* NULL if config is acceptable, else why not and the cure. static */
 const char *transport_config_refusal(const struct transport_config *config);
