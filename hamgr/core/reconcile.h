@@ -20,6 +20,8 @@
 #include "hamgr/core/runtime.h"
 
 /* A verb this node has in flight for a guest, or just finished without an entry yet. */
+/* A record with a zero guest stands for the node's own proposals: its epoch is the enum ha_cmd_type
+ * (ARMED, UNARMED, CAPACITY), and only is_proposed and retry_ms count. */
 enum ha_verb {
     HA_VERB_NONE = 0,
     HA_VERB_CREATE,
@@ -43,10 +45,13 @@ struct ha_local_verb {
     bool is_restore_failed;
     bool is_handover;      /* the source's HANDOVER for this ticket was received */
     bool is_run_failed;    /* HV_FAILED of run on an arrived copy: proof that it never resumed */
-    bool has_run;          /* the gate made this copy runnable in this hamgrd's life */
+    bool has_run;          /* the gate made this copy runnable in this hamgrd's life; set it before
+                              RUN is sent, and take it back only on HV_FAILED of the first RUN: a
+                              REVERT rests on it */
     bool is_proposed;      /* a proposal about it is under way: do not repeat */
-    uint64_t retry_ms;     /* not before this time */
+    uint64_t retry_ms;     /* no verb before this time */
     char text[128];        /* why it failed */
+    uint8_t end_cause;     /* enum ha_end_cause: copied from the DESTROY duty that carried one */
 };
 
 struct ha_inventory {
@@ -78,7 +83,8 @@ struct ha_duty {
     uint64_t ticket;
     uint32_t timeout_ms;
     uint16_t reason;        /* enum ha_reason */
-    struct ha_cmd cmd;      /* PROPOSE */
+    uint8_t end_cause;      /* DESTROY: enum ha_end_cause to remember in the verb, 0 = none */
+    struct ha_cmd cmd;      /* PROPOSE; its guest and epoch name the verb record to mark */
 };
 
 #define HA_DUTIES_MAX 1024u
