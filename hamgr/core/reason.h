@@ -80,7 +80,19 @@
     X(HA_REASON_IS_MEMBER, 132, "is-member", "the node is in the view", "stop hamgrd there first") \
     X(HA_REASON_STALE_KEEPER, 133, "stale-keeper",                                                 \
       "the watchdog was seen armed before the last disarm, arm, freeze or unfreeze", "")           \
-    X(HA_REASON_IS_WANTED, 134, "is-wanted", "the guest is wanted started", "hactl guest stop")
+    X(HA_REASON_IS_WANTED, 134, "is-wanted", "the guest is wanted started", "hactl guest stop")    \
+    X(HA_REASON_HV_NOT_READY, 135, "hv-not-ready", "hamgr-hv on the node does not answer",         \
+      "look at hamgr-hv on that node")                                                             \
+    X(HA_REASON_SHUTTING_DOWN, 136, "shutting-down", "the node is shutting down",                  \
+      "choose another node")                                                                       \
+    X(HA_REASON_FENCE_WANTED, 137, "fence-wanted", "an operator wants the node fenced",            \
+      "choose another node")                                                                       \
+    X(HA_REASON_BACK_OFF, 138, "back-off", "it failed and waits before the next attempt",          \
+      "wait, or mend it and hactl guest start")                                                    \
+    X(HA_REASON_BUSY, 139, "busy", "the node has as many operations in flight as allowed",         \
+      "wait until some have ended")                                                                \
+    X(HA_REASON_STILL_THERE, 140, "still-there", "the hypervisor still lists a copy", "")          \
+    X(HA_REASON_NOT_OURS, 141, "not-ours", "the log does not give this copy to this node", "")
 
 enum ha_reason {
 #define X(symbol, number, name, text, fix) symbol = number,

@@ -101,6 +101,9 @@ struct ha_keeper_facts {
     bool is_armed;
     uint32_t lease_ms;
     uint32_t watchdog_ms;
+    /* state->applied when this status was asked for, with no KEEPER_DISARM sent since: ARMED carries
+     * it, so that a keeper which stopped after a DISARM or FREEZE never counts as armed. */
+    uint64_t seen_applied;
 };
 
 void ha_reconcile(const struct ha_state *state, const struct ha_runtime *rt,
