@@ -22,22 +22,22 @@
  */
 #define READ_TRIES 1000u
 
-static const struct keeper_page *map_file(int fd, struct ha_err *err)
+static const struct keeper_page *map_file(int fd, const char *path, struct ha_err *err)
 {
     struct stat info;
 
     if (fstat(fd, &info) < 0 || !S_ISREG(info.st_mode) || info.st_size < (off_t)PAGE_SIZE_BYTES) {
-        ha_err_set(err, HA_E_CORRUPT, "%s is not a page of the keeper", KEEPER_PAGE);
+        ha_err_set(err, HA_E_CORRUPT, "%s is not a page of the keeper", path);
         return NULL;
     }
     void *memory = mmap(NULL, PAGE_SIZE_BYTES, PROT_READ, MAP_SHARED, fd, 0);
     if (memory == MAP_FAILED) {
-        ha_err_set(err, errno, "map %s: %s", KEEPER_PAGE, strerror(errno));
+        ha_err_set(err, errno, "map %s: %s", path, strerror(errno));
         return NULL;
     }
     const struct keeper_page *page = memory;
     if (page->version != PAGE_VERSION) {
-        ha_err_set(err, HA_E_VERSION, "%s has version %u, expected %u", KEEPER_PAGE, page->version,
+        ha_err_set(err, HA_E_VERSION, "%s has version %u, expected %u", path, page->version,
                    PAGE_VERSION);
         munmap(memory, PAGE_SIZE_BYTES);
         return NULL;
@@ -47,15 +47,26 @@ static const struct keeper_page *map_file(int fd, struct ha_err *err)
 
 const struct keeper_page *keeper_page_map(struct ha_err *err)
 {
-    int fd = open(KEEPER_PAGE, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    return keeper_page_map_at(KEEPER_PAGE, err);
+}
+
+const struct keeper_page *keeper_page_map_at(const char *path, struct ha_err *err)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
 
     if (fd < 0) {
-        ha_err_set(err, errno, "open %s: %s", KEEPER_PAGE, strerror(errno));
+        ha_err_set(err, errno, "open %s: %s", path, strerror(errno));
         return NULL;
     }
-    const struct keeper_page *page = map_file(fd, err);
+    const struct keeper_page *page = map_file(fd, path, err);
     close(fd);
     return page;
+}
+
+void keeper_page_unmap(const struct keeper_page *page)
+{
+    if (page)
+        munmap((void *)(uintptr_t)page, PAGE_SIZE_BYTES);
 }
 
 void keeper_page_read(const struct keeper_page *page, uint64_t *ret_lease_end_ns,

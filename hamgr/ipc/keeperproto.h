@@ -55,6 +55,9 @@ struct keeper_page {
     _Atomic uint64_t lease_end_ns; /* 0 = none yet */
     _Atomic uint32_t is_quarantined;
     _Atomic uint32_t is_armed;     /* 0: no pausing at lease end is owed to anyone */
+    /* For the keeper itself after a restart: what it was armed with. */
+    _Atomic uint32_t lease_ms;
+    _Atomic uint32_t watchdog_ms;
 };
 
 void keeper_arm_encode(struct ha_writer *w, const struct keeper_arm *m);
@@ -67,6 +70,9 @@ void keeper_status_encode(struct ha_writer *w, const struct keeper_status *m);
 int keeper_status_decode(const uint8_t *body, size_t size, struct keeper_status *ret);
 /* Maps the page read-only; NULL and err if the keeper has not made it. */
 const struct keeper_page *keeper_page_map(struct ha_err *err);
+/* The same for a page at another path; keeper_page_unmap ends either. */
+const struct keeper_page *keeper_page_map_at(const char *path, struct ha_err *err);
+void keeper_page_unmap(const struct keeper_page *page);
 /* A consistent copy of what the gate needs. */
 void keeper_page_read(const struct keeper_page *page, uint64_t *ret_lease_end_ns,
                       bool *ret_is_quarantined, bool *ret_is_armed);
