@@ -318,7 +318,8 @@ def wait_pidfd(pidfd, timeout_s):
 
 def write_users(directory):
     """passwd and group of the nodes: the host's, and hamgr."""
-    for name, line in (("passwd", f"hamgr:x:{HAMGR_UID}:{HAMGR_UID}::/var/lib/hamgr:/usr/sbin/nologin"),
+    ids = f"{HAMGR_UID}:{HAMGR_UID}"
+    for name, line in (("passwd", f"hamgr:x:{ids}::/var/lib/hamgr:/usr/sbin/nologin"),
                        ("group", f"hamgr:x:{HAMGR_UID}:")):
         with open(f"/etc/{name}", encoding="utf-8") as file:
             lines = [entry for entry in file.read().splitlines() if not entry.startswith("hamgr:")]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node as the room sees it: a power supply, a cable, and a PID namespace that lives or does not."""
+"""A node as the room sees it: power, a cable, and a PID namespace that lives or does not."""
 
 import os
 import signal
