@@ -137,10 +137,11 @@ static int open_store(struct hamgrd *d, struct ha_err *err)
     int rc = store_open(d->config.state_dir, &d->store, &d->identity, err);
 
     if (rc == -HA_E_NOT_FOUND)
-        return ha_err_set(err, HA_E_NOT_FOUND,
-                          "no store in %s: create the cluster with 'hactl cluster init' or join one "
-                          "with 'hactl cluster join'",
-                          d->config.state_dir);
+        return ha_err_set(
+            err, HA_E_NOT_FOUND,
+            "no store in %s: create the cluster with 'hactl cluster init' or join one "
+            "with 'hactl cluster join'",
+            d->config.state_dir);
     return rc;
 }
 
@@ -165,9 +166,10 @@ static int run(struct hamgrd *d, const struct options *options)
     rc = open_store(d, &err);
     if (rc == 0)
         rc = shell_start(d, &err);
+    d->api = shell_server_api;
+    d->api.user = d;
     if (rc == 0)
-        rc = server_open(d->loop, "hamgr", admin_gid(&d->config), &shell_server_api, d, &d->server,
-                         &err);
+        rc = server_open(d->loop, "hamgr", admin_gid(&d->config), &d->api, &d->server, &err);
     if (rc < 0) {
         qb_log(LOG_CRIT, "hamgrd can't start: %s", err.text);
         return 1;

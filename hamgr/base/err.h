@@ -42,7 +42,8 @@ struct ha_err {
     char text[HA_TEXT_MAX];
 };
 
-/* The machine name of code (positive or negative), "errno-N" style names excepted: "errno". static */
+/* The machine name of code (positive or negative), "errno-N" style names excepted: "errno". static
+ */
 const char *ha_err_name(int code);
 /* The general sentence for code (HA_E_* only; "system error" otherwise). static */
 const char *ha_err_text(int code);

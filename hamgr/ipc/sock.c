@@ -19,7 +19,7 @@ static int make_address(const char *path, struct sockaddr_un *ret_address, struc
     ret_address->sun_family = AF_UNIX;
     if (strlen(path) >= sizeof(ret_address->sun_path))
         return ha_err_set(err, ENAMETOOLONG, "socket path %s is too long", path);
-    strcpy(ret_address->sun_path, path); /* length checked above */
+    memcpy(ret_address->sun_path, path, strlen(path) + 1);
     return 0;
 }
 
@@ -185,8 +185,8 @@ int ha_sock_receive(int fd, uint8_t *buffer, struct ha_packet *ret_packet)
     for (unsigned i = 0; i < HA_SOCK_FDS_MAX; i++)
         ret_packet->fds[i] = -1;
     take_fds(&message, ret_packet);
-    int rc = (message.msg_flags & MSG_TRUNC) ? -HA_E_PEER
-                                             : parse_header(buffer, (size_t)r, ret_packet);
+    int rc =
+        (message.msg_flags & MSG_TRUNC) ? -HA_E_PEER : parse_header(buffer, (size_t)r, ret_packet);
     for (unsigned i = 0; rc < 0 && i < HA_SOCK_FDS_MAX; i++) {
         if (ret_packet->fds[i] >= 0)
             close(ret_packet->fds[i]);

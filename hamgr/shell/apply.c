@@ -14,7 +14,8 @@ static void stop_loudly(struct hamgrd *d, const char *why)
 {
     d->is_stopped = true;
     snprintf(d->alarm, sizeof(d->alarm), "%s", why);
-    qb_log(LOG_CRIT, "hamgrd stops deciding: %s. Its guests will be paused when the lease ends", why);
+    qb_log(LOG_CRIT, "hamgrd stops deciding: %s. Its guests will be paused when the lease ends",
+           why);
 }
 
 static void keep_definition(struct hamgrd *d, const struct ha_applied *applied)

@@ -11,8 +11,8 @@ static bool is_relevant(const struct hamgrd *d, const struct ha_local_verb *verb
 
     if (!guest)
         return false;
-    if (guest->ticket.id && (guest->ticket.src_epoch == verb->epoch ||
-                             guest->ticket.dst_epoch == verb->epoch))
+    if (guest->ticket.id &&
+        (guest->ticket.src_epoch == verb->epoch || guest->ticket.dst_epoch == verb->epoch))
         return true;
     return guest->phase != HA_PHASE_FREE && guest->epoch == verb->epoch &&
            guest->node == d->identity.node;
@@ -75,8 +75,8 @@ static void carry_out(struct hamgrd *d, const struct ha_duty *duty)
     case HA_DUTY_SHUTDOWN:
     case HA_DUTY_DESTROY:
     case HA_DUTY_RESUME_PREPARE:
-        hvlink_verb(d, hvlink_get(d, duty->guest, duty->epoch), verbs[duty->type],
-                    duty->timeout_ms, duty->ticket, -1);
+        hvlink_verb(d, hvlink_get(d, duty->guest, duty->epoch), verbs[duty->type], duty->timeout_ms,
+                    duty->ticket, -1);
         break;
     case HA_DUTY_MOVE_OUT:
         if (guest)
@@ -131,8 +131,8 @@ void duties_run(struct hamgrd *d)
         return;
     keeperlink_check(d);
     const struct ha_node *self = ha_state_node(&d->state, d->identity.node);
-    if (d->is_hv_welcomed && (d->hello_disarmed != d->state.is_disarmed ||
-                              d->hello_frozen != (self && self->is_frozen)))
+    if (d->is_hv_welcomed &&
+        (d->hello_disarmed != d->state.is_disarmed || d->hello_frozen != (self && self->is_frozen)))
         hvlink_hello(d);
     settle_tickets(d);
     drop_old_verbs(d);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The connection to hamgr-hv: sends verbs, keeps the inventory and the memory of what this node has
- * in flight. Outcomes become facts for the reconciler; HV_UNKNOWN becomes nothing but a new listing.
+ * in flight. Outcomes become facts for the reconciler; HV_UNKNOWN becomes nothing but a new
+ * listing.
  */
 #include "hamgr/shell/shell.h"
 
@@ -18,7 +19,8 @@ static void send_body(struct hamgrd *d, uint16_t type, uint64_t id, struct ha_wr
     link_send(d->hv, type, id, w->data, w->position, &fd, fd >= 0 ? 1 : 0);
 }
 
-/* ---- verbs: a sorted array, one per guest copy ------------------------------------------------ */
+/* ---- verbs: a sorted array, one per guest copy ------------------------------------------------
+ */
 
 static int compare_key(const struct local_verb *verb, struct ha_uuid guest, uint64_t epoch)
 {
@@ -74,7 +76,8 @@ struct local_verb *hvlink_get(struct hamgrd *d, struct ha_uuid guest, uint64_t e
     return &d->verbs[i];
 }
 
-/* ---- inventory --------------------------------------------------------------------------------- */
+/* ---- inventory ---------------------------------------------------------------------------------
+ */
 
 static int compare_domains(const void *left, const void *right)
 {
@@ -173,7 +176,8 @@ static void forget_domain(struct hamgrd *d, const struct local_verb *verb)
     }
 }
 
-/* ---- requests ---------------------------------------------------------------------------------- */
+/* ---- requests ----------------------------------------------------------------------------------
+ */
 
 void hvlink_hello(struct hamgrd *d)
 {
@@ -278,7 +282,8 @@ void hvlink_abort(struct hamgrd *d, uint64_t request)
     send_body(d, HVP_ABORT, ++d->hv_request_high, &w, -1);
 }
 
-/* ---- outcomes ---------------------------------------------------------------------------------- */
+/* ---- outcomes ----------------------------------------------------------------------------------
+ */
 
 static void on_ok(struct hamgrd *d, struct local_verb *verb, uint8_t which,
                   const struct hvp_done *done)
@@ -421,7 +426,8 @@ static void on_up(void *user)
     hvlink_hello(d);
 }
 
-/* Everything in flight has an unknown outcome now; hamgr-hv ends our saves and restores by itself. */
+/* Everything in flight has an unknown outcome now; hamgr-hv ends our saves and restores by itself.
+ */
 static void on_down(void *user, const char *why)
 {
     struct hamgrd *d = user;

@@ -49,10 +49,9 @@ int identity_read(struct ha_uuid *ret_boot_id, struct ha_uuid *ret_hw_id, struct
 {
     static const char *const boot_paths[] = {"/run/hamgr-node/boot_id",
                                              "/proc/sys/kernel/random/boot_id", NULL};
-    static const char *const hw_paths[] = {"/run/hamgr-node/product_uuid",
-                                           "/run/hamgr/product_uuid",
-                                           "/sys/class/dmi/id/product_uuid", "/etc/machine-id",
-                                           NULL};
+    static const char *const hw_paths[] = {
+        "/run/hamgr-node/product_uuid", "/run/hamgr/product_uuid", "/sys/class/dmi/id/product_uuid",
+        "/etc/machine-id", NULL};
 
     if (!read_uuid(boot_paths, ret_boot_id))
         return ha_err_set(err, ENOENT, "no boot id in %s or %s", boot_paths[0], boot_paths[1]);

@@ -56,8 +56,8 @@ void keeperlink_lease(struct hamgrd *d, uint64_t end_ms)
 
     if (!link_is_up(d->keeper) || end_ms == 0)
         return;
-    keeper_lease_encode(&w, &(struct keeper_lease){.nonce = d->nonce,
-                                                   .end_ns = end_ms * QB_TIME_NS_IN_MSEC});
+    keeper_lease_encode(
+        &w, &(struct keeper_lease){.nonce = d->nonce, .end_ns = end_ms * QB_TIME_NS_IN_MSEC});
     link_send(d->keeper, KEEPER_LEASE, 0, body, w.position, NULL, 0);
 }
 

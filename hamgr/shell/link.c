@@ -133,13 +133,12 @@ struct link *link_open(qb_loop_t *loop, const char *path, const struct link_call
     struct link *link = link_new(loop, callbacks, user);
 
     ha_assert(strlen(path) < sizeof(link->path));
-    strcpy(link->path, path); /* length asserted above */
+    memcpy(link->path, path, strlen(path) + 1);
     set_timer(link, 0);
     return link;
 }
 
-struct link *link_adopt(qb_loop_t *loop, int fd, const struct link_callbacks *callbacks,
-                        void *user)
+struct link *link_adopt(qb_loop_t *loop, int fd, const struct link_callbacks *callbacks, void *user)
 {
     struct link *link = link_new(loop, callbacks, user);
 
@@ -166,8 +165,7 @@ static int enqueue(struct link *link, uint16_t type, uint64_t id, const void *bo
         close_fds(fds, fd_count);
         return -HA_E_LIMIT;
     }
-    *item = (struct queued){
-        .type = type, .id = id, .fd_count = fd_count, .body_size = body_size};
+    *item = (struct queued){.type = type, .id = id, .fd_count = fd_count, .body_size = body_size};
     if (fd_count > 0)
         memcpy(item->fds, fds, sizeof(int) * fd_count);
     if (body_size > 0)

@@ -27,11 +27,11 @@ enum peer_type {
 };
 
 struct peer_header {
-    uint8_t type;            /* enum peer_type */
+    uint8_t type; /* enum peer_type */
     struct ha_uuid cluster_id;
     uint64_t generation;
-    uint64_t nonce;          /* sending process */
-    uint32_t to;             /* node, 0 = all */
+    uint64_t nonce; /* sending process */
+    uint32_t to;    /* node, 0 = all */
 };
 
 #define PEER_DEVICES_MAX 32u
@@ -41,7 +41,7 @@ struct peer_devices {
 };
 
 struct peer_fence {
-    uint64_t id;             /* leader's */
+    uint64_t id; /* leader's */
     struct fencep_run run;
     struct fencep_result result; /* in PEER_FENCE_RESULT */
 };
@@ -58,13 +58,13 @@ struct peer_ticket {
 };
 
 struct peer_chunk {
-    uint64_t transfer;       /* sender's number of this transfer */
-    uint64_t index;          /* snapshot's */
+    uint64_t transfer; /* sender's number of this transfer */
+    uint64_t index;    /* snapshot's */
     struct ha_digest digest;
     struct log_view view;
-    uint64_t total;          /* bytes */
-    uint64_t offset;         /* of data; in an ack: received so far */
-    const uint8_t *data;     /* borrowed */
+    uint64_t total;      /* bytes */
+    uint64_t offset;     /* of data; in an ack: received so far */
+    const uint8_t *data; /* borrowed */
     size_t size;
 };
 

@@ -24,25 +24,25 @@
 #include "migrate/move_fsm.h"
 #include "migrate/stream_spawn.h"
 
-#define REPEAT_MS       200u /* READY and HANDOVER may be lost: said again until they had effect */
-#define STREAM_BUFFER   (1 << 20)
-#define NATIVE_BUFFER   (512 << 10)
+#define REPEAT_MS     200u /* READY and HANDOVER may be lost: said again until they had effect */
+#define STREAM_BUFFER (1 << 20)
+#define NATIVE_BUFFER (512 << 10)
 
 struct move {
     struct move *next;
     struct hamgrd *d;
     uint64_t ticket;
     struct ha_uuid guest;
-    uint64_t epoch;         /* of the copy at this end */
+    uint64_t epoch; /* of the copy at this end */
     uint32_t peer;
     bool is_source;
     struct move_fsm fsm;
-    pid_t pid;              /* stream process, 0 = none */
+    pid_t pid; /* stream process, 0 = none */
     struct link *control;
-    int hv_fd;              /* native stream end for hamgr-hv until save begins, else -1 */
+    int hv_fd; /* native stream end for hamgr-hv until save begins, else -1 */
     struct peer_move_ready ready;
     bool is_save_done;
-    bool is_over;           /* the ticket is closed: only cleanup is left */
+    bool is_over; /* the ticket is closed: only cleanup is left */
     uint64_t repeat_ms;
     uint64_t killed_ms;
     struct ha_move_progress progress;
@@ -121,7 +121,9 @@ static void fail(struct hamgrd *d, struct move *move, const char *why)
 {
     struct local_verb *verb = verb_of(d, move);
 
-    if (move->is_over)
+    /* From DECIDING on only the log moves this end: a stream that ends late proves nothing. */
+    if (move->is_over || move_fsm_is_failed(&move->fsm) ||
+        !move_fsm_fail(&move->fsm, shell_now_ms()))
         return;
     qb_log(LOG_WARNING, "migration %" PRIu64 ": %s", move->ticket, why);
     snprintf(verb->v.text, sizeof(verb->v.text), "%.*s", (int)sizeof(verb->v.text) - 1, why);
@@ -130,7 +132,6 @@ static void fail(struct hamgrd *d, struct move *move, const char *why)
         verb->v.is_save_failed = true;
     else
         verb->v.is_restore_failed = true;
-    move_fsm_fail(&move->fsm, shell_now_ms());
     if (verb->request)
         hvlink_abort(d, verb->request);
     else
@@ -140,7 +141,8 @@ static void fail(struct hamgrd *d, struct move *move, const char *why)
     shell_wake(d);
 }
 
-/* ---- sockets ----------------------------------------------------------------------------------- */
+/* ---- sockets -----------------------------------------------------------------------------------
+ */
 
 static int parse_address(const char *addr, uint16_t port, struct sockaddr_storage *ret_address,
                          socklen_t *ret_size)
@@ -169,7 +171,8 @@ static int listen_somewhere(struct hamgrd *d, struct peer_move_ready *ready, str
 {
     const struct ha_node *self = ha_state_node(&d->state, d->identity.node);
     const char *addr = d->config.migration_addr[0] ? d->config.migration_addr
-                                                   : self ? self->addr : "";
+                       : self                      ? self->addr
+                                                   : "";
 
     for (uint32_t port = d->config.port_min; port <= d->config.port_max; port++) {
         struct sockaddr_storage address;
@@ -212,7 +215,8 @@ static int connect_to(const struct peer_move_ready *ready, struct ha_err *err)
     return fd; /* the stream process waits until it is connected */
 }
 
-/* ---- stream process ---------------------------------------------------------------------------- */
+/* ---- stream process ----------------------------------------------------------------------------
+ */
 
 static void on_stream_packet(void *user, const struct ha_packet *packet);
 static void on_stream_down(void *user, const char *why);
@@ -294,13 +298,23 @@ static void on_stream_end(struct hamgrd *d, struct move *move, const struct stre
 
     move->progress.wire_bytes = end->total.wire_bytes;
     if (!end->is_ok) {
-        snprintf(why, sizeof(why), "the stream with %.60s failed: %.180s",
+        snprintf(why, sizeof(why), "the stream with %.60s failed: %.160s",
                  shell_node_name(d, move->peer), end->text);
         fail(d, move, why);
         return;
     }
     move_fsm_stream_done(&move->fsm, shell_now_ms());
     tell_progress(d, move);
+}
+
+/* A line for the log: refused stray connections, parts of the sandbox that could not be had. */
+static void log_note(const struct move *move, const struct ha_packet *packet)
+{
+    struct ha_reader r = ha_reader_of(packet->body, packet->body_size);
+    char text[HA_TEXT_MAX];
+
+    ha_get_text(&r, text, sizeof(text));
+    qb_log(LOG_NOTICE, "migration %" PRIu64 ": stream: %s", move->ticket, text);
 }
 
 static void on_stream_packet(void *user, const struct ha_packet *packet)
@@ -310,7 +324,9 @@ static void on_stream_packet(void *user, const struct ha_packet *packet)
     struct streamp_progress progress;
     struct streamp_end end;
 
-    if (packet->type == STREAMP_CONNECTED) {
+    if (packet->type == STREAMP_NOTE) {
+        log_note(move, packet);
+    } else if (packet->type == STREAMP_CONNECTED) {
         on_connected(d, move);
     } else if (packet->type == STREAMP_PROGRESS &&
                streamp_progress_decode(packet->body, packet->body_size, &progress) == 0) {
@@ -331,7 +347,8 @@ static void on_stream_down(void *user, const char *why)
         fail(move->d, move, "the stream process ended without a result");
 }
 
-/* ---- begin ------------------------------------------------------------------------------------- */
+/* ---- begin -------------------------------------------------------------------------------------
+ */
 
 static struct move *new_move(struct hamgrd *d, const struct ha_guest *guest, bool is_source)
 {
@@ -417,7 +434,8 @@ void moves_ready(struct hamgrd *d, uint32_t from, const struct peer_move_ready *
     }
 }
 
-/* ---- outcomes ---------------------------------------------------------------------------------- */
+/* ---- outcomes ----------------------------------------------------------------------------------
+ */
 
 static void say_handover(struct hamgrd *d, struct move *move)
 {
@@ -434,6 +452,7 @@ void moves_handover(struct hamgrd *d, uint32_t from, uint64_t ticket)
     struct local_verb *verb = verb_of(d, move);
     if (!verb->v.is_handover) {
         verb->v.is_handover = true;
+        move_fsm_handover(&move->fsm, shell_now_ms());
         shell_wake(d);
     }
 }
@@ -461,8 +480,8 @@ void moves_hv_done(struct hamgrd *d, struct local_verb *verb, uint8_t which,
     if (!move || move->is_over)
         return;
     if (done->outcome != HV_OK) {
-        snprintf(why, sizeof(why), "%s failed: %.200s",
-                 which == HA_VERB_SAVE ? "save" : "restore", done->text);
+        snprintf(why, sizeof(why), "%s failed: %.200s", which == HA_VERB_SAVE ? "save" : "restore",
+                 done->text);
         fail(d, move, why);
     } else if (which == HA_VERB_SAVE) {
         verb->v.is_save_done = true;
@@ -500,11 +519,15 @@ void moves_cancel(struct hamgrd *d, uint64_t ticket, const char *why)
 }
 
 /* The ticket closed in the log: nothing of it may go on, and what is done is forgotten. */
-static bool is_ticket_open(const struct hamgrd *d, const struct move *move)
+static bool is_ticket_open(const struct hamgrd *d, struct move *move)
 {
     const struct ha_guest *guest = ha_state_guest(&d->state, move->guest);
 
-    return guest && guest->ticket.id == move->ticket;
+    if (!guest || guest->ticket.id != move->ticket)
+        return false;
+    if (guest->phase == HA_PHASE_SWITCHED)
+        move_fsm_switched(&move->fsm, shell_now_ms());
+    return true;
 }
 
 static void forget_progress(struct hamgrd *d)

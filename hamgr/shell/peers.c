@@ -8,7 +8,6 @@
 
 #define REPORT_EVERY_MS 1000u
 
-
 void peers_send(struct hamgrd *d, uint8_t type, uint32_t to,
                 void (*encode)(struct ha_writer *w, const void *m), const void *m)
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Local proposals from their making to their fate. The fate is told when the entry is applied here
- * (took effect, or a no-op with its reason) or when the log gives it up. A proposal that was under way
- * when the view closed has an unknown outcome: its entry may still be adopted.
+ * (took effect, or a no-op with its reason) or when the log gives it up. A proposal that was under
+ * way when the view closed has an unknown outcome: its entry may still be adopted.
  */
 #include "hamgr/shell/shell.h"
 

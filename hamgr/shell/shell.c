@@ -54,7 +54,8 @@ const char *shell_node_name(const struct hamgrd *d, uint32_t node)
     return "(unknown node)";
 }
 
-/* ---- log actions ------------------------------------------------------------------------------- */
+/* ---- log actions -------------------------------------------------------------------------------
+ */
 
 static void fail_write(struct hamgrd *d, uint64_t token)
 {
@@ -90,8 +91,9 @@ static void view_changed(struct hamgrd *d, bool is_open)
 {
     if (is_open && d->live_from == UINT64_MAX)
         d->live_from = log_commit_index(d->log);
-    qb_log(LOG_NOTICE, is_open ? "view %" PRIu64 " is open, leader %s"
-                               : "view %" PRIu64 " is closed here (leader was %s)",
+    qb_log(LOG_NOTICE,
+           is_open ? "view %" PRIu64 " is open, leader %s"
+                   : "view %" PRIu64 " is closed here (leader was %s)",
            log_view_now(d->log).counter, shell_node_name(d, log_view_now(d->log).leader));
     shell_wake(d);
 }
@@ -240,7 +242,8 @@ void shell_log_trim(struct hamgrd *d, uint64_t index)
     set_log_timer(d);
 }
 
-/* ---- store completions ------------------------------------------------------------------------- */
+/* ---- store completions -------------------------------------------------------------------------
+ */
 
 static int32_t on_store(int32_t fd, int32_t events, void *data)
 {
@@ -266,7 +269,8 @@ static int32_t on_store(int32_t fd, int32_t events, void *data)
     return 0;
 }
 
-/* ---- transport --------------------------------------------------------------------------------- */
+/* ---- transport ---------------------------------------------------------------------------------
+ */
 
 static int load_entry(void *user, const struct log_entry *entry)
 {
@@ -337,8 +341,10 @@ static bool on_config(void *user, const struct transport_config *config)
         return false;
     }
     if (config->self != d->identity.node) {
-        snprintf(d->alarm, sizeof(d->alarm), "corosync's nodeid is %u, but this node's store is of "
-                 "node %u", config->self, d->identity.node);
+        snprintf(d->alarm, sizeof(d->alarm),
+                 "corosync's nodeid is %u, but this node's store is of "
+                 "node %u",
+                 config->self, d->identity.node);
         qb_log(LOG_ERR, "%s", d->alarm);
         return false;
     }
@@ -394,7 +400,8 @@ static void on_health(void *user, enum transport_health health, const char *why)
     snprintf(d->rt.corosync_text, sizeof(d->rt.corosync_text), "%s", why);
 }
 
-/* ---- the loop's own work ----------------------------------------------------------------------- */
+/* ---- the loop's own work -----------------------------------------------------------------------
+ */
 
 void shell_refresh(struct hamgrd *d)
 {
@@ -406,11 +413,15 @@ void shell_refresh(struct hamgrd *d)
     rt->self = d->identity.node;
     rt->store_stall_ms = store_stall_ms(d->store);
     if (d->transport)
-        rt->is_votequorum_quorate = transport_votequorum(d->transport, &rt->is_votequorum_quorate,
-                                                         &votes) && rt->is_votequorum_quorate;
+        rt->is_votequorum_quorate =
+            transport_votequorum(d->transport, &rt->is_votequorum_quorate, &votes) &&
+            rt->is_votequorum_quorate;
     if (!d->log)
         return;
-    rt->is_open = log_is_open(d->log) && !d->is_stopped;
+    const struct ha_node *self = ha_state_node(&d->state, d->identity.node);
+    /* The log may have us in its view while the state refuses our identity: then we do nothing. */
+    rt->is_open = log_is_open(d->log) && !d->is_stopped && self && self->nonce == d->nonce &&
+                  self->status == HA_NODE_MEMBER;
     rt->is_leader = rt->is_open && log_is_leader(d->log);
     rt->view = log_view_now(d->log);
     rt->view_age_ms = log_view_age_ms(d->log, rt->now_ms);
@@ -465,7 +476,9 @@ void shell_wake(struct hamgrd *d)
     if (d->is_woken)
         return;
     d->is_woken = true;
-    qb_loop_job_add(d->loop, QB_LOOP_MED, d, work);
+    /* A timer, not a job: libqb lets jobs wait for up to 50 ms when nothing else goes on. */
+    qb_loop_timer_handle now;
+    qb_loop_timer_add(d->loop, QB_LOOP_HIGH, 0, d, work, &now);
 }
 
 static void on_tick(void *data)

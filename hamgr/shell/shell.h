@@ -22,6 +22,7 @@
 #include "fence/fence_fsm.h"
 #include "hamgr/config/config.h"
 #include "hamgr/core/plan.h"
+#include "hamgr/core/reason.h"
 #include "hamgr/core/reconcile.h"
 #include "hamgr/core/runtime.h"
 #include "hamgr/ipc/fenceproto.h"
@@ -52,6 +53,7 @@ struct proposal; /* propose.c */
 struct move;     /* moves.c */
 struct transfer; /* transfer.c */
 struct waiting;  /* shell.c */
+struct leader;   /* leader.c */
 
 struct hamgrd {
     qb_loop_t *loop;
@@ -97,7 +99,7 @@ struct hamgrd {
     struct hv_domain *listing; /* being received */
     uint32_t listing_count;
     bool is_listing, is_list_stale;
-    uint64_t list_applied;  /* state.applied when the listing under way was asked for */
+    uint64_t list_applied; /* state.applied when the listing under way was asked for */
     uint64_t inventory_applied;
     bool has_inventory;
     struct local_verb *verbs; /* sorted by (guest, epoch) */
@@ -116,6 +118,7 @@ struct hamgrd {
     struct peer_devices own_devices;
     struct peer_devices incoming_devices;
     struct fence_fsm *fence;
+    struct leader *leader;
 
     /* operations */
     struct move *moves;
@@ -127,6 +130,7 @@ struct hamgrd {
 
     /* operators */
     struct server *server;
+    struct server_api api;
     bool is_shutting_down;
     char alarm[HA_TEXT_MAX];
 
@@ -196,8 +200,7 @@ void hvlink_verb(struct hamgrd *d, struct local_verb *verb, uint8_t which, uint3
 void hvlink_abort(struct hamgrd *d, uint64_t request);
 struct local_verb *hvlink_find(struct hamgrd *d, struct ha_uuid guest, uint64_t epoch);
 struct local_verb *hvlink_get(struct hamgrd *d, struct ha_uuid guest, uint64_t epoch);
-const struct hv_domain *hvlink_domain(const struct hamgrd *d, struct ha_uuid guest,
-                                      uint64_t epoch);
+const struct hv_domain *hvlink_domain(const struct hamgrd *d, struct ha_uuid guest, uint64_t epoch);
 
 /* keeperlink.c */
 void keeperlink_open(struct hamgrd *d);

@@ -12,25 +12,25 @@
 
 #include "hamgr/base/assert.h"
 
-#define WINDOW_BYTES  (4u * HA_CHUNK_MAX)
-#define STALL_MS      3000u        /* sender: no acknowledgement for that long -> the last window again */
-#define GIVE_UP_MS    30000u       /* nothing at all for that long -> the transfer is dropped */
-#define TRANSFER_MAX  (256u << 20) /* bytes a receiver accepts */
+#define WINDOW_BYTES (4u * HA_CHUNK_MAX)
+#define STALL_MS     3000u  /* sender: no acknowledgement for that long -> the last window again */
+#define GIVE_UP_MS   30000u /* nothing at all for that long -> the transfer is dropped */
+#define TRANSFER_MAX (256u << 20) /* bytes a receiver accepts */
 
 struct transfer {
     struct transfer *next;
     bool is_sender;
-    uint32_t node;      /* the other end */
+    uint32_t node; /* the other end */
     uint64_t number;
     uint64_t index;
     struct ha_digest digest;
     struct log_view view;
     uint8_t *data;
     uint64_t total;
-    uint64_t sent;      /* sender: offset of the next chunk */
-    uint64_t received;  /* sender: acknowledged; receiver: in order so far */
-    uint64_t moved_ms;  /* last progress */
-    uint64_t token;     /* receiver: store write under way */
+    uint64_t sent;     /* sender: offset of the next chunk */
+    uint64_t received; /* sender: acknowledged; receiver: in order so far */
+    uint64_t moved_ms; /* last progress */
+    uint64_t token;    /* receiver: store write under way */
 };
 
 static void put_chunk(struct ha_writer *w, const void *m)
@@ -69,7 +69,8 @@ static struct transfer *add(struct hamgrd *d, bool is_sender, uint32_t node)
     return t;
 }
 
-/* ---- sender ------------------------------------------------------------------------------------ */
+/* ---- sender ------------------------------------------------------------------------------------
+ */
 
 static size_t blob_bound(const struct hamgrd *d)
 {
@@ -104,8 +105,8 @@ static int64_t encode_blob(struct hamgrd *d, uint8_t *data, size_t size)
 static void send_window(struct hamgrd *d, struct transfer *t)
 {
     while (t->sent < t->total && t->sent - t->received < WINDOW_BYTES) {
-        size_t size = t->total - t->sent < HA_CHUNK_MAX ? (size_t)(t->total - t->sent)
-                                                        : HA_CHUNK_MAX;
+        size_t size =
+            t->total - t->sent < HA_CHUNK_MAX ? (size_t)(t->total - t->sent) : HA_CHUNK_MAX;
         struct peer_chunk chunk = {.transfer = t->number,
                                    .index = t->index,
                                    .digest = t->digest,
@@ -162,7 +163,8 @@ void transfer_ack(struct hamgrd *d, uint32_t from, const struct peer_chunk *chun
         send_window(d, t);
 }
 
-/* ---- receiver ---------------------------------------------------------------------------------- */
+/* ---- receiver ----------------------------------------------------------------------------------
+ */
 
 static int take_definitions(struct hamgrd *d, struct ha_reader *r)
 {
@@ -180,7 +182,8 @@ static int take_definitions(struct hamgrd *d, struct ha_reader *r)
     return ha_reader_is_done(r) ? 0 : -HA_E_CORRUPT;
 }
 
-/* A complete blob: into the state, then into the store; the log hears of it when that is durable. */
+/* A complete blob: into the state, then into the store; the log hears of it when that is durable.
+ */
 static int install(struct hamgrd *d, struct transfer *t)
 {
     struct ha_reader r = ha_reader_of(t->data, t->total);
@@ -233,8 +236,7 @@ void transfer_chunk(struct hamgrd *d, uint32_t from, const struct peer_chunk *ch
     struct peer_chunk ack = {.transfer = t->number, .offset = t->received};
     peers_send(d, PEER_SNAPSHOT_ACK, from, put_chunk, &ack);
     if (t->received == t->total && install(d, t) < 0) {
-        qb_log(LOG_ERR, "the snapshot from %s is damaged: asking again",
-               shell_node_name(d, from));
+        qb_log(LOG_ERR, "the snapshot from %s is damaged: asking again", shell_node_name(d, from));
         drop(find(d, false, from));
     }
 }

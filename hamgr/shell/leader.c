@@ -1,0 +1,367 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What only the leader of the open view does: planning, fencing, and bringing added nodes in as
+ * voters. And what every member does for it: running a fence device it can reach.
+ */
+#include "hamgr/shell/shell.h"
+
+#include <stdlib.h>
+
+#include "hamgr/base/assert.h"
+
+#define RUNS_MAX FENCE_RUNS_MAX
+
+/* A device run at our hamgr-fence: for ourselves or for another leader. */
+struct fence_request {
+    uint64_t id;  /* at hamgr-fence, 0 = free */
+    uint64_t run; /* the leader's id */
+    uint32_t leader;
+};
+
+struct leader {
+    struct fence_actions actions;
+    struct fence_input input;
+    struct fence_member members[HA_NODES_MAX];
+    struct fence_device devices[HA_NODES_MAX][PEER_DEVICES_MAX];
+    uint32_t device_count[HA_NODES_MAX]; /* parallel to node_ids */
+    uint32_t node_ids[HA_NODES_MAX];
+    uint32_t node_count;
+    struct fence_request requests[RUNS_MAX];
+    uint64_t request_high;
+    uint64_t next_ms;
+    uint32_t pending_count;  /* proposals of the last plan under way */
+    uint64_t voter_proposal; /* not 0: a change of voters is under way */
+};
+
+/* ---- devices -----------------------------------------------------------------------------------
+ */
+
+static void convert_device(const struct hamgrd *d, const struct fencep_device *from,
+                           struct fence_device *to)
+{
+    memset(to, 0, sizeof(*to));
+    memcpy(to->name, from->name, sizeof(to->name));
+    memcpy(to->agent, from->agent, sizeof(to->agent));
+    to->level = from->level;
+    to->timeout_ms = from->timeout_ms;
+    to->is_for_all = from->is_for_all;
+    for (uint32_t i = 0; i < from->node_count; i++) {
+        const struct ha_node *node = ha_state_node_by_name(&d->state, from->nodes[i]);
+        if (node)
+            to->targets[to->target_count++] = node->id;
+    }
+}
+
+void leader_devices(struct hamgrd *d, uint32_t node, const struct peer_devices *devices)
+{
+    struct leader *l = d->leader;
+    uint32_t slot = 0;
+
+    while (slot < l->node_count && l->node_ids[slot] != node)
+        slot++;
+    if (slot == HA_NODES_MAX)
+        return;
+    if (slot == l->node_count) {
+        l->node_ids[slot] = node;
+        l->node_count++;
+    }
+    l->device_count[slot] = devices->count;
+    for (uint32_t i = 0; i < devices->count; i++)
+        convert_device(d, &devices->list[i], &l->devices[slot][i]);
+}
+
+static int compare_members(const void *left, const void *right)
+{
+    const struct fence_member *a = left, *b = right;
+
+    return a->node < b->node ? -1 : a->node > b->node;
+}
+
+static void fill_input(struct hamgrd *d)
+{
+    struct leader *l = d->leader;
+    struct fence_input *in = &l->input;
+
+    in->state = &d->state;
+    in->rt = &d->rt;
+    in->member_count = 0;
+    for (uint32_t i = 0; i < l->node_count; i++) {
+        const struct ha_node *node = ha_state_node(&d->state, l->node_ids[i]);
+        if (node && node->status == HA_NODE_MEMBER)
+            l->members[in->member_count++] = (struct fence_member){
+                .node = node->id, .device_count = l->device_count[i], .devices = l->devices[i]};
+    }
+    qsort(l->members, in->member_count, sizeof(l->members[0]), compare_members);
+    in->members = l->members;
+    for (uint32_t i = 0; i < d->state.node_count; i++) {
+        uint32_t id = d->state.nodes[i].id;
+        in->evidence_ms[i] = log_evidence_ms(d->log, id, d->rt.now_ms);
+        in->is_host_up[i] = d->transport && transport_is_host_up(d->transport, id);
+    }
+}
+
+/* ---- running devices ---------------------------------------------------------------------------
+ */
+
+static void put_fence(struct ha_writer *w, const void *m)
+{
+    peer_fence_encode(w, m);
+}
+
+static void request_run(struct hamgrd *d, uint32_t leader, uint64_t run_id,
+                        const struct fencep_run *run)
+{
+    struct leader *l = d->leader;
+    uint8_t body[512];
+    struct ha_writer w = ha_writer_of(body, sizeof(body));
+
+    for (uint32_t i = 0; i < RUNS_MAX; i++) {
+        if (l->requests[i].id)
+            continue;
+        l->requests[i] =
+            (struct fence_request){.id = ++l->request_high, .run = run_id, .leader = leader};
+        fencep_run_encode(&w, run);
+        link_send(d->fence_link, FENCEP_RUN, l->requests[i].id, body, w.position, NULL, 0);
+        return;
+    }
+}
+
+void leader_fence_run(struct hamgrd *d, uint32_t from, const struct peer_fence *request)
+{
+    struct fencep_run run = request->run;
+
+    /* A cancel is a run without a device name: dropped at hamgr-fence if it has not begun. */
+    if (run.device[0] != '\0') {
+        request_run(d, from, request->id, &run);
+        return;
+    }
+    for (uint32_t i = 0; i < RUNS_MAX; i++) {
+        struct fence_request *r = &d->leader->requests[i];
+        if (r->id && r->leader == from && r->run == request->id) {
+            uint8_t body[16];
+            struct ha_writer w = ha_writer_of(body, sizeof(body));
+            fencep_cancel_encode(&w, &(struct fencep_cancel){.id = r->id});
+            link_send(d->fence_link, FENCEP_CANCEL, 0, body, w.position, NULL, 0);
+        }
+    }
+}
+
+static void start_run(struct hamgrd *d, const struct fence_action *action)
+{
+    struct peer_fence request = {.id = action->run};
+
+    memcpy(request.run.device, action->device, sizeof(request.run.device));
+    snprintf(request.run.node, sizeof(request.run.node), "%s", shell_node_name(d, action->node));
+    request.run.action = action->action;
+    request.run.timeout_ms = action->timeout_ms;
+    qb_log(LOG_NOTICE, "fencing %s: device %s through %s", request.run.node, action->device,
+           shell_node_name(d, action->by));
+    if (action->by == d->identity.node)
+        request_run(d, d->identity.node, action->run, &request.run);
+    else
+        peers_send(d, PEER_FENCE_RUN, action->by, put_fence, &request);
+}
+
+static void cancel_run(struct hamgrd *d, const struct fence_action *action)
+{
+    struct peer_fence request = {.id = action->run, .run = {.action = FENCEP_OFF}};
+
+    if (action->by == d->identity.node)
+        leader_fence_run(d, d->identity.node, &request);
+    else
+        peers_send(d, PEER_FENCE_RUN, action->by, put_fence, &request);
+}
+
+void leader_fence_result(struct hamgrd *d, uint32_t from, const struct peer_fence *result)
+{
+    qb_log(LOG_NOTICE, "fencing %s: device %s through %s: %s", result->run.node, result->run.device,
+           shell_node_name(d, from), result->result.text);
+    fence_fsm_result(d->fence, result->id, result->result.outcome, result->result.text);
+    shell_wake(d);
+}
+
+static void on_result(struct hamgrd *d, const struct ha_packet *packet)
+{
+    struct peer_fence reply = {.run = {.action = FENCEP_OFF}};
+
+    if (fencep_result_decode(packet->body, packet->body_size, &reply.result) < 0)
+        return;
+    for (uint32_t i = 0; i < RUNS_MAX; i++) {
+        struct fence_request *r = &d->leader->requests[i];
+        if (!r->id || r->id != packet->id)
+            continue;
+        reply.id = r->run;
+        uint32_t leader = r->leader;
+        r->id = 0;
+        if (leader == d->identity.node)
+            leader_fence_result(d, leader, &reply);
+        else
+            peers_send(d, PEER_FENCE_RESULT, leader, put_fence, &reply);
+    }
+}
+
+static void on_devices(struct hamgrd *d, const struct ha_packet *packet)
+{
+    static struct fencep_devices part;
+
+    if (fencep_devices_decode(packet->body, packet->body_size, &part) < 0)
+        return;
+    if (part.device.name[0] != '\0' && d->incoming_devices.count < PEER_DEVICES_MAX)
+        d->incoming_devices.list[d->incoming_devices.count++] = part.device;
+    if (!part.is_last)
+        return;
+    d->own_devices = d->incoming_devices;
+    d->incoming_devices.count = 0;
+    leader_devices(d, d->identity.node, &d->own_devices);
+    d->report_sent_ms = 0; /* tell the others at once */
+    shell_wake(d);
+}
+
+static void on_packet(void *user, const struct ha_packet *packet)
+{
+    if (packet->type == FENCEP_RESULT)
+        on_result(user, packet);
+    else if (packet->type == FENCEP_DEVICES)
+        on_devices(user, packet);
+}
+
+static void on_up(void *user)
+{
+    struct hamgrd *d = user;
+
+    d->incoming_devices.count = 0;
+    link_send(d->fence_link, FENCEP_LIST, 1, NULL, 0, NULL, 0);
+}
+
+static void on_down(void *user, const char *why)
+{
+    struct hamgrd *d = user;
+
+    qb_log(LOG_WARNING, "hamgr-fence: connection lost: %s", why);
+    d->own_devices.count = 0;
+    leader_devices(d, d->identity.node, &d->own_devices);
+    memset(d->leader->requests, 0, sizeof(d->leader->requests));
+    shell_wake(d);
+}
+
+void leader_open(struct hamgrd *d)
+{
+    static const struct link_callbacks callbacks = {
+        .up = on_up, .packet = on_packet, .down = on_down};
+
+    d->leader = calloc(1, sizeof(*d->leader));
+    d->fence = calloc(1, sizeof(*d->fence));
+    ha_assert(d->leader && d->fence);
+    d->leader->next_ms = UINT64_MAX;
+    fence_fsm_init(d->fence);
+    d->fence_link = link_open(d->loop, FENCEP_SOCKET, &callbacks, d);
+}
+
+/* ---- deciding ----------------------------------------------------------------------------------
+ */
+
+static void run_fencing(struct hamgrd *d)
+{
+    struct leader *l = d->leader;
+
+    fill_input(d);
+    fence_fsm_step(d->fence, &l->input, &l->actions);
+    for (uint32_t i = 0; i < l->actions.count; i++) {
+        const struct fence_action *action = &l->actions.list[i];
+        switch ((enum fence_action_type)action->type) {
+        case FENCE_ACT_START:
+            start_run(d, action);
+            break;
+        case FENCE_ACT_CANCEL:
+            cancel_run(d, action);
+            break;
+        case FENCE_ACT_PROPOSE:
+            propose_cmd(d, &action->cmd, NULL, NULL);
+            break;
+        }
+    }
+    if (l->actions.next_ms < l->next_ms)
+        l->next_ms = l->actions.next_ms;
+    fence_fsm_progress(d->fence, &l->input, d->rt.fences);
+}
+
+static void planned_done(void *user, int outcome, uint16_t reason, uint64_t index)
+{
+    struct hamgrd *d = user;
+
+    (void)outcome;
+    (void)reason;
+    (void)index;
+    d->leader->pending_count--;
+    shell_wake(d);
+}
+
+/* Plans once per applied state: never twice on the same facts while its proposals are under way. */
+static void run_plan(struct hamgrd *d)
+{
+    struct leader *l = d->leader;
+
+    if (l->pending_count > 0)
+        return;
+    ha_plan(&d->state, &d->rt, &d->limits, d->plan_scratch, d->plan);
+    for (uint32_t i = 0; i < d->plan->count; i++) {
+        struct ha_cmd *cmd = &d->plan->proposals[i];
+        if (cmd->actor[0] == '\0')
+            snprintf(cmd->actor, sizeof(cmd->actor), "planner");
+        l->pending_count++;
+        propose_cmd(d, cmd, planned_done, d);
+    }
+    if (d->plan->next_ms < l->next_ms)
+        l->next_ms = d->plan->next_ms;
+}
+
+static void voter_done(void *user, int outcome, uint16_t reason, uint64_t index)
+{
+    struct hamgrd *d = user;
+
+    (void)outcome;
+    (void)reason;
+    (void)index;
+    d->leader->voter_proposal = 0;
+    shell_wake(d);
+}
+
+/* An added node that has joined the view becomes a voter; a node that came back with another store
+ * loses its old vote first (one change per entry, H6). */
+static void run_voters(struct hamgrd *d)
+{
+    struct leader *l = d->leader;
+
+    for (uint32_t i = 0; i < d->state.node_count && !l->voter_proposal; i++) {
+        const struct ha_node *node = &d->state.nodes[i];
+        if (node->status != HA_NODE_MEMBER)
+            continue;
+        bool is_other_store =
+            node->is_voter && !ha_uuid_equal(node->store_id, node->joined_store_id);
+        if (node->is_voter && !is_other_store)
+            continue;
+        struct log_voter_change change = {
+            .is_added = !is_other_store, .node = node->id, .store_id = node->joined_store_id};
+        l->voter_proposal = 1;
+        propose_voter(d, &change, voter_done, d);
+    }
+}
+
+void leader_run(struct hamgrd *d)
+{
+    struct leader *l = d->leader;
+
+    l->next_ms = UINT64_MAX;
+    if (!d->log)
+        return;
+    run_fencing(d);
+    if (!d->rt.is_leader)
+        return;
+    run_voters(d);
+    run_plan(d);
+}
+
+uint64_t leader_next_ms(const struct hamgrd *d)
+{
+    return d->leader->next_ms;
+}
