@@ -24,10 +24,10 @@ static uint16_t check_migrate_source(const struct ha_state *state, const struct 
 {
     const struct ha_node *source = ha_state_node(state, cmd->node);
 
-    if (!source)
-        return HA_REASON_NO_SUCH_NODE;
     if (guest->phase != HA_PHASE_RUNNING)
         return state_phase_refusal(state, guest);
+    if (!source)
+        return HA_REASON_NO_SUCH_NODE;
     if (guest->node != cmd->node)
         return HA_REASON_WRONG_OWNER;
     if (guest->incarnation != cmd->incarnation)
