@@ -44,9 +44,9 @@ struct log_entry {
     uint64_t nonce;          /* proposing process */
     uint64_t seq;            /* its proposal number: (nonce, seq) is applied once */
     uint64_t mono_ms;        /* leader's clock when numbered, for durations inside one view */
-    uint64_t wall_ms;        /* leader's wall clock when numbered: for people, never for decisions */
-    uint32_t body_size;      /* <= HA_ENTRY_MAX */
-    const uint8_t *body;     /* borrowed */
+    uint64_t wall_ms;    /* leader's wall clock when numbered: for people, never for decisions */
+    uint32_t body_size;  /* <= HA_ENTRY_MAX */
+    const uint8_t *body; /* borrowed */
 };
 
 /* What one member says about itself when it joins a view. */
@@ -70,16 +70,25 @@ struct log_open {
 };
 
 struct log_voter_change {
-    bool is_added;           /* false: removed */
+    bool is_added; /* false: removed */
     uint32_t node;
     struct ha_uuid store_id; /* of the added voter; ignored when removed */
 };
 
+/* A change that changes nothing (adding a voter, removing none) is never numbered, nor is the
+ * removal of the last voter: log and state can't come to count different voters. */
+
+void log_member_encode(struct ha_writer *w, const struct log_member *member);
+/* Fails the reader for a member that can't be. */
+void log_member_decode(struct ha_reader *r, struct log_member *ret_member);
 void log_open_encode(struct ha_writer *w, const struct log_open *open);
 /* Returns 0 or -HA_E_CORRUPT (sizes, order and counts are checked). */
 int log_open_decode(const uint8_t *body, size_t size, struct log_open *ret_open);
 void log_voter_change_encode(struct ha_writer *w, const struct log_voter_change *change);
 int log_voter_change_decode(const uint8_t *body, size_t size, struct log_voter_change *ret_change);
+
+/* Bytes of an entry in front of its body, digest not counted. */
+#define LOG_ENTRY_HEAD 61u
 
 /* The chain digest of entry (all its fields but `digest`) after previous. */
 struct ha_digest log_entry_digest(struct ha_digest previous, const struct log_entry *entry);

@@ -35,23 +35,24 @@ struct log_timing {
 uint32_t log_lease_min_ms(const struct log_timing *t);
 /* H = 2 (token + consensus) + 3h: how long fencing waits after a reunion. */
 uint32_t log_hold_ms(const struct log_timing *t);
-/* T_wait = (L + P + W)(1 + 2 rho) + B + D, rounded up, for a node armed with lease_ms, watchdog_ms. */
+/* T_wait = (L + P + W)(1 + 2 rho) + B + D, rounded up, for a node armed with lease_ms, watchdog_ms.
+ */
 uint32_t log_wait_ms(const struct log_timing *t, uint32_t lease_ms, uint32_t watchdog_ms);
 
 enum log_event_type {
-    LOG_EV_TIMER = 1,   /* log_deadline_ms has passed (early and late ones are harmless) */
-    LOG_EV_MEMBERS,     /* the transport's present member list */
-    LOG_EV_MESSAGE,     /* bytes from a member */
-    LOG_EV_DOWN,        /* the transport is gone: the view is left at once */
-    LOG_EV_PERSISTED,   /* a PERSIST action completed, or failed */
-    LOG_EV_PROPOSE,     /* a local proposal */
-    LOG_EV_SNAPSHOT,    /* a received snapshot was stored and the state loaded from it */
+    LOG_EV_TIMER = 1, /* log_deadline_ms has passed (early and late ones are harmless) */
+    LOG_EV_MEMBERS,   /* the transport's present member list */
+    LOG_EV_MESSAGE,   /* bytes from a member */
+    LOG_EV_DOWN,      /* the transport is gone: the view is left at once */
+    LOG_EV_PERSISTED, /* a PERSIST action completed, or failed */
+    LOG_EV_PROPOSE,   /* a local proposal */
+    LOG_EV_SNAPSHOT,  /* a received snapshot was stored and the state loaded from it */
 };
 
 struct log_event {
     uint64_t now_ms;
-    uint64_t wall_ms;      /* only stamped into entries */
-    uint8_t type;          /* enum log_event_type */
+    uint64_t wall_ms; /* only stamped into entries */
+    uint8_t type;     /* enum log_event_type */
     union {
         struct {
             uint32_t count;
@@ -63,8 +64,8 @@ struct log_event {
             size_t size;
         } message;
         struct {
-            uint64_t token;      /* of the action */
-            bool is_ok;          /* false: the store failed; this member resigns its vote */
+            uint64_t token; /* of the action */
+            bool is_ok;     /* false: the store failed; this member resigns its vote */
         } persisted;
         struct {
             uint64_t seq;        /* unique and growing per process */
@@ -73,9 +74,9 @@ struct log_event {
             size_t body_size;
         } propose;
         struct {
-            uint64_t index;
-            struct ha_digest digest; /* chain digest at index */
-            struct log_view log_view; /* view in which it was committed */
+            uint64_t index;           /* 0: the transfer was given up, the store is as it was */
+            struct ha_digest digest;  /* chain digest at index */
+            struct log_view log_view; /* view of the entry at index (= the last OPEN before it) */
             /* voters at index, from the state that was loaded */
             uint32_t voter_count;
             struct {
@@ -87,35 +88,35 @@ struct log_event {
 };
 
 enum log_action_type {
-    LOG_ACT_SEND = 1,      /* multicast bytes to the group (the sender hears it too) */
-    LOG_ACT_PERSIST,       /* one durable transaction; a barrier only through its token */
-    LOG_ACT_COMMIT,        /* entries up to index are committed: apply them in order */
-    LOG_ACT_VIEW_OPEN,     /* the OPEN of view is committed and ordered before this action */
-    LOG_ACT_VIEW_CLOSED,   /* this node is in no open view; commits, starts, fences nothing */
-    LOG_ACT_LEASE,         /* the lease now ends at end_ms (0: none); never moves back while valid */
-    LOG_ACT_PROPOSED,      /* the fate of a local proposal */
+    LOG_ACT_SEND = 1,    /* multicast bytes to the group (the sender hears it too) */
+    LOG_ACT_PERSIST,     /* one durable transaction; a barrier only through its token */
+    LOG_ACT_COMMIT,      /* entries up to index are committed: apply them in order */
+    LOG_ACT_VIEW_OPEN,   /* the OPEN of view is committed and ordered before this action */
+    LOG_ACT_VIEW_CLOSED, /* this node is in no open view; commits, starts, fences nothing */
+    LOG_ACT_LEASE,       /* the lease now ends at end_ms (0: none); never moves back while valid */
+    LOG_ACT_PROPOSED,    /* the fate of a local proposal */
     LOG_ACT_SNAPSHOT_SEND, /* member `node` needs a snapshot: start a transfer to it */
     LOG_ACT_STOP,          /* off the committed chain or a corrupt store: stop loudly */
     LOG_ACT_TRACE,         /* observation -> decision, one line for people */
 };
 
 struct log_action {
-    uint8_t type;          /* enum log_action_type */
+    uint8_t type; /* enum log_action_type */
     union {
         struct {
             const uint8_t *data; /* borrowed until the next log_step */
             size_t size;
-            bool is_heartbeat;   /* may be dropped when a newer one is queued */
+            bool is_heartbeat; /* may be dropped when a newer one is queued */
         } send;
         struct {
             uint64_t token;
-            bool has_promise;    /* store `promised` */
+            bool has_promise; /* store `promised` */
             struct log_view promised;
-            bool has_log_view;   /* store `log_view` */
+            bool has_log_view; /* store `log_view` */
             struct log_view log_view;
             uint64_t truncate_from; /* not 0: delete entries >= this index first */
-            uint64_t first;      /* store entries first..last; 0 = none. log_entry_at gives them, */
-            uint64_t last;       /* valid until the PERSISTED event of this token */
+            uint64_t first; /* store entries first..last; 0 = none. log_entry_at gives them, */
+            uint64_t last;  /* valid until the PERSISTED event of this token */
         } persist;
         struct {
             uint64_t index;
@@ -129,15 +130,15 @@ struct log_action {
         } lease;
         struct {
             uint64_t seq;
-            uint64_t index;      /* committed there; 0: lost, may be proposed again by a new seq */
+            uint64_t index; /* committed there; 0: lost, may be proposed again by a new seq */
         } proposed;
         struct {
             uint32_t node;
-            uint64_t have;       /* its last index */
+            uint64_t have; /* its last index */
         } snapshot;
         struct {
             char line[200];
-        } text;                  /* STOP, TRACE */
+        } text; /* STOP, TRACE */
     } u;
 };
 
@@ -153,8 +154,8 @@ struct log_config {
     uint64_t generation;
     struct log_member self;
     struct log_timing timing;
-    uint32_t ring_entries;   /* entries kept in memory, e.g. 4096 on a host, 256 simulated */
-    size_t ring_bytes;       /* bytes of bodies kept, >= 2 x HA_ENTRY_MAX */
+    uint32_t ring_entries; /* entries kept in memory, e.g. 4096 on a host, 256 simulated */
+    size_t ring_bytes;     /* bytes of bodies kept, >= 2 x HA_ENTRY_MAX */
     uint64_t rng_seed;
 };
 
@@ -162,15 +163,15 @@ struct log_config {
 struct log_loaded {
     struct log_view promised;
     struct log_view log_view;
-    uint64_t base_index;          /* entries up to here are in the snapshot; 0 = none */
+    uint64_t base_index; /* entries up to here are in the snapshot; 0 = none */
     struct ha_digest base_digest;
-    struct log_view base_view;    /* view of the entry at base_index */
-    uint32_t voter_count;         /* voters at base_index */
+    struct log_view base_view; /* view of the entry at base_index */
+    uint32_t voter_count;      /* voters at base_index */
     struct {
         uint32_t node;
         struct ha_uuid store_id;
     } voters[HA_NODES_MAX];
-    uint64_t now_ms;              /* ages count from here at the latest */
+    uint64_t now_ms; /* ages count from here at the latest */
 };
 
 struct log;
@@ -180,7 +181,8 @@ size_t log_memory_size(const struct log_config *config);
 /* Builds a log in memory (aligned to 64). Entries after base_index are given by log_load next. */
 struct log *log_init(void *memory, const struct log_config *config,
                      const struct log_loaded *loaded);
-/* Feeds the stored entries base_index + 1, ... in order. Returns 0 or -HA_E_CORRUPT (gap, chain). */
+/* Feeds the stored entries base_index + 1, ... in order. Returns 0 or -HA_E_CORRUPT (gap, chain).
+ */
 int log_load(struct log *log, const struct log_entry *entry);
 
 /* Handles one event. Actions are to be carried out in array order. Never fails or blocks. */
@@ -190,10 +192,16 @@ uint64_t log_deadline_ms(const struct log *log);
 
 /* Queries. */
 bool log_is_open(const struct log *log);
+/* A failed PERSIST was reported: this member has resigned its vote until its process restarts. */
+bool log_is_store_failed(const struct log *log);
 bool log_is_leader(const struct log *log); /* of the open view */
+/* The open view; while closed, the last one promised. */
 struct log_view log_view_now(const struct log *log);
 uint64_t log_commit_index(const struct log *log);
 uint64_t log_last_index(const struct log *log);
+/* First index in memory. Whoever lacks an older one is sent a snapshot at or above this index - 1.
+ */
+uint64_t log_first_index(const struct log *log);
 uint64_t log_lease_end_ms(const struct log *log);
 bool log_is_voter(const struct log *log);
 uint32_t log_voter_count(const struct log *log);
@@ -204,7 +212,16 @@ const struct log_entry *log_entry_at(const struct log *log, uint64_t index);
 uint64_t log_evidence_ms(const struct log *log, uint32_t node, uint64_t now_ms);
 /* Time since the present view opened here, ms; 0 when closed. */
 uint64_t log_view_age_ms(const struct log *log, uint64_t now_ms);
-/* Entries below index may leave memory and store: a snapshot at index is durable. */
+/* Entries up to index may leave memory (when space is needed) and store: a snapshot of the state at
+ * index is durable. Entries above it never leave memory, so a restart finds room for all of them.
+ */
 void log_trim(struct log *log, uint64_t index, struct log_actions *ret_actions);
+/* True when entries not yet covered by a snapshot fill half of the memory: make one now, whatever
+ * their number, or the log has to stop taking entries. */
+bool log_snapshot_is_due(const struct log *log);
+/* Asks before a received snapshot at index replaces the store. True: do it, then feed
+ * LOG_EV_SNAPSHOT (index 0 if nothing was replaced); until then the log takes no entries and
+ * promises nothing. False: it has more than that already (or is busy), drop the snapshot. */
+bool log_snapshot_begin(struct log *log, uint64_t index);
 
 #endif
