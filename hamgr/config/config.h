@@ -18,43 +18,43 @@ enum ha_shutdown_policy { HA_SHUTDOWN_MIGRATE = 1, HA_SHUTDOWN_STOP = 2 };
 
 struct ha_config {
     /* [node] */
-    char name[HA_NAME_MAX];       /* name: default the host name */
-    bool is_witness;              /* witness = yes|no: this node may run no guests */
-    uint64_t mem_kib;             /* memory = N MiB|GiB for guests; 0 = what the hypervisor reports */
-    char hypervisor[16];          /* hypervisor = embedded|xen; default xen */
+    char name[HA_NAME_MAX]; /* name: default the host name */
+    bool is_witness;        /* witness = yes|no: this node may run no guests */
+    uint64_t mem_kib;       /* memory = N MiB|GiB for guests; 0 = what the hypervisor reports */
+    char hypervisor[16];    /* hypervisor = embedded|xen; default xen */
     /* [cluster] */
-    uint32_t heartbeat_ms;        /* heartbeat = 500ms */
-    uint32_t lease_ms;            /* lease = auto (0) | time; auto: the minimum + 1 s */
-    uint32_t keeper_ms;           /* keeper-poll = 250ms */
-    uint32_t reset_ms;            /* reset = 1s: B */
-    uint32_t drain_ms;            /* drain = 2s: D */
+    uint32_t heartbeat_ms; /* heartbeat = 500ms */
+    uint32_t lease_ms;     /* lease = auto (0) | time; auto: the minimum + 1 s */
+    uint32_t keeper_ms;    /* keeper-poll = 250ms */
+    uint32_t reset_ms;     /* reset = 1s: B */
+    uint32_t drain_ms;     /* drain = 2s: D */
     /* [watchdog] */
-    uint32_t watchdog_ms;         /* timeout = 5s: W wanted */
-    char watchdog_device[128];    /* device = /dev/watchdog; a name starting with unix: is the driver
-                                     for nodes in namespaces */
-    bool allow_softdog;           /* allow-softdog = no */
+    uint32_t watchdog_ms;      /* timeout = 5s: W wanted */
+    char watchdog_device[128]; /* device = /dev/watchdog; a name starting with unix: is the driver
+                                  for nodes in namespaces */
+    bool allow_softdog;        /* allow-softdog = no */
     /* [migration] */
     char migration_addr[HA_ADDR_MAX]; /* address = default: the node's corosync address */
-    uint16_t port_min;            /* ports = 7780-7799 */
+    uint16_t port_min;                /* ports = 7780-7799 */
     uint16_t port_max;
-    uint32_t max_downtime_ms;     /* max-downtime = 300ms */
-    uint32_t deadline_ms;         /* deadline = 0 (none) */
-    uint32_t idle_timeout_ms;     /* idle-timeout = 10s */
-    uint8_t level;                /* level = 1: zstd, 0..19 */
-    uint32_t rate_mbit;           /* bandwidth = 0 (no cap), Mbit/s */
-    char ca_path[128];            /* ca = /etc/hamgr/pki/ca.pem */
-    char cert_path[128];          /* certificate = /etc/hamgr/pki/node.pem */
-    char key_path[128];           /* key = /etc/hamgr/pki/node.key */
-    uint32_t parallel;            /* parallel = 2: migrations at once from or to one node */
+    uint32_t max_downtime_ms; /* max-downtime = 300ms */
+    uint32_t deadline_ms;     /* deadline = 0 (none) */
+    uint32_t idle_timeout_ms; /* idle-timeout = 10s */
+    uint8_t level;            /* level = 1: zstd, 0..19 */
+    uint32_t rate_mbit;       /* bandwidth = 0 (no cap), Mbit/s */
+    char ca_path[128];        /* ca = /etc/hamgr/pki/ca.pem */
+    char cert_path[128];      /* certificate = /etc/hamgr/pki/node.pem */
+    char key_path[128];       /* key = /etc/hamgr/pki/node.key */
+    uint32_t parallel;        /* parallel = 2: migrations at once from or to one node */
     /* [guests] */
-    uint8_t shutdown;             /* on-shutdown = migrate|stop: enum ha_shutdown_policy */
-    uint32_t start_parallel;      /* start-parallel = 8: starts at once on one node */
+    uint8_t shutdown;        /* on-shutdown = migrate|stop: enum ha_shutdown_policy */
+    uint32_t start_parallel; /* start-parallel = 8: starts at once on one node */
     /* [paths] */
-    char state_dir[128];          /* state = /var/lib/hamgr */
+    char state_dir[128]; /* state = /var/lib/hamgr */
     /* [ipc] */
     char admin_group[HA_NAME_MAX]; /* admin-group = "": root only; members may use every command */
     /* [log] */
-    uint8_t log_level;            /* level = info: error|warning|notice|info|debug|trace (qb levels) */
+    uint8_t log_level; /* level = info: error|warning|notice|info|debug|trace (qb levels) */
 };
 
 void ha_config_default(struct ha_config *ret_config);
