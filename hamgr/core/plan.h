@@ -36,8 +36,8 @@ struct ha_plan_scratch {
 struct ha_plan {
     uint32_t count;
     struct ha_cmd proposals[HA_PROPOSALS_MAX];
-    bool is_more;         /* proposals_max was reached: plan again after these are applied */
-    uint64_t next_ms;     /* plan again at this time at the latest; UINT64_MAX = when state changes */
+    bool is_more;     /* proposals_max was reached: plan again after these are applied */
+    uint64_t next_ms; /* plan again at this time at the latest; UINT64_MAX = when state changes */
 };
 
 void ha_plan(const struct ha_state *state, const struct ha_runtime *rt,
@@ -48,8 +48,8 @@ void ha_plan(const struct ha_state *state, const struct ha_runtime *rt,
  * lifts each. The same text in every refusal. */
 #define HA_CONDITIONS_MAX (HA_NODES_MAX + 8u)
 struct ha_condition {
-    uint16_t reason;       /* enum ha_reason */
-    uint32_t node;         /* 0 = about the guest or cluster */
+    uint16_t reason; /* enum ha_reason */
+    uint32_t node;   /* 0 = about the guest or cluster */
     bool is_ok;
     char text[HA_TEXT_MAX]; /* "n2: 512 MiB free, 2048 MiB needed" */
     char fix[HA_TEXT_MAX];  /* "free 1536 MiB on n2 or add memory", may be empty */
@@ -62,7 +62,8 @@ struct ha_explanation {
 void ha_explain(const struct ha_state *state, const struct ha_runtime *rt,
                 const struct ha_plan_limits *limits, struct ha_uuid guest,
                 struct ha_explanation *ret_explanation);
-/* Would `cmd` be refused now? 0, or the reason with the sentence and fix for people (numbers in). */
+/* Would `cmd` be refused now? 0, or the reason with the sentence and fix for people (numbers in).
+ */
 uint16_t ha_refusal(const struct ha_state *state, const struct ha_runtime *rt,
                     const struct ha_cmd *cmd, char ret_text[HA_TEXT_MAX],
                     char ret_fix[HA_TEXT_MAX]);
