@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The gate's connections. A peer that stops reading is remembered up to a limit and then dropped;
+ * it never makes the gate wait.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <qb/qblog.h>
+
+#include "hamgr/base/assert.h"
+#include "hamgr/hv/gate_parts.h"
+
+#define PEERS_MAX 16u
+/* A reply for each guest a node may have, each as large as a listing's part is rare: 8 MiB. */
+#define QUEUE_MAX_BYTES (8u * 1024 * 1024)
+/* Packets of one peer per turn of the loop: the lease timer gets its turn in between. */
+#define PACKETS_PER_TURN 32u
+
+struct message {
+    struct message *next;
+    uint16_t type;
+    uint64_t id;
+    size_t size;
+    uint8_t body[];
+};
+
+struct gate_peer {
+    struct gate *gate;
+    struct gate_peer *next;
+    int fd;
+    bool is_dropped;
+    struct message *first, **end;
+    size_t queued_bytes;
+};
+
+/* ---- sending -----------------------------------------------------------------------------------
+ */
+
+void gate_drop_peer(struct gate_peer *peer, const char *why)
+{
+    if (peer->is_dropped)
+        return;
+    peer->is_dropped = true;
+    qb_log(LOG_WARNING, "gate: a peer is dropped: %s", why);
+    shutdown(peer->fd, SHUT_RDWR); /* its end of file comes by the loop, and closes it there */
+}
+
+static void enqueue(struct gate_peer *peer, uint16_t type, uint64_t id,
+                    const struct ha_writer *body)
+{
+    size_t size = body ? body->position : 0;
+    struct message *message = NULL;
+
+    if (peer->queued_bytes + size + sizeof(*message) <= QUEUE_MAX_BYTES)
+        message = malloc(sizeof(*message) + size);
+    if (!message) {
+        gate_drop_peer(peer, "it does not read what it asked for");
+        return;
+    }
+    *message = (struct message){.type = type, .id = id, .size = size};
+    if (size > 0)
+        memcpy(message->body, body->data, size);
+    *peer->end = message;
+    peer->end = &message->next;
+    peer->queued_bytes += size + sizeof(*message);
+}
+
+static void pop(struct gate_peer *peer)
+{
+    struct message *message = peer->first;
+
+    peer->first = message->next;
+    if (!peer->first)
+        peer->end = &peer->first;
+    peer->queued_bytes -= message->size + sizeof(*message);
+    free(message);
+}
+
+static int32_t on_peer(int32_t fd, int32_t events, void *data);
+
+static void flush(struct gate_peer *peer)
+{
+    while (peer->first && !peer->is_dropped) {
+        const struct message *m = peer->first;
+        int rc = ha_sock_send(peer->fd, m->type, m->id, m->body, m->size, NULL, 0);
+        if (rc == -EAGAIN)
+            break;
+        if (rc < 0) {
+            gate_drop_peer(peer, "its connection is broken");
+            return;
+        }
+        pop(peer);
+    }
+    (void)qb_loop_poll_mod(peer->gate->loop, QB_LOOP_MED, peer->fd,
+                           peer->first ? POLLIN | POLLOUT : POLLIN, peer, on_peer);
+}
+
+void gate_send(struct gate_peer *peer, uint16_t type, uint64_t id, const struct ha_writer *body)
+{
+    ha_assert(!body || !body->failed);
+    if (peer->is_dropped)
+        return;
+    bool was_empty = !peer->first;
+    enqueue(peer, type, id, body);
+    if (was_empty)
+        flush(peer);
+}
+
+void gate_reply(struct gate_peer *peer, uint64_t id, enum hv_outcome outcome, uint64_t value,
+                const char *text)
+{
+    uint8_t bytes[512];
+    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
+    struct hvp_done done = {.outcome = (uint8_t)outcome, .value = value};
+
+    snprintf(done.text, sizeof(done.text), "%s", text);
+    hvp_done_encode(&w, &done);
+    gate_send(peer, HVP_DONE, id, &w);
+}
+
+/* ---- events ------------------------------------------------------------------------------------
+ */
+
+void gate_tell_gate(struct gate *gate)
+{
+    uint8_t bytes[512];
+    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
+    struct hvp_gate body;
+
+    gate_describe(gate, &body);
+    hvp_gate_encode(&w, &body);
+    for (struct gate_peer *peer = gate->peers; peer; peer = peer->next)
+        gate_send(peer, HVP_GATE, 0, &w);
+}
+
+static void on_changed_due(void *data)
+{
+    struct gate *gate = data;
+
+    gate->is_changed_due = false;
+    for (struct gate_peer *peer = gate->peers; peer; peer = peer->next)
+        gate_send(peer, HVP_CHANGED, 0, NULL);
+}
+
+void gate_tell_changed(struct gate *gate)
+{
+    if (!gate->is_changed_due)
+        gate->is_changed_due = qb_loop_job_add(gate->loop, QB_LOOP_LOW, gate, on_changed_due) == 0;
+}
+
+/* ---- receiving ---------------------------------------------------------------------------------
+ */
+
+static void free_peer(struct gate_peer *peer)
+{
+    struct gate *gate = peer->gate;
+    struct gate_peer **link = &gate->peers;
+
+    while (*link != peer)
+        link = &(*link)->next;
+    *link = peer->next;
+    gate_forget_peer(gate, peer);
+    qb_loop_poll_del(gate->loop, peer->fd);
+    close(peer->fd);
+    while (peer->first)
+        pop(peer);
+    free(peer);
+}
+
+static void serve_hello(struct gate_peer *peer, const struct ha_packet *packet)
+{
+    struct gate *gate = peer->gate;
+    uint8_t bytes[512];
+    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
+    struct hvp_welcome welcome = {
+        .caps = gate->caps, .boot_id = gate->boot_id, .hw_id = gate->hw_id};
+    struct hvp_gate state;
+
+    if (hvp_hello_decode(packet->body, packet->body_size, &gate->hello) < 0) {
+        gate_drop_peer(peer, "malformed hello");
+        return;
+    }
+    gate->has_hello = true;
+    gate_state_save(gate);
+    hvp_welcome_encode(&w, &welcome);
+    gate_send(peer, HVP_WELCOME, packet->id, &w);
+    gate_tick(gate); /* disarmed or frozen may have changed */
+    w = ha_writer_of(bytes, sizeof(bytes));
+    gate_describe(gate, &state);
+    hvp_gate_encode(&w, &state);
+    gate_send(peer, HVP_GATE, 0, &w);
+}
+
+static void serve_list(struct gate_peer *peer, uint64_t id)
+{
+    static uint8_t bytes[HA_IPC_MAX];
+    static struct hvp_domains part;
+    struct gate *gate = peer->gate;
+    uint32_t sent = 0;
+    int rc = gate_list(gate);
+
+    if (rc < 0) {
+        gate_reply(peer, id, HV_UNKNOWN, 0, "the domains can't be listed");
+        return;
+    }
+    do {
+        uint32_t left = gate->domain_count - sent;
+        struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
+        part.count = left < HVP_DOMAINS_PER_PACKET ? left : HVP_DOMAINS_PER_PACKET;
+        part.is_last = part.count == left;
+        memcpy(part.list, &gate->domains[sent], part.count * sizeof(part.list[0]));
+        hvp_domains_encode(&w, &part);
+        gate_send(peer, HVP_DOMAINS, id, &w);
+        sent += part.count;
+    } while (!part.is_last);
+}
+
+/* Keeps the first descriptor for who wants it; there is no use for more. */
+static int take_fd(struct ha_packet *packet)
+{
+    for (unsigned i = 1; i < HA_SOCK_FDS_MAX; i++)
+        if (packet->fds[i] >= 0)
+            close(packet->fds[i]);
+    return packet->fds[0];
+}
+
+static void serve(struct gate_peer *peer, struct ha_packet *packet)
+{
+    int fd = take_fd(packet);
+
+    if (packet->type == HVP_HELLO)
+        serve_hello(peer, packet);
+    else if (packet->type == HVP_LIST)
+        serve_list(peer, packet->id);
+    else {
+        gate_verb(peer->gate, peer, packet, fd);
+        return;
+    }
+    if (fd >= 0)
+        close(fd);
+}
+
+static int32_t on_peer(int32_t fd, int32_t events, void *data)
+{
+    static uint8_t buffer[HA_IPC_MAX];
+    struct gate_peer *peer = data;
+    struct ha_packet packet;
+    int rc = -EAGAIN;
+
+    if (events & POLLOUT)
+        flush(peer);
+    for (unsigned i = 0; i < PACKETS_PER_TURN; i++) {
+        rc = ha_sock_receive(fd, buffer, &packet);
+        if (rc != 1)
+            break;
+        if (peer->is_dropped) {
+            for (unsigned n = 0; n < HA_SOCK_FDS_MAX; n++)
+                if (packet.fds[n] >= 0)
+                    close(packet.fds[n]);
+            continue;
+        }
+        serve(peer, &packet);
+    }
+    if (rc == -HA_E_PEER || rc == -HA_E_VERSION)
+        gate_drop_peer(peer, ha_err_text(rc));
+    else if (rc != 1 && rc != -EAGAIN)
+        free_peer(peer);
+    return 0;
+}
+
+static uint32_t count_peers(const struct gate *gate)
+{
+    uint32_t count = 0;
+
+    for (const struct gate_peer *peer = gate->peers; peer; peer = peer->next)
+        count++;
+    return count;
+}
+
+static void add_peer(struct gate *gate, int fd)
+{
+    struct gate_peer *peer = count_peers(gate) < PEERS_MAX ? calloc(1, sizeof(*peer)) : NULL;
+
+    if (!peer || qb_loop_poll_add(gate->loop, QB_LOOP_MED, fd, POLLIN, peer, on_peer) < 0) {
+        qb_log(LOG_WARNING, "gate: a connection is refused: too many");
+        free(peer);
+        close(fd);
+        return;
+    }
+    *peer = (struct gate_peer){.gate = gate, .next = gate->peers, .fd = fd};
+    peer->end = &peer->first;
+    gate->peers = peer;
+}
+
+static int32_t on_listener(int32_t listener, int32_t events, void *data)
+{
+    struct gate *gate = data;
+    struct ha_err err = {0};
+    int fd = ha_sock_accept(listener, gate->options.peer_uid, &err);
+
+    (void)events;
+    if (fd >= 0)
+        add_peer(gate, fd);
+    else if (fd != -EAGAIN)
+        qb_log(LOG_WARNING, "gate: a connection is refused: %s", err.text);
+    return 0;
+}
+
+int gate_serve_open(struct gate *gate, struct ha_err *err)
+{
+    char path[GATE_PATH_MAX];
+
+    snprintf(path, sizeof(path), "%s/hv.sock", gate->options.dir);
+    gate->listen_fd = ha_sock_listen(path, gate->options.peer_gid, err);
+    if (gate->listen_fd < 0)
+        return gate->listen_fd;
+    if (qb_loop_poll_add(gate->loop, QB_LOOP_MED, gate->listen_fd, POLLIN, gate, on_listener) < 0)
+        return ha_err_set(err, errno, "watch %s: %s", path, strerror(errno));
+    return 0;
+}
+
+void gate_serve_close(struct gate *gate)
+{
+    if (gate->is_changed_due)
+        qb_loop_job_del(gate->loop, QB_LOOP_LOW, gate, on_changed_due);
+    gate->is_changed_due = false;
+    while (gate->peers)
+        free_peer(gate->peers);
+    if (gate->listen_fd >= 0) {
+        qb_loop_poll_del(gate->loop, gate->listen_fd);
+        close(gate->listen_fd);
+    }
+    gate->listen_fd = -1;
+}

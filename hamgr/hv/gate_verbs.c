@@ -1,0 +1,589 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What each request of hvproto.h does. Gate verbs are done on the spot; worker verbs become jobs.
+ * Domains are found anew in a fresh listing for every verb: nothing is remembered about a guest.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <qb/qblog.h>
+
+#include "hamgr/hv/gate_parts.h"
+
+#define PERCENT_MAX 100u
+
+struct request {
+    struct gate *gate;
+    struct gate_peer *peer;
+    uint16_t type;
+    uint64_t id;
+};
+
+static void answer(const struct request *q, enum hv_outcome outcome, uint64_t value,
+                   const char *text)
+{
+    gate_reply(q->peer, q->id, outcome, value, text);
+}
+
+static void drop_malformed(const struct request *q, int fd)
+{
+    if (fd >= 0)
+        close(fd);
+    gate_drop_peer(q->peer, "malformed request");
+}
+
+static struct hv_label label_of(const struct gate *gate, struct ha_uuid guest, uint64_t epoch)
+{
+    return (struct hv_label){.cluster_id = gate->hello.cluster_id,
+                             .generation = gate->hello.generation,
+                             .guest = guest,
+                             .epoch = epoch};
+}
+
+/* ---- run: the one verb that makes a guest runnable ---------------------------------------------
+ */
+
+/* The lease was there before and may be gone after: then nobody may say that it never ran. */
+static enum hv_outcome check_after_run(struct gate *gate, uint32_t domid, struct ha_err *err)
+{
+    struct ha_err pause_err = {0};
+
+    if (gate_may_run(gate))
+        return HV_OK;
+    enum hv_outcome outcome = gate->hv->ops->pause(gate->hv, domid, &pause_err);
+    ha_err_set(err, HA_E_STALE, "the lease ended as it was made runnable; %s",
+               outcome == HV_OK ? "it is paused again" : "it is not paused yet");
+    gate_tick(gate);
+    return HV_UNKNOWN;
+}
+
+static enum hv_outcome run_paused(struct gate *gate, uint32_t domid, struct ha_err *err)
+{
+    if (!gate_may_run(gate)) {
+        ha_err_set(err, HA_E_REFUSED, "gate closed: lease ended");
+        return HV_FAILED;
+    }
+    enum hv_outcome outcome = gate->hv->ops->run(gate->hv, domid, err);
+    return outcome == HV_OK ? check_after_run(gate, domid, err) : outcome;
+}
+
+static enum hv_outcome refuse_run(struct ha_err *err, const char *text)
+{
+    ha_err_set(err, HA_E_REFUSED, "%s", text);
+    return HV_FAILED;
+}
+
+static enum hv_outcome run_domain(struct gate *gate, const struct hv_domain *d, struct ha_err *err)
+{
+    switch ((enum hv_domain_state)d->state) {
+    case HV_PAUSED:
+        return run_paused(gate, d->domid, err);
+    case HV_RUNNING:
+        return gate_may_run(gate) ? HV_OK : refuse_run(err, "gate closed: lease ended");
+    case HV_SUSPENDED:
+        return refuse_run(err, "busy: suspended for migration, to be prepared first");
+    case HV_BUILDING:
+        return refuse_run(err, "busy: it is being built");
+    case HV_POWEROFF:
+    case HV_REBOOT:
+    case HV_CRASHED:
+        break;
+    }
+    return refuse_run(err, "it has ended");
+}
+
+static void run_now(const struct request *q, const struct hvp_domain *m)
+{
+    struct ha_err err = {0};
+
+    if (gate_list(q->gate) < 0) {
+        answer(q, HV_FAILED, 0, "busy: the domains can't be listed");
+        return;
+    }
+    const struct hv_domain *d = gate_find(q->gate, m->guest, m->epoch);
+    if (!d) {
+        answer(q, HV_FAILED, 0, "there is no such domain");
+        return;
+    }
+    enum hv_outcome outcome = run_domain(q->gate, d, &err);
+    answer(q, outcome, d->domid, err.text);
+}
+
+/* Behind the guest's worker: a verb of an earlier hamgrd may still be ending. */
+static void run_later(const struct request *q, const struct hvp_domain *m)
+{
+    struct gate_wait *wait = calloc(1, sizeof(*wait));
+    struct gate_wait **link = &q->gate->waits;
+
+    if (!wait) {
+        answer(q, HV_FAILED, 0, "busy: no memory");
+        return;
+    }
+    *wait = (struct gate_wait){.peer = q->peer, .id = q->id, .request = *m};
+    while (*link)
+        link = &(*link)->next;
+    *link = wait;
+}
+
+static void do_run(const struct request *q, const struct hvp_domain *m)
+{
+    if (worker_find(q->gate->pool, m->guest))
+        run_later(q, m);
+    else
+        run_now(q, m);
+}
+
+static void run_waiting(struct gate *gate)
+{
+    struct gate_wait **link = &gate->waits;
+
+    while (*link) {
+        struct gate_wait *wait = *link;
+        if (worker_find(gate->pool, wait->request.guest)) {
+            link = &wait->next;
+            continue;
+        }
+        struct request q = {gate, wait->peer, HVP_RUN, wait->id};
+        *link = wait->next;
+        run_now(&q, &wait->request);
+        free(wait);
+    }
+}
+
+/* ---- the other gate verbs ----------------------------------------------------------------------
+ */
+
+static void do_pause(const struct request *q, const struct hvp_domain *m)
+{
+    struct ha_err err = {0};
+    struct worker_job *job = worker_find(q->gate->pool, m->guest);
+
+    if (job)
+        job->was_running = false; /* whoever pauses now does not want it back after a save */
+    if (gate_list(q->gate) < 0) {
+        answer(q, HV_UNKNOWN, 0, "the domains can't be listed");
+        return;
+    }
+    const struct hv_domain *d = gate_find_any(q->gate, m->guest, m->epoch);
+    if (!d) {
+        answer(q, HV_FAILED, 0, "there is no such domain");
+        return;
+    }
+    enum hv_outcome outcome = q->gate->hv->ops->pause(q->gate->hv, d->domid, &err);
+    answer(q, outcome, d->domid, err.text);
+}
+
+static void do_throttle(const struct request *q, const struct hvp_domain *m)
+{
+    struct ha_err err = {0};
+
+    if (m->timeout_ms == 0 || m->timeout_ms > PERCENT_MAX) {
+        answer(q, HV_FAILED, 0, "a throttle is 1 to 100 percent");
+        return;
+    }
+    const struct hv_domain *d =
+        gate_list(q->gate) < 0 ? NULL : gate_find(q->gate, m->guest, m->epoch);
+    if (!d) {
+        answer(q, HV_FAILED, 0, "there is no such domain");
+        return;
+    }
+    enum hv_outcome outcome =
+        q->gate->hv->ops->throttle(q->gate->hv, d->domid, m->timeout_ms, &err);
+    answer(q, outcome, d->domid, err.text);
+}
+
+static void do_release(const struct request *q, const struct hvp_domain *m)
+{
+    struct hv_label label = label_of(q->gate, m->guest, m->epoch);
+
+    q->gate->hv->ops->release(q->gate->hv, &label);
+    answer(q, HV_OK, 0, "");
+}
+
+static void do_reserve(const struct request *q, const struct hvp_create *m)
+{
+    struct hv_label label = label_of(q->gate, m->guest, m->epoch);
+    struct ha_err err = {0};
+    enum hv_outcome outcome = q->gate->hv->ops->reserve(q->gate->hv, &label, m->mem_kib, &err);
+
+    answer(q, outcome, 0, err.text);
+}
+
+/* ---- worker verbs ------------------------------------------------------------------------------
+ */
+
+/* The same verb for the same copy, asked by a peer that is gone: its job now answers this one. Not
+ * for saves and restores: their streams went with the peer. */
+static bool adopt_job(struct worker_job *job, const struct request *q, uint64_t epoch)
+{
+    if (job->owner || job->verb.type != q->type || job->verb.label.epoch != epoch ||
+        q->type == HVP_SAVE || q->type == HVP_RESTORE)
+        return false;
+    job->owner = q->peer;
+    job->id = q->id;
+    return true;
+}
+
+/* True if the guest is free for a verb; answered otherwise. */
+static bool is_guest_free(const struct request *q, struct ha_uuid guest, uint64_t epoch)
+{
+    struct worker_job *job = worker_find(q->gate->pool, guest);
+
+    if (!job)
+        return true;
+    if (!adopt_job(job, q, epoch))
+        answer(q, HV_FAILED, 0, "busy: another verb has this guest");
+    return false;
+}
+
+static void submit(const struct request *q, const struct worker_verb *verb, bool was_running)
+{
+    struct worker_job *job = worker_submit(q->gate->pool, verb, q->peer, q->id);
+
+    if (!job) {
+        answer(q, HV_FAILED, 0, "busy: too many verbs are waiting");
+        return;
+    }
+    job->was_running = was_running;
+    job->user = q->gate->fsm.close_count;
+}
+
+/* A domain for a verb on it, from a fresh listing; NULL when answered. What is not there needs no
+ * destroying: that is the proof the caller wants. */
+static const struct hv_domain *find_for_verb(const struct request *q, struct ha_uuid guest,
+                                             uint64_t epoch)
+{
+    bool is_removal = q->type == HVP_DESTROY || q->type == HVP_SHUTDOWN;
+
+    if (gate_list(q->gate) < 0) {
+        answer(q, is_removal ? HV_UNKNOWN : HV_FAILED, 0, "busy: the domains can't be listed");
+        return NULL;
+    }
+    const struct hv_domain *d =
+        is_removal ? gate_find_any(q->gate, guest, epoch) : gate_find(q->gate, guest, epoch);
+    if (!d)
+        answer(q, is_removal ? HV_OK : HV_FAILED, 0, "there is no such domain");
+    return d;
+}
+
+static void do_domain_job(const struct request *q, const struct hvp_domain *m)
+{
+    if (!is_guest_free(q, m->guest, m->epoch))
+        return;
+    const struct hv_domain *d = find_for_verb(q, m->guest, m->epoch);
+    if (!d)
+        return;
+    struct worker_verb verb = {.type = q->type,
+                               .label = d->label,
+                               .domid = d->domid,
+                               .timeout_ms = m->timeout_ms,
+                               .is_running = d->state == HV_RUNNING,
+                               .fd = -1};
+    submit(q, &verb, false);
+}
+
+static bool set_definition(struct worker_verb *verb, const struct hvp_create *m)
+{
+    verb->definition = malloc(m->definition_size + 1);
+    if (!verb->definition)
+        return false;
+    if (m->definition_size > 0)
+        memcpy(verb->definition, m->definition, m->definition_size);
+    verb->definition_size = m->definition_size;
+    return true;
+}
+
+static const char *refuse_build(const struct request *q, const struct hvp_create *m, int fd)
+{
+    if (!ha_name_is_valid(m->name))
+        return "the name is not one";
+    if (q->type == HVP_RESTORE && fd < 0)
+        return "a restore needs a stream";
+    if (gate_list(q->gate) < 0)
+        return "busy: the domains can't be listed";
+    return gate_find(q->gate, m->guest, m->epoch) ? "busy: this copy exists already" : NULL;
+}
+
+/* CREATE and RESTORE. fd is moved. */
+static void do_build(const struct request *q, const struct hvp_create *m, int fd)
+{
+    struct worker_verb verb = {.type = q->type,
+                               .label = label_of(q->gate, m->guest, m->epoch),
+                               .mem_kib = m->mem_kib,
+                               .fd = q->type == HVP_RESTORE ? fd : -1};
+    bool is_free = is_guest_free(q, m->guest, m->epoch);
+    const char *refusal = is_free ? refuse_build(q, m, fd) : NULL;
+
+    if (is_free && !refusal && !set_definition(&verb, m))
+        refusal = "busy: no memory";
+    if (refusal)
+        answer(q, HV_FAILED, 0, refusal);
+    if (fd >= 0 && (verb.fd < 0 || !is_free || refusal))
+        close(fd);
+    if (!is_free || refusal)
+        return;
+    memcpy(verb.name, m->name, sizeof(verb.name));
+    submit(q, &verb, false);
+}
+
+/* fd is moved. */
+static void do_save(const struct request *q, const struct hvp_save *m, int fd)
+{
+    const struct hv_domain *d = NULL;
+
+    if (fd < 0)
+        answer(q, HV_FAILED, 0, "a save needs a stream");
+    else if (is_guest_free(q, m->guest, m->epoch))
+        d = find_for_verb(q, m->guest, m->epoch);
+    if (!d) {
+        if (fd >= 0)
+            close(fd);
+        return;
+    }
+    struct worker_verb verb = {.type = HVP_SAVE,
+                               .label = d->label,
+                               .domid = d->domid,
+                               .mem_kib = d->mem_kib,
+                               .save = *m,
+                               .fd = fd};
+    submit(q, &verb, d->state == HV_RUNNING);
+}
+
+/* ---- abort -------------------------------------------------------------------------------------
+ */
+
+struct abort_search {
+    struct gate_peer *peer;
+    uint64_t id;
+    bool is_found;
+};
+
+static void abort_if_meant(void *user, struct worker_job *job)
+{
+    struct abort_search *search = user;
+
+    if (job->owner != search->peer || job->id != search->id ||
+        (job->verb.type != HVP_SAVE && job->verb.type != HVP_RESTORE))
+        return;
+    search->is_found = true;
+    worker_abort(job);
+}
+
+static void do_abort(const struct request *q, uint64_t id)
+{
+    struct abort_search search = {.peer = q->peer, .id = id};
+
+    worker_each(q->gate->pool, abort_if_meant, &search);
+    answer(q, search.is_found ? HV_OK : HV_FAILED, 0,
+           search.is_found ? "" : "there is no such save or restore");
+}
+
+static void orphan_job(void *user, struct worker_job *job)
+{
+    if (job->owner != user)
+        return;
+    job->owner = NULL;
+    worker_abort(job); /* saves and restores only */
+}
+
+void gate_forget_peer(struct gate *gate, struct gate_peer *peer)
+{
+    struct gate_wait **link = &gate->waits;
+
+    worker_each(gate->pool, orphan_job, peer);
+    while (*link) {
+        struct gate_wait *wait = *link;
+        if (wait->peer != peer) {
+            link = &wait->next;
+            continue;
+        }
+        *link = wait->next;
+        free(wait);
+    }
+}
+
+/* ---- the ends of jobs --------------------------------------------------------------------------
+ */
+
+void gate_job_progress(void *user, struct worker_job *job, const struct hv_progress *progress)
+{
+    uint8_t bytes[128];
+    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
+
+    (void)user;
+    if (!job->owner)
+        return;
+    hvp_progress_encode(&w, progress);
+    gate_send(job->owner, HVP_PROGRESS, job->id, &w);
+}
+
+/* A save that failed leaves the guest as it was; a worker may not make it runnable, so the gate
+ * does: unless it was paused for another reason meanwhile. */
+static void continue_after_save(struct gate *gate, const struct worker_job *job,
+                                struct hvp_done *done)
+{
+    struct ha_err err = {0};
+    const struct hv_label *label = &job->verb.label;
+
+    if (job->verb.type != HVP_SAVE || done->outcome != HV_FAILED || !job->was_running ||
+        job->user != gate->fsm.close_count || gate_list(gate) < 0)
+        return;
+    const struct hv_domain *d = gate_find(gate, label->guest, label->epoch);
+    if (!d || d->state != HV_PAUSED)
+        return;
+    enum hv_outcome outcome = run_paused(gate, d->domid, &err);
+    if (outcome != HV_OK)
+        qb_log(LOG_WARNING, "gate: %s stays paused after a failed save: %s", d->name, err.text);
+}
+
+/* Create has no domid to return; restore's may have been lost with its worker. */
+static void find_value(struct gate *gate, const struct worker_job *job, struct hvp_done *done)
+{
+    const struct hv_domain *d;
+
+    if (job->verb.type != HVP_CREATE || done->outcome != HV_OK || gate_list(gate) < 0)
+        return;
+    d = gate_find(gate, job->verb.label.guest, job->verb.label.epoch);
+    if (d)
+        done->value = d->domid;
+}
+
+void gate_job_done(void *user, struct worker_job *job, const struct hvp_done *done)
+{
+    struct gate *gate = user;
+    struct hvp_done told = *done;
+
+    if (done->outcome != HV_OK)
+        qb_log(LOG_WARNING, "gate: verb %u of domain %u epoch %llu: outcome %u: %s", job->verb.type,
+               job->verb.domid, (unsigned long long)job->verb.label.epoch, done->outcome,
+               done->text);
+    continue_after_save(gate, job, &told);
+    find_value(gate, job, &told);
+    if (job->owner)
+        gate_reply(job->owner, job->id, (enum hv_outcome)told.outcome, told.value, told.text);
+    if (gate->event_fd < 0 || done->outcome == HV_UNKNOWN)
+        gate_tell_changed(gate);
+    run_waiting(gate);
+}
+
+void gate_job_idle(void *user)
+{
+    struct gate *gate = user;
+
+    run_waiting(gate);
+    if (gate->is_stopping && !worker_is_busy(gate->pool))
+        gate->options.stopped(gate->options.user);
+}
+
+void gate_clean_up(struct gate *gate)
+{
+    if (gate_list(gate) < 0)
+        return;
+    for (uint32_t i = 0; i < gate->domain_count; i++) {
+        const struct hv_domain *d = &gate->domains[i];
+        struct worker_verb clean = {
+            .type = WORKER_LOG_DIRTY_OFF, .label = d->label, .domid = d->domid, .fd = -1};
+        if (d->is_labelled && d->state != HV_BUILDING)
+            (void)worker_submit(gate->pool, &clean, NULL, 0);
+    }
+}
+
+/* ---- dispatch ----------------------------------------------------------------------------------
+ */
+
+static void serve_domain(const struct request *q, const struct ha_packet *packet)
+{
+    struct hvp_domain m;
+
+    if (hvp_domain_decode(packet->body, packet->body_size, &m) < 0)
+        drop_malformed(q, -1);
+    else if (q->type == HVP_RUN)
+        do_run(q, &m);
+    else if (q->type == HVP_PAUSE)
+        do_pause(q, &m);
+    else if (q->type == HVP_THROTTLE)
+        do_throttle(q, &m);
+    else if (q->type == HVP_RELEASE)
+        do_release(q, &m);
+    else
+        do_domain_job(q, &m);
+}
+
+/* fd is moved. */
+static void serve_build(const struct request *q, const struct ha_packet *packet, int fd)
+{
+    struct hvp_create m;
+
+    if (hvp_create_decode(packet->body, packet->body_size, &m) < 0) {
+        drop_malformed(q, fd);
+    } else if (q->type == HVP_RESERVE) {
+        if (fd >= 0)
+            close(fd);
+        do_reserve(q, &m);
+    } else {
+        do_build(q, &m, fd);
+    }
+}
+
+static void serve_save(const struct request *q, const struct ha_packet *packet, int fd)
+{
+    struct hvp_save m;
+
+    if (hvp_save_decode(packet->body, packet->body_size, &m) < 0)
+        drop_malformed(q, fd);
+    else
+        do_save(q, &m, fd);
+}
+
+static void serve_abort(const struct request *q, const struct ha_packet *packet)
+{
+    struct hvp_abort m;
+
+    if (hvp_abort_decode(packet->body, packet->body_size, &m) < 0)
+        drop_malformed(q, -1);
+    else
+        do_abort(q, m.id);
+}
+
+void gate_verb(struct gate *gate, struct gate_peer *peer, const struct ha_packet *packet, int fd)
+{
+    struct request q = {gate, peer, packet->type, packet->id};
+    bool has_stream = packet->type == HVP_SAVE || packet->type == HVP_RESTORE;
+
+    if (fd >= 0 && (!has_stream || !gate->has_hello)) {
+        close(fd);
+        fd = -1;
+    }
+    if (!gate->has_hello) {
+        answer(&q, HV_FAILED, 0, "a hello comes first");
+        return;
+    }
+    switch (packet->type) {
+    case HVP_CREATE:
+    case HVP_RESTORE:
+    case HVP_RESERVE:
+        serve_build(&q, packet, fd);
+        break;
+    case HVP_SAVE:
+        serve_save(&q, packet, fd);
+        break;
+    case HVP_ABORT:
+        serve_abort(&q, packet);
+        break;
+    case HVP_RUN:
+    case HVP_PAUSE:
+    case HVP_SHUTDOWN:
+    case HVP_DESTROY:
+    case HVP_RESUME_PREPARE:
+    case HVP_DIRTY_SAMPLE:
+    case HVP_THROTTLE:
+    case HVP_RELEASE:
+        serve_domain(&q, packet);
+        break;
+    default:
+        drop_malformed(&q, fd);
+        break;
+    }
+}
