@@ -19,7 +19,8 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 def stamp():
     """Now, on the clocks that every namespace of this machine shares."""
     return {"mono_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC),
-            "raw_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW)}
+            "raw_ns": time.clock_gettime_ns(time.CLOCK_MONOTONIC_RAW),
+            "real_ns": time.clock_gettime_ns(time.CLOCK_REALTIME)}
 
 
 def wait_for(condition, what, timeout_s=START_TIMEOUT_S):
