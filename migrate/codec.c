@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "migrate/codec.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <zstd.h>
+
+#include "migrate/frame.h"
+
+#define SKIP_MAX 32u /* blocks stored untried after a run of failures: 8 MiB, then one is tried */
+
+struct codec {
+    ZSTD_CCtx *encoder;
+    ZSTD_DCtx *decoder;
+    uint32_t failures; /* page blocks in a row that did not shrink */
+    uint32_t skip;     /* page blocks still to be stored untried */
+};
+
+struct codec *codec_new(int level)
+{
+    struct codec *codec = calloc(1, sizeof(*codec));
+
+    if (!codec)
+        return NULL;
+    codec->decoder = ZSTD_createDCtx();
+    codec->encoder = level > 0 ? ZSTD_createCCtx() : NULL;
+    if (!codec->decoder || (level > 0 && !codec->encoder)) {
+        codec_free(codec);
+        return NULL;
+    }
+    if (codec->encoder) {
+        (void)ZSTD_CCtx_setParameter(codec->encoder, ZSTD_c_compressionLevel, level);
+        (void)ZSTD_CCtx_setParameter(codec->encoder, ZSTD_c_contentSizeFlag, 1);
+        (void)ZSTD_CCtx_setParameter(codec->encoder, ZSTD_c_checksumFlag, 0);
+    }
+    return codec;
+}
+
+void codec_free(struct codec *codec)
+{
+    if (!codec)
+        return;
+    ZSTD_freeCCtx(codec->encoder);
+    ZSTD_freeDCtx(codec->decoder);
+    free(codec);
+}
+
+/* After n failures in a row the next 2^n blocks are not tried: random or encrypted memory comes in
+ * long runs, and trying it costs more than sending it. */
+static void note_failure(struct codec *codec)
+{
+    codec->failures += codec->failures < 5 ? 1u : 0u;
+    codec->skip = 1u << codec->failures;
+    codec->skip = codec->skip < SKIP_MAX ? codec->skip : SKIP_MAX;
+}
+
+size_t codec_encode(struct codec *codec, const void *src, size_t size, void *dst, size_t capacity,
+                    bool is_page_data)
+{
+    size_t room = size - size / 32;
+
+    if (!codec->encoder || size < 64)
+        return 0;
+    if (is_page_data && codec->skip > 0) {
+        codec->skip--;
+        return 0;
+    }
+    size_t r = ZSTD_compress2(codec->encoder, dst, room < capacity ? room : capacity, src, size);
+    if (!ZSTD_isError(r)) {
+        codec->failures = is_page_data ? 0 : codec->failures;
+        return r;
+    }
+    if (is_page_data)
+        note_failure(codec);
+    return 0;
+}
+
+int codec_decode(struct codec *codec, uint8_t id, const void *src, size_t size, void *dst,
+                 size_t raw_size, struct ha_err *err)
+{
+    if (id == FRAME_STORE) {
+        if (size != raw_size)
+            return ha_err_set(err, HA_E_PEER, "stored block of %zu bytes, stated %zu", size,
+                              raw_size);
+        if (size > 0)
+            memcpy(dst, src, size);
+        return 0;
+    }
+    if (id != FRAME_ZSTD)
+        return ha_err_set(err, HA_E_PEER, "unknown codec %u", (unsigned)id);
+    if (ZSTD_getFrameContentSize(src, size) != raw_size)
+        return ha_err_set(err, HA_E_PEER, "compressed block does not state %zu bytes", raw_size);
+    if (ZSTD_findFrameCompressedSize(src, size) != size)
+        return ha_err_set(err, HA_E_PEER, "compressed block is not one zstd frame");
+    size_t r = ZSTD_decompressDCtx(codec->decoder, dst, raw_size, src, size);
+    if (ZSTD_isError(r))
+        return ha_err_set(err, HA_E_PEER, "compressed block: %s", ZSTD_getErrorName(r));
+    if (r != raw_size)
+        return ha_err_set(err, HA_E_PEER, "compressed block of %zu bytes, stated %zu", r, raw_size);
+    return 0;
+}

@@ -1,0 +1,179 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The frames of the page stream (STREAM.md, section 3): encoding, and decoding with every check
+ * that needs no more than the frame itself. Order between frames is the business of send.c and
+ * recv.c. Pure: no I/O, no clock, no allocation.
+ */
+#ifndef HAMGR_MIGRATE_FRAME_H
+#define HAMGR_MIGRATE_FRAME_H
+
+#include "hamgr/base/bytes.h"
+#include "hamgr/base/err.h"
+
+#define FRAME_MAGIC        0x31534d48u /* "HMS1" */
+#define FRAME_HEADER_SIZE  24u
+#define FRAME_PAYLOAD_MAX  266240u
+#define FRAME_VERSION      1u
+#define FRAME_PAGE_SIZE    4096u
+#define FRAME_GROUP_PAGES  64u     /* pages of one PAGES frame */
+#define FRAME_RAW_MAX      262144u /* bytes a RAW or PAGES frame decodes to */
+#define FRAME_ENTRIES_MAX  32768u  /* entries of one BATCH */
+#define FRAME_ABORT_TEXT   200u
+#define FRAME_PROOF_SIZE   32u
+#define FRAME_HELLO_SIZE   96u
+#define FRAME_WELCOME_SIZE 40u
+#define FRAME_RAW_HEAD     8u
+#define FRAME_BATCH_HEAD   24u
+#define FRAME_PAGES_HEAD   24u   /* the kinds follow, padded to 8 */
+#define FRAME_CONTROL_MAX  1024u /* payload of every frame but RAW, BATCH and PAGES */
+
+enum frame_type {
+    FRAME_HELLO = 1,
+    FRAME_WELCOME = 2,
+    FRAME_ABORT = 3,
+    FRAME_PING = 4,
+    FRAME_RAW = 8,
+    FRAME_BATCH = 9,
+    FRAME_PAGES = 10,
+    FRAME_END = 11,
+    FRAME_END_ACK = 12,
+    FRAME_JOIN = 32, /* reserved, as the next two: refused in version 1 */
+    FRAME_BARRIER = 33,
+    FRAME_ACK = 34,
+};
+
+enum frame_codec { FRAME_STORE = 0, FRAME_ZSTD = 1 };
+enum frame_kind { FRAME_ZERO = 0, FRAME_DATA = 1 };
+enum frame_digest { FRAME_NO_DIGEST = 0, FRAME_XXH3_128 = 1 };
+
+enum frame_abort_code {
+    FRAME_ABORT_VERSION = 1,
+    FRAME_ABORT_CLUSTER,
+    FRAME_ABORT_GENERATION,
+    FRAME_ABORT_TICKET,
+    FRAME_ABORT_GUEST,
+    FRAME_ABORT_EPOCH,
+    FRAME_ABORT_SECRET,
+    FRAME_ABORT_CANCELLED,
+    FRAME_ABORT_ENDPOINT, /* source or sink failed */
+    FRAME_ABORT_PROTOCOL,
+    FRAME_ABORT_TIMEOUT,
+    FRAME_ABORT_INTERNAL,
+};
+
+struct frame_header {
+    uint16_t type;
+    bool is_optional;
+    uint32_t size; /* payload bytes */
+    uint32_t epoch;
+    uint64_t sequence;
+};
+
+struct frame_hello {
+    uint16_t version_min;
+    uint16_t version_max;
+    uint32_t features;
+    struct ha_uuid cluster_id;
+    uint64_t generation;
+    uint64_t ticket;
+    struct ha_uuid guest;
+    uint64_t epoch;
+    uint8_t proof[FRAME_PROOF_SIZE];
+};
+
+struct frame_welcome {
+    uint16_t version;
+    uint32_t features;
+    uint8_t proof[FRAME_PROOF_SIZE];
+};
+
+struct frame_abort {
+    uint16_t code;                    /* enum frame_abort_code, or a later version's */
+    char text[FRAME_ABORT_TEXT + 1u]; /* printable ASCII after decoding, whatever was sent */
+};
+
+/* Encoded bytes are borrowed from the payload when decoding, and not part of the head encoders. */
+struct frame_raw {
+    uint8_t codec;
+    uint32_t raw_size;
+    const uint8_t *data;
+    uint32_t data_size;
+};
+
+struct frame_batch {
+    uint64_t batch;
+    uint32_t count;
+    uint32_t data_count;
+    uint8_t codec;
+    const uint8_t *data; /* raw size is 8 * count */
+    uint32_t data_size;
+};
+
+struct frame_pages {
+    uint64_t batch;
+    uint32_t first;
+    uint16_t count;
+    uint8_t codec;
+    uint32_t raw_size;
+    uint8_t kind[FRAME_GROUP_PAGES];
+    const uint8_t *data;
+    uint32_t data_size;
+};
+
+struct frame_end {
+    uint64_t raw_bytes;
+    uint64_t batches;
+    uint64_t pages;
+    uint8_t digest_kind; /* enum frame_digest */
+    struct ha_digest digest;
+};
+
+struct frame_end_ack {
+    uint64_t raw_bytes;
+    struct ha_digest digest;
+};
+
+/* Where the encoded bytes start behind a PAGES head with count kinds. */
+static inline uint32_t frame_pages_head(uint32_t count)
+{
+    return FRAME_PAGES_HEAD + ((count + 7u) & ~7u);
+}
+
+/* The name of a type, "unknown" for others. static */
+const char *frame_name(uint16_t type);
+
+/* Writes 24 bytes. */
+void frame_header_encode(uint8_t *ret_bytes, const struct frame_header *header);
+/* Checks magic, flags and the size against the limits of the type (unknown optional types: any size
+ * up to FRAME_PAYLOAD_MAX; unknown others and the reserved ones are refused). 0 or -HA_E_PEER. */
+int frame_header_decode(const uint8_t *bytes, struct frame_header *ret_header, struct ha_err *err);
+
+/* Payloads. The encoders append to w. The decoders take exactly one payload and return 0 or
+ * -HA_E_PEER with the rule that was broken in err; *ret is then undefined. */
+void frame_hello_encode(struct ha_writer *w, const struct frame_hello *m);
+int frame_hello_decode(const uint8_t *payload, size_t size, struct frame_hello *ret,
+                       struct ha_err *err);
+void frame_welcome_encode(struct ha_writer *w, const struct frame_welcome *m);
+int frame_welcome_decode(const uint8_t *payload, size_t size, struct frame_welcome *ret,
+                         struct ha_err *err);
+void frame_abort_encode(struct ha_writer *w, const struct frame_abort *m);
+int frame_abort_decode(const uint8_t *payload, size_t size, struct frame_abort *ret,
+                       struct ha_err *err);
+/* Heads only: the caller puts the encoded bytes behind them. */
+void frame_raw_encode(struct ha_writer *w, const struct frame_raw *m);
+int frame_raw_decode(const uint8_t *payload, size_t size, struct frame_raw *ret,
+                     struct ha_err *err);
+void frame_batch_encode(struct ha_writer *w, const struct frame_batch *m);
+int frame_batch_decode(const uint8_t *payload, size_t size, struct frame_batch *ret,
+                       struct ha_err *err);
+void frame_pages_encode(struct ha_writer *w, const struct frame_pages *m);
+int frame_pages_decode(const uint8_t *payload, size_t size, struct frame_pages *ret,
+                       struct ha_err *err);
+void frame_end_encode(struct ha_writer *w, const struct frame_end *m);
+int frame_end_decode(const uint8_t *payload, size_t size, struct frame_end *ret,
+                     struct ha_err *err);
+void frame_end_ack_encode(struct ha_writer *w, const struct frame_end_ack *m);
+int frame_end_ack_decode(const uint8_t *payload, size_t size, struct frame_end_ack *ret,
+                         struct ha_err *err);
+
+#endif

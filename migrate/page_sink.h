@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The seam between the receiver and what takes the rebuilt native stream. Everything handed to a
+ * sink has been checked (STREAM.md, section 5).
+ */
+#ifndef HAMGR_MIGRATE_PAGE_SINK_H
+#define HAMGR_MIGRATE_PAGE_SINK_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "hamgr/base/err.h"
+
+struct page_sink;
+struct session;
+
+struct page_sink_ops {
+    const char *name;
+    /* All return 0 when the bytes were taken, or a negative error. They may wait (back-pressure),
+     * through the session they were made with. */
+    int (*raw)(struct page_sink *sink, const uint8_t *data, size_t size, struct ha_err *err);
+    /* Heads and entries of a PAGE_DATA record. */
+    int (*batch)(struct page_sink *sink, const uint8_t *data, size_t size, struct ha_err *err);
+    /* The next count pages of it: kind[i] (enum frame_kind) says whether page i is zero or the next
+     * 4096 bytes of data. */
+    int (*pages)(struct page_sink *sink, const uint8_t *kind, uint32_t count, const uint8_t *data,
+                 struct ha_err *err);
+    /* Closes its descriptors and frees. */
+    void (*close)(struct page_sink *sink);
+};
+
+/* A driver embeds this first. */
+struct page_sink {
+    const struct page_sink_ops *ops;
+};
+
+/* Writes the native stream to fd (moved, made non-blocking); waits through session (borrowed).
+ * NULL: no memory, fd closed. */
+struct page_sink *page_sink_fd_new(int fd, struct session *session);
+
+#endif

@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The receiving half: frames become the native stream again, every rule of STREAM.md checked before
+ * a byte reaches the sink.
+ */
+#ifndef HAMGR_MIGRATE_RECV_H
+#define HAMGR_MIGRATE_RECV_H
+
+#include "hamgr/ipc/streamproto.h"
+#include "migrate/codec.h"
+#include "migrate/page_sink.h"
+#include "migrate/session.h"
+
+/* Receives the whole stream. Returns 0 once everything was delivered, the counts and the digest
+ * matched and END_ACK was queued (session_flush sends it). */
+int recv_stream(struct session *s, struct page_sink *sink, struct codec *codec, struct ha_err *err);
+
+#endif

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * One migration end's shell: every wait of the process happens here, so that cancel, progress,
+ * PINGs and the limits of time are kept wherever it waits; and frames are sent and received here.
+ * Blocking in form, never deaf: one thread, straight code, poll underneath.
+ *
+ * Time is *attended* time: no step between two looks at the clock counts for more than 500 ms, so a
+ * host that was stopped as a whole does not find all its limits passed when it goes on.
+ */
+#ifndef HAMGR_MIGRATE_SESSION_H
+#define HAMGR_MIGRATE_SESSION_H
+
+#include <poll.h>
+#include <stdbool.h>
+
+#include "hamgr/ipc/streamproto.h"
+#include "migrate/chan.h"
+#include "migrate/frame.h"
+
+#define SESSION_PING_MS      1000u
+#define SESSION_PEER_GONE_MS 8000u /* 8 PINGs missed */
+#define SESSION_PROGRESS_MS  100u
+#define SESSION_ABORT_MS     300u
+#define SESSION_IDLE_MS      30000u /* when hamgrd names none */
+#define SESSION_WAIT_FDS     20u    /* most fds one wait may watch */
+#define SESSION_OUTBOX       262144u
+
+/* One direction's assembly of frames. The buffer is the owner's. */
+struct inbox {
+    uint8_t *buffer;
+    size_t capacity; /* >= FRAME_HEADER_SIZE + FRAME_CONTROL_MAX */
+    size_t have;
+    uint64_t sequence; /* the next frame's */
+    struct frame_header header;
+};
+
+/* Reads what is there. Returns 1 when inbox->header and its payload are complete (until the next
+ * call), 0 when more must come (poll for read_wants), or a negative error. *moved (may be NULL) is
+ * set when any byte came. */
+int inbox_pump(struct inbox *inbox, struct chan *chan, bool *moved, struct ha_err *err);
+/* The payload of a complete frame. borrowed */
+const uint8_t *inbox_payload(const struct inbox *inbox);
+
+struct session {
+    struct streamp_progress progress; /* counted by whoever moves bytes */
+    struct chan *chan;                /* owned; NULL until connected */
+    struct inbox inbox;
+    bool is_listening_peer; /* sender: frames of the peer are taken in every wait */
+    bool is_acked;          /* an END_ACK came in such a wait */
+    struct frame_end_ack ack;
+    /* private */
+    int control_fd;
+    uint32_t idle_timeout_ms;
+    uint32_t rate_mbit;
+    uint64_t clock_ms;      /* attended time */
+    uint64_t real_ms;       /* CLOCK_MONOTONIC at the last look */
+    uint64_t started_ms;    /* real: when connected */
+    uint64_t reported_ms;   /* real: last PROGRESS */
+    uint64_t polled_ms;     /* real: last look at the fds without waiting */
+    uint64_t moved_ms;      /* attended: last byte of the native stream */
+    uint64_t heard_ms;      /* attended: last byte from the peer */
+    uint64_t spoke_ms;      /* attended: last byte to the peer */
+    uint64_t rate_ms;       /* real: last filling of the bucket */
+    int64_t rate_bytes;     /* what may be sent now */
+    uint64_t renewed_bytes; /* written with this sending key */
+    uint64_t send_sequence;
+    uint8_t *outbox;
+    size_t out_start;
+    size_t out_end;
+    bool is_writing;   /* inside a write: nothing else may be queued */
+    bool is_cut;       /* a frame was left unfinished: nothing can follow it */
+    bool is_peer_done; /* the peer sent ABORT or is gone */
+    bool is_cancelled;
+    bool is_connected; /* CONNECTED was sent */
+    uint8_t *packet;   /* HA_IPC_MAX bytes for control messages */
+    uint8_t *inbox_buffer;
+};
+
+/* Allocates all buffers. control_fd is borrowed, -1: none (tests). idle_timeout_ms 0: the default.
+ * Returns 0 or -HA_E_NO_MEMORY. fini is idempotent and closes the channel. */
+int session_init(struct session *s, int control_fd, uint32_t idle_timeout_ms, uint32_t rate_mbit,
+                 struct ha_err *err);
+void session_fini(struct session *s);
+
+/* Waits until one of fds[count] is ready (revents set), the timeout passes, or the migration must
+ * end. timeout_ms -1: no own limit; 0: only look. Returns the number of ready fds, 0 at the
+ * timeout, or a negative error: cancelled, idle too long, peer gone or aborting. */
+int session_wait(struct session *s, struct pollfd *fds, unsigned count, int timeout_ms,
+                 struct ha_err *err);
+/* The same for one fd. fd -1: just time. Returns 1, 0 or a negative error. */
+int session_wait_fd(struct session *s, int fd, short events, int timeout_ms, struct ha_err *err);
+/* To be called now and then by whoever is busy without waiting: cheap. 0 or a negative error. */
+int session_poll(struct session *s, struct ha_err *err);
+/* Bytes of the native stream moved. */
+void session_moved(struct session *s, uint64_t raw_bytes);
+/* Attended milliseconds, for deadlines of the caller. */
+uint64_t session_now(struct session *s);
+
+/* Frames to the peer. `begin` gives room for a payload of at most `room` bytes in the outbox;
+ * `commit` completes the frame with size bytes of it, followed by tail[tail_size] (borrowed until
+ * it returns; large tails are not copied). Only `flush` promises that all is with the kernel. */
+uint8_t *session_begin(struct session *s, size_t room, struct ha_err *err);
+int session_commit(struct session *s, uint16_t type, size_t size, const void *tail,
+                   size_t tail_size, struct ha_err *err);
+int session_flush(struct session *s, struct ha_err *err);
+/* Takes the next frame of the peer, PINGs excepted; ABORT becomes an error. Waits for it, at most
+ * timeout_ms (-1: as long as the limits of time allow). 1, 0 at the timeout, or a negative error.
+ */
+int session_next_frame(struct session *s, int timeout_ms, struct ha_err *err);
+/* A failure: tells the peer with an ABORT if that is still possible, within SESSION_ABORT_MS. */
+void session_abort(struct session *s, const struct ha_err *why);
+/* Ends the channel so that what was sent arrives: waits for the peer's end, at most timeout_ms. */
+void session_linger(struct session *s, unsigned timeout_ms);
+
+/* Packets to hamgrd. note: a line for the log. end: the last one, waits up to 2 s for room. */
+void session_note(struct session *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void session_connected(struct session *s);
+void session_end(struct session *s, bool is_ok, const char *text);
+
+#endif

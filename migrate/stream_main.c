@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * hamgr-stream: one end of one migration. Started by hamgrd (stream_spawn.h) with a control socket
+ * as fd 3; opens nothing itself. Order: take what was handed over, give up what is not needed, meet
+ * the peer, give up the rest, move the stream, say how it ended.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <openssl/crypto.h>
+
+#include "hamgr/ipc/sock.h"
+#include "hamgr/ipc/streamproto.h"
+#include "migrate/chan_tls.h"
+#include "migrate/codec.h"
+#include "migrate/link.h"
+#include "migrate/page_sink.h"
+#include "migrate/page_source.h"
+#include "migrate/pem.h"
+#include "migrate/recv.h"
+#include "migrate/ring.h"
+#include "migrate/sandbox.h"
+#include "migrate/send.h"
+#include "migrate/session.h"
+
+#define START_MS  10000 /* hamgrd queues START before it starts us: waiting at all is a fault */
+#define LINGER_MS 2000u /* for the last frames to arrive: a round trip and the peer's last look */
+
+enum { FD_NET = 0, FD_NATIVE, FD_PEM, FD_RING, FD_COUNT };
+
+/* Everything this end owns, in the order it comes to be. */
+struct end {
+    struct streamp_start start;
+    int fds[FD_COUNT]; /* -1: moved on or absent */
+    struct identity identity;
+    struct tls_context *context;
+    struct codec *codec;
+    struct ring *ring;
+    struct page_source *source;
+    struct page_sink *sink;
+    struct session session;
+};
+
+static int take_start(struct end *e, struct ha_err *err)
+{
+    struct pollfd fd = {.fd = STREAMP_FD, .events = POLLIN};
+    uint8_t *buffer = malloc(HA_IPC_MAX);
+    struct ha_packet packet;
+
+    if (!buffer)
+        return ha_err_set(err, HA_E_NO_MEMORY, "no memory");
+    int rc = poll(&fd, 1, START_MS) == 1 ? ha_sock_receive(STREAMP_FD, buffer, &packet) : -EAGAIN;
+    if (rc != 1) {
+        free(buffer);
+        return ha_err_set(err, HA_E_USAGE, "no START on fd 3");
+    }
+    memcpy(e->fds, packet.fds, sizeof(e->fds));
+    rc = packet.type == STREAMP_START
+             ? streamp_start_decode(packet.body, packet.body_size, &e->start)
+             : -HA_E_PEER;
+    OPENSSL_cleanse(buffer, HA_IPC_MAX);
+    free(buffer);
+    if (rc < 0 || e->fds[FD_NET] < 0 || e->fds[FD_NATIVE] < 0 || e->fds[FD_PEM] < 0)
+        return ha_err_set(err, HA_E_USAGE, "malformed START");
+    if (!ha_name_is_valid(e->start.peer_name))
+        return ha_err_set(err, HA_E_USAGE, "START names no peer");
+    return 0;
+}
+
+static int take_fd(int *fd)
+{
+    int taken = *fd;
+
+    *fd = -1;
+    return taken;
+}
+
+static int open_ring(struct end *e, struct ha_err *err)
+{
+    if (e->fds[FD_RING] < 0)
+        return 0;
+    if (!e->start.is_sender)
+        return ha_err_set(err, HA_E_USAGE, "a ring on the restore side is not offered yet");
+    e->ring = ring_map(e->fds[FD_RING], err);
+    close(take_fd(&e->fds[FD_RING]));
+    return e->ring ? 0 : -err->code;
+}
+
+/* All that needs files, memory or the library's start-up. */
+static int prepare(struct end *e, struct ha_err *err)
+{
+    int rc = identity_load(e->fds[FD_PEM], &e->identity, err);
+
+    close(take_fd(&e->fds[FD_PEM]));
+    if (rc < 0)
+        return rc;
+    e->context = tls_context_new(&e->identity, e->start.peer_name, err);
+    if (!e->context)
+        return -err->code;
+    e->codec = codec_new(e->start.is_sender ? e->start.level : 0);
+    if (!e->codec)
+        return ha_err_set(err, HA_E_NO_MEMORY, "no memory");
+    rc = open_ring(e, err);
+    if (rc < 0)
+        return rc;
+    if (e->start.is_sender) {
+        struct ring *ring = e->ring;
+        e->ring = NULL; /* moved */
+        e->source = page_source_fd_new(take_fd(&e->fds[FD_NATIVE]), ring);
+    } else {
+        e->sink = page_sink_fd_new(take_fd(&e->fds[FD_NATIVE]), &e->session);
+    }
+    return e->source || e->sink ? 0 : ha_err_set(err, HA_E_NO_MEMORY, "no memory");
+}
+
+static int lock_up(struct end *e, struct ha_err *err)
+{
+    char missing[HA_TEXT_MAX];
+    int rc = sandbox_enter(missing, err);
+
+    if (rc < 0)
+        return rc;
+    if (missing[0] != '\0')
+        session_note(&e->session, "hamgr-stream: %s; system calls are filtered all the same",
+                     missing);
+    return sandbox_filter(SANDBOX_HANDSHAKE, err);
+}
+
+/* Until the peer is known and bound to the ticket; then the key goes. */
+static int meet(struct end *e, struct ha_err *err)
+{
+    int net = take_fd(&e->fds[FD_NET]);
+    int rc = e->start.is_sender
+                 ? link_connect(&e->session, &e->start, e->context, &e->identity, net, err)
+                 : link_accept(&e->session, &e->start, e->context, &e->identity, net, err);
+
+    if (e->session.chan)
+        chan_tls_forget_key(e->session.chan);
+    identity_fini(&e->identity);
+    OPENSSL_cleanse(e->start.secret, sizeof(e->start.secret));
+    if (rc == 0)
+        rc = sandbox_filter(SANDBOX_STREAM, err);
+    if (rc == 0)
+        session_connected(&e->session);
+    return rc;
+}
+
+static int move(struct end *e, struct ha_err *err)
+{
+    if (e->start.is_sender)
+        return send_stream(&e->session, e->source, e->codec, err);
+    int rc = recv_stream(&e->session, e->sink, e->codec, err);
+    /* Delivered and verified: good, even if the confirmation finds nobody any more. */
+    struct ha_err late = {0};
+    if (rc == 0 && session_flush(&e->session, &late) < 0)
+        session_note(&e->session, "stream complete, but its confirmation was not sent: %s",
+                     late.text);
+    return rc;
+}
+
+static int run(struct end *e, struct ha_err *err)
+{
+    int rc = prepare(e, err);
+
+    if (rc == 0)
+        rc = lock_up(e, err);
+    if (rc == 0)
+        rc = meet(e, err);
+    return rc < 0 ? rc : move(e, err);
+}
+
+/* The hypervisor's side learns of the end as soon as hamgrd does. */
+static void leave_native(struct end *e)
+{
+    if (e->source)
+        e->source->ops->close(e->source);
+    if (e->sink)
+        e->sink->ops->close(e->sink);
+    e->source = NULL;
+    e->sink = NULL;
+    for (unsigned i = 0; i < FD_COUNT; i++)
+        if (e->fds[i] >= 0)
+            close(take_fd(&e->fds[i]));
+}
+
+static void clean_up(struct end *e)
+{
+    leave_native(e);
+    ring_free(e->ring);
+    session_fini(&e->session);
+    tls_context_free(e->context);
+    identity_fini(&e->identity);
+    codec_free(e->codec);
+}
+
+static int serve(struct end *e)
+{
+    struct ha_err err = {0};
+    int rc = sandbox_early(&err);
+
+    if (rc == 0)
+        rc = take_start(e, &err);
+    /* The session is what says how it ended: it comes first, with limits that may be unset. */
+    struct ha_err failed = {0};
+    if (session_init(&e->session, STREAMP_FD, e->start.idle_timeout_ms, e->start.rate_mbit,
+                     &failed) < 0)
+        return 1;
+    if (rc == 0)
+        rc = run(e, &err);
+    if (rc < 0)
+        session_abort(&e->session, &err);
+    session_end(&e->session, rc == 0, rc == 0 ? "" : err.text);
+    leave_native(e);
+    /* hamgrd knows; now the peer gets the time to take our last frame before the socket closes. */
+    session_linger(&e->session, LINGER_MS);
+    return rc == 0 ? 0 : 1;
+}
+
+int main(int argc, char **argv)
+{
+    static struct end e = {.fds = {-1, -1, -1, -1}};
+
+    if (argc == 2 && strcmp(argv[1], "--version") == 0) {
+        printf("hamgr-stream %s\n", HA_VERSION);
+        return 0;
+    }
+    if (argc != 1) {
+        fprintf(stderr, "hamgr-stream is started by hamgrd; it takes no arguments\n");
+        return 2;
+    }
+    OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
+    int rc = serve(&e);
+    clean_up(&e);
+    /* Nothing that runs at exit is allowed by the filter, or needed. */
+    _exit(rc);
+}
