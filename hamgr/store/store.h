@@ -25,12 +25,16 @@ struct store;
 struct store_identity {
     struct ha_uuid cluster_id;
     uint64_t generation;
-    struct ha_uuid store_id;  /* random, made with the store */
+    struct ha_uuid store_id; /* random, made with the store */
     uint32_t node;
 };
 
 /* Makes a new store in dir holding identity and nothing else; -HA_E_EXISTS if one is there. */
 int store_create(const char *dir, const struct store_identity *identity, struct ha_err *err);
+/* The same with the log's entry 1, of view {0, 0}: how a cluster begins. The dir is made private;
+ * it and the files belong to the caller's user. */
+int store_create_first(const char *dir, const struct store_identity *identity,
+                       const struct log_entry *first, struct ha_err *err);
 /* Opens and checks it, starts the thread. -HA_E_NOT_FOUND, -HA_E_CORRUPT, -EBUSY (another hamgrd
  * holds it) or another negative error. */
 int store_open(const char *dir, struct store **ret_store, struct store_identity *ret_identity,
@@ -38,7 +42,7 @@ int store_open(const char *dir, struct store **ret_store, struct store_identity 
 /* Finishes queued writes (bounded by timeout_ms) and closes. NULL is allowed. */
 void store_close(struct store *store, uint32_t timeout_ms);
 
-/* Reading, before the loop runs (synchronous). */
+/* Reading, before the loop runs (synchronous). now_ms is the present CLOCK_MONOTONIC_RAW. */
 int store_load(struct store *store, struct log_loaded *ret_loaded, struct ha_err *err);
 /* Calls fn for each stored entry after the snapshot, in order; stops at its first error. */
 int store_each_entry(struct store *store, int (*fn)(void *user, const struct log_entry *entry),
@@ -64,13 +68,16 @@ struct store_write {
     uint32_t entry_count;
 };
 
-/* Queues one transaction. Returns 0 or -HA_E_LIMIT when the queue is full (the store stalls). */
+/* Queues one transaction. Returns 0 or -HA_E_LIMIT when the queue is full (the store stalls); what
+ * was accepted completes exactly once. After one failed transaction nothing is written any more:
+ * all later ones complete with is_ok = false until the store is opened anew. Entries must follow
+ * what is stored (or truncate_from); a gap fails. */
 int store_write(struct store *store, const struct store_write *write);
 /* Queues: snapshot (copied) at index replaces the older one; entries <= keep_from are deleted. */
-int store_put_snapshot(struct store *store, uint64_t token, uint64_t index,
-                       struct ha_digest digest, struct log_view view, const uint8_t *data,
-                       size_t size, const struct log_loaded *voters, uint64_t keep_from);
-/* Queues: a received snapshot replaces the whole log. */
+int store_put_snapshot(struct store *store, uint64_t token, uint64_t index, struct ha_digest digest,
+                       struct log_view view, const uint8_t *data, size_t size,
+                       const struct log_loaded *voters, uint64_t keep_from);
+/* Queues: a received snapshot replaces the whole log. The promise and the log view stay. */
 int store_install(struct store *store, uint64_t token, uint64_t index, struct ha_digest digest,
                   struct log_view view, const uint8_t *data, size_t size,
                   const struct log_loaded *voters);
@@ -79,10 +86,13 @@ int store_install(struct store *store, uint64_t token, uint64_t index, struct ha
 void store_put_definition(struct store *store, struct ha_digest digest, const uint8_t *data,
                           size_t size);
 const uint8_t *store_definition(struct store *store, struct ha_digest digest, size_t *ret_size);
+/* Queues: the disk forgets definitions not listed (those of no guest and no entry after the
+ * snapshot); the memory keeps them until store_close. */
+void store_keep_definitions(struct store *store, const struct ha_digest *digests, uint32_t count);
 /* One line of history as JSON text, kept by count and age. Queued without completion. */
 void store_history(struct store *store, uint64_t index, uint64_t wall_ms, const char *json);
-/* The newest history lines with index > after, oldest first, at most count; calls fn with each. From
- * a memory ring: does not touch the disk. */
+/* The newest history lines with index > after, oldest first, at most count; calls fn with each.
+ * From a memory ring: does not touch the disk. Returns how many were given. */
 int store_history_read(struct store *store, uint64_t after, uint32_t count,
                        void (*fn)(void *user, uint64_t index, const char *json), void *user);
 
