@@ -387,6 +387,17 @@ void build_phase(struct build *b, uint32_t guest, uint8_t phase, uint32_t src, u
     ha_assert(build_guest_of(b, guest)->phase == phase);
 }
 
+void build_picture(const struct build *b, struct build_picture *ret_picture)
+{
+    struct ha_state copy = b->state;
+
+    copy.applied = UINT64_MAX;
+    memset(&copy.digest, 0, sizeof(copy.digest));
+    memset(ret_picture, 0, sizeof(*ret_picture));
+    ret_picture->size = ha_state_encode(&copy, ret_picture->bytes, sizeof(ret_picture->bytes));
+    ha_assert(ret_picture->size > 0);
+}
+
 const struct ha_guest *build_guest_of(const struct build *b, uint32_t guest)
 {
     const struct ha_guest *known = ha_state_guest(&b->state, build_uuid(guest));

@@ -83,6 +83,14 @@ uint16_t build_move(struct build *b, uint8_t type, uint32_t guest);
 /* Brings a FREE wanted guest into phase: owner (or source) src, destination dst. Aborts if not. */
 void build_phase(struct build *b, uint32_t guest, uint8_t phase, uint32_t src, uint32_t dst);
 
+/* The state without what every entry moves on (index, digest): two of them compare as bytes. For
+ * small states. */
+struct build_picture {
+    int64_t size;
+    uint8_t bytes[16384];
+};
+void build_picture(const struct build *b, struct build_picture *ret_picture);
+
 /* Borrowed; abort when there is none. */
 const struct ha_guest *build_guest_of(const struct build *b, uint32_t guest);
 const struct ha_node *build_node_of(const struct build *b, uint32_t node);

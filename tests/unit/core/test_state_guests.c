@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The rules of the state as tables: every command about guests in every phase, every command about
- * nodes in every status; what is refused, with which reason, and that a refusal changes nothing.
+ * The rules about guests as a table: every command in every phase; what is refused, with which
+ * reason, and that a refusal changes nothing. And what each command presumes.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -18,23 +18,6 @@
 
 #define ANY_PHASE 0xff
 
-/* The state without what every entry moves on: two of them compare as bytes. */
-struct picture {
-    int64_t size;
-    uint8_t bytes[16384];
-};
-
-static void take_picture(const struct ha_state *state, struct picture *ret_picture)
-{
-    struct ha_state copy = *state;
-
-    copy.applied = UINT64_MAX;
-    memset(&copy.digest, 0, sizeof(copy.digest));
-    memset(ret_picture, 0, sizeof(*ret_picture));
-    ret_picture->size = ha_state_encode(&copy, ret_picture->bytes, sizeof(ret_picture->bytes));
-    assert_true(ret_picture->size > 0);
-}
-
 static void check_sound(const struct build *b)
 {
     const char *violation = ha_state_violation(&b->state);
@@ -42,8 +25,6 @@ static void check_sound(const struct build *b)
     if (violation)
         fail_msg("violation: %s", violation);
 }
-
-/* --- Guests --- */
 
 static uint16_t try_want_stopped(struct build *b)
 {
@@ -172,17 +153,17 @@ static const struct {
 static void check_guest_cell(size_t row, uint8_t phase)
 {
     struct build *b = build_new(4);
-    struct picture before, after;
+    struct build_picture before, after;
 
     build_ready(b, 3);
     assert_int_equal(build_guest(b, 1, HA_WANT_STARTED), 0);
     build_phase(b, 1, phase, 1, 2);
-    take_picture(&b->state, &before);
+    build_picture(b, &before);
     uint16_t reason = guest_table[row].try(b);
     if (reason != guest_table[row].reason[phase])
         fail_msg("%s in %s: %s, expected %s", guest_table[row].name, ha_phase_name(phase),
                  ha_reason_name(reason), ha_reason_name(guest_table[row].reason[phase]));
-    take_picture(&b->state, &after);
+    build_picture(b, &after);
     if (reason == OK)
         assert_memory_not_equal(before.bytes, after.bytes, sizeof(before.bytes));
     else if (guest_table[row].try != try_remove) /* which changes WANT first */
@@ -670,280 +651,6 @@ static void relocation_is_remembered_until_the_next_start(void **unused)
     build_free(b);
 }
 
-/* --- Nodes --- */
-
-static uint16_t try_node_add(struct build *b)
-{
-    struct ha_cmd cmd = build_node_command(b, HA_CMD_NODE_ADD, 2);
-
-    snprintf(cmd.u.node_add.name, sizeof(cmd.u.node_add.name), "other");
-    return build_cmd(b, &cmd);
-}
-
-static uint16_t try_node_remove(struct build *b)
-{
-    return build_node_cmd(b, HA_CMD_NODE_REMOVE, 2);
-}
-
-static uint16_t try_armed(struct build *b)
-{
-    return build_armed(b, 2);
-}
-
-static uint16_t try_unarmed(struct build *b)
-{
-    return build_node_cmd(b, HA_CMD_UNARMED, 2);
-}
-
-static uint16_t try_fenced_agent(struct build *b)
-{
-    return build_fenced(b, 2, HA_EVIDENCE_AGENT);
-}
-
-static uint16_t try_fenced_lease(struct build *b)
-{
-    return build_fenced(b, 2, HA_EVIDENCE_LEASE);
-}
-
-static uint16_t try_fenced_operator(struct build *b)
-{
-    return build_fenced(b, 2, HA_EVIDENCE_OPERATOR);
-}
-
-static uint16_t try_fenced_reboot(struct build *b)
-{
-    return build_fenced(b, 2, HA_EVIDENCE_REBOOT);
-}
-
-static uint16_t try_leave(struct build *b)
-{
-    return build_node_cmd(b, HA_CMD_LEAVE, 2);
-}
-
-static uint16_t try_freeze(struct build *b)
-{
-    return build_node_cmd(b, HA_CMD_FREEZE, 2);
-}
-
-static uint16_t try_unfreeze(struct build *b)
-{
-    return build_node_cmd(b, HA_CMD_UNFREEZE, 2);
-}
-
-static uint16_t try_maintenance(struct build *b)
-{
-    return build_maintenance(b, 2, true);
-}
-
-static uint16_t try_capacity(struct build *b)
-{
-    return build_capacity(b, 2, 4096);
-}
-
-static uint16_t try_fence_want(struct build *b)
-{
-    return build_node_cmd(b, HA_CMD_FENCE_WANT, 2);
-}
-
-static uint16_t try_disarm(struct build *b)
-{
-    return build_node_cmd(b, HA_CMD_DISARM, 0);
-}
-
-static uint16_t try_arm(struct build *b)
-{
-    return build_node_cmd(b, HA_CMD_ARM, 0);
-}
-
-#define NODE   HA_REASON_NODE_EXISTS
-#define ABSENT HA_REASON_NOT_MEMBER
-#define CLEAN  HA_REASON_NOT_UNCLEAN
-#define MEMBER HA_REASON_IS_MEMBER
-#define BAD    HA_REASON_BAD_VALUE
-
-/* Columns: NEW, MEMBER (armed), UNCLEAN (armed), FENCED, LEFT; node 2 owns nothing, has no vote. */
-static const struct {
-    const char *name;
-    uint16_t (*try)(struct build *b);
-    uint16_t reason[5];
-} node_table[] = {
-    {"NODE_ADD", try_node_add, {NODE, NODE, NODE, NODE, NODE}},
-    {"NODE_REMOVE", try_node_remove, {OK, MEMBER, OK, OK, OK}},
-    {"ARMED", try_armed, {ABSENT, SAME, ABSENT, ABSENT, ABSENT}},
-    {"UNARMED", try_unarmed, {ABSENT, OK, ABSENT, ABSENT, ABSENT}},
-    {"FENCED agent", try_fenced_agent, {CLEAN, CLEAN, OK, CLEAN, CLEAN}},
-    {"FENCED lease", try_fenced_lease, {CLEAN, CLEAN, OK, CLEAN, CLEAN}},
-    {"FENCED operator", try_fenced_operator, {CLEAN, CLEAN, OK, CLEAN, CLEAN}},
-    {"FENCED reboot", try_fenced_reboot, {CLEAN, CLEAN, BAD, CLEAN, CLEAN}},
-    {"LEAVE", try_leave, {ABSENT, OK, ABSENT, ABSENT, ABSENT}},
-    {"FREEZE", try_freeze, {ABSENT, OK, ABSENT, ABSENT, ABSENT}},
-    {"UNFREEZE", try_unfreeze, {SAME, SAME, SAME, SAME, SAME}},
-    {"MAINTENANCE", try_maintenance, {OK, OK, OK, OK, OK}},
-    {"CAPACITY", try_capacity, {OK, OK, OK, OK, OK}},
-    {"FENCE_WANT", try_fence_want, {ABSENT, OK, OK, ABSENT, ABSENT}},
-    {"DISARM", try_disarm, {OK, OK, OK, OK, OK}},
-    {"ARM", try_arm, {SAME, SAME, SAME, SAME, SAME}},
-};
-
-static void enter_status(struct build *b, uint8_t status)
-{
-    build_nodes(b, 3);
-    if (status == HA_NODE_NEW) {
-        BUILD_OPEN(b, true, 1, 3);
-        return;
-    }
-    BUILD_OPEN(b, true, 1, 2, 3);
-    assert_int_equal(build_armed(b, 2), 0);
-    if (status == HA_NODE_LEFT)
-        assert_int_equal(build_node_cmd(b, HA_CMD_LEAVE, 2), 0);
-    if (status == HA_NODE_UNCLEAN || status == HA_NODE_FENCED)
-        BUILD_OPEN(b, true, 1, 3);
-    if (status == HA_NODE_FENCED)
-        assert_int_equal(build_fenced(b, 2, HA_EVIDENCE_AGENT), 0);
-}
-
-static void every_node_command_in_every_status(void **unused)
-{
-    (void)unused;
-    for (size_t row = 0; row < sizeof(node_table) / sizeof(node_table[0]); row++) {
-        for (uint8_t status = HA_NODE_NEW; status <= HA_NODE_LEFT; status++) {
-            struct build *b = build_new(1);
-            struct picture before, after;
-
-            enter_status(b, status);
-            assert_int_equal(build_node_of(b, 2)->status, status);
-            take_picture(&b->state, &before);
-            uint16_t reason = node_table[row].try(b);
-            if (reason != node_table[row].reason[status])
-                fail_msg("%s of %s: %s, expected %s", node_table[row].name,
-                         ha_node_status_name(status), ha_reason_name(reason),
-                         ha_reason_name(node_table[row].reason[status]));
-            take_picture(&b->state, &after);
-            assert_int_equal(memcmp(before.bytes, after.bytes, sizeof(before.bytes)) == 0,
-                             reason != OK);
-            check_sound(b);
-            build_free(b);
-        }
-    }
-}
-
-static void node_commands_presume_the_incarnation(void **unused)
-{
-    static const uint8_t strict[] = {HA_CMD_ARMED, HA_CMD_UNARMED, HA_CMD_FENCED, HA_CMD_LEAVE,
-                                     HA_CMD_FENCE_WANT};
-    static const uint8_t loose[] = {HA_CMD_FREEZE, HA_CMD_MAINTENANCE, HA_CMD_CAPACITY};
-    struct build *b = build_new(1);
-    struct ha_cmd cmd;
-
-    (void)unused;
-    build_ready(b, 2);
-    for (size_t i = 0; i < sizeof(strict); i++) {
-        cmd = build_node_command(b, strict[i], 2);
-        cmd.incarnation++;
-        assert_int_equal(build_cmd(b, &cmd), HA_REASON_STALE_INCARNATION);
-        cmd.incarnation = 0;
-        assert_int_equal(build_cmd(b, &cmd), HA_REASON_STALE_INCARNATION);
-        cmd.node = 9;
-        assert_int_equal(build_cmd(b, &cmd), HA_REASON_NO_SUCH_NODE);
-    }
-    for (size_t i = 0; i < sizeof(loose); i++) {
-        cmd = build_node_command(b, loose[i], 2);
-        cmd.u.maintenance.is_on = true;
-        cmd.incarnation++;
-        assert_int_equal(build_cmd(b, &cmd), HA_REASON_STALE_INCARNATION);
-        cmd.incarnation = 0;
-        assert_int_equal(build_cmd(b, &cmd), 0);
-    }
-    build_free(b);
-}
-
-static void nodes_are_unique_and_bounded(void **unused)
-{
-    struct build *b = build_new(1);
-
-    (void)unused;
-    build_nodes(b, HA_NODES_MAX);
-    struct ha_cmd cmd = build_node_command(b, HA_CMD_NODE_ADD, 100);
-    snprintf(cmd.u.node_add.name, sizeof(cmd.u.node_add.name), "n5");
-    assert_int_equal(build_cmd(b, &cmd), HA_REASON_NODE_EXISTS);
-    snprintf(cmd.u.node_add.name, sizeof(cmd.u.node_add.name), "more");
-    assert_int_equal(build_cmd(b, &cmd), HA_REASON_LIMIT);
-    snprintf(cmd.u.node_add.name, sizeof(cmd.u.node_add.name), "a b");
-    assert_int_equal(build_cmd(b, &cmd), HA_REASON_BAD_VALUE);
-    cmd.node = 0;
-    assert_int_equal(build_cmd(b, &cmd), HA_REASON_BAD_VALUE);
-    assert_int_equal(build_node_cmd(b, HA_CMD_NODE_REMOVE, 1), HA_REASON_IS_VOTER);
-    assert_int_equal(build_node_cmd(b, HA_CMD_NODE_REMOVE, 7), 0);
-    assert_null(ha_state_node(&b->state, 7));
-    assert_null(ha_state_node_by_name(&b->state, "n7"));
-    check_sound(b);
-    build_free(b);
-}
-
-static void nodes_that_hold_something_are_not_removed(void **unused)
-{
-    struct build *b = build_new(2);
-
-    (void)unused;
-    build_ready(b, 3);
-    build_voter(b, false, 1);
-    build_voter(b, false, 2);
-    build_guest(b, 1, HA_WANT_STARTED);
-    build_phase(b, 1, HA_PHASE_MIGRATING, 1, 2);
-    BUILD_OPEN(b, true, 3);
-    assert_int_equal(build_node_cmd(b, HA_CMD_NODE_REMOVE, 1), HA_REASON_OWNS_GUESTS);
-    assert_int_equal(build_node_cmd(b, HA_CMD_NODE_REMOVE, 2), HA_REASON_TICKET_OPEN);
-    build_free(b);
-}
-
-static void the_first_entry_founds_the_cluster(void **unused)
-{
-    struct build *b = build_new(1);
-    uint8_t body[512];
-    struct ha_writer w = ha_writer_of(body, sizeof(body));
-    struct ha_cmd cmd;
-
-    (void)unused;
-    memset(&cmd, 0, sizeof(cmd));
-    cmd.type = HA_CMD_DISARM;
-    ha_cmd_encode(&w, &cmd);
-    assert_int_equal(build_apply(b, LOG_KIND_STATE, body, w.position), -HA_E_CORRUPT);
-    assert_int_equal(build_apply(b, LOG_KIND_INIT, body, w.position), -HA_E_CORRUPT);
-    assert_int_equal(b->state.applied, 0);
-    build_nodes(b, 1);
-    assert_int_equal(b->state.applied, 1);
-    assert_true(build_node_of(b, 1)->is_voter);
-    assert_int_equal(build_node_of(b, 1)->status, HA_NODE_NEW);
-    assert_int_equal(b->state.generation, 1);
-    cmd = b->applied.cmd;
-    assert_int_equal(build_cmd(b, &cmd), HA_REASON_INIT_TWICE);
-    assert_int_equal(b->state.applied, 2);
-    assert_int_equal(b->state.node_count, 1);
-    build_free(b);
-}
-
-static void unreadable_bodies_stop_and_change_nothing(void **unused)
-{
-    struct build *b = build_new(1);
-    static const uint8_t junk[] = {1, 200, 0, 0};
-    struct picture before, after;
-
-    (void)unused;
-    build_ready(b, 2);
-    uint64_t applied = b->state.applied;
-    take_picture(&b->state, &before);
-    assert_int_equal(build_apply(b, LOG_KIND_STATE, junk, sizeof(junk)), -HA_E_VERSION);
-    assert_int_equal(build_apply(b, LOG_KIND_STATE, junk, 1), -HA_E_CORRUPT);
-    assert_int_equal(build_apply(b, LOG_KIND_STATE, junk, 0), -HA_E_CORRUPT);
-    assert_int_equal(build_apply(b, LOG_KIND_OPEN, junk, sizeof(junk)), -HA_E_CORRUPT);
-    assert_int_equal(build_apply(b, LOG_KIND_VOTER, junk, sizeof(junk)), -HA_E_CORRUPT);
-    assert_int_equal(build_apply(b, 77, junk, sizeof(junk)), -HA_E_VERSION);
-    take_picture(&b->state, &after);
-    assert_memory_equal(before.bytes, after.bytes, sizeof(before.bytes));
-    assert_int_equal(b->state.applied, applied);
-    build_free(b);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -965,13 +672,7 @@ int main(void)
         cmocka_unit_test(restarts_are_limited_within_the_window),
         cmocka_unit_test(unprotected_guests_are_not_restarted),
         cmocka_unit_test(relocation_is_remembered_until_the_next_start),
-        cmocka_unit_test(every_node_command_in_every_status),
-        cmocka_unit_test(node_commands_presume_the_incarnation),
-        cmocka_unit_test(nodes_are_unique_and_bounded),
-        cmocka_unit_test(nodes_that_hold_something_are_not_removed),
-        cmocka_unit_test(the_first_entry_founds_the_cluster),
-        cmocka_unit_test(unreadable_bodies_stop_and_change_nothing),
     };
 
-    return cmocka_run_group_tests_name("state rules", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("state: guests", tests, NULL, NULL);
 }
