@@ -19,13 +19,11 @@
 #include "hamgr/core/runtime.h"
 #include "hamgr/ipc/fenceproto.h"
 
-/*  IDLE --gone or wanted--> HELD ---hold over---> OFF <----retry---- BACKOFF
- *   ^                        |  `---no device--> WATCH               ^
- *   |                        |                   |  ^  `--wanted, device found--> OFF
- *   |                        `----E >= T_wait----+--|--- OFF --all levels failed--> BACKOFF
- *   |                                            v  |     `--a level verified off--> PROVEN
- *   |                                          PROVEN <---- E >= T_wait from any of them
- *   `--back, fenced, view closed, disarmed: from every state (runs are cancelled)
+/*  IDLE -gone or wanted-> HELD  -hold over-> OFF or WATCH
+ *  IDLE, HELD, BACKOFF   -nothing an agent could do-> WATCH -a device, or a wish-> OFF
+ *  OFF  -a level verified off-> PROVEN     OFF -the last level failed-> BACKOFF -time-> OFF
+ *  IDLE, HELD, WATCH, OFF, BACKOFF -E >= T_wait-> PROVEN
+ *  every step -back, fenced, new view, not leading, disarmed-> IDLE (its runs are cancelled)
  *
  * PROVEN proposes FENCED, again each second while the node is still UNCLEAN (a proposal may get
  * lost). A live member that was switched off for an operator waits in BACKOFF until it leaves the
@@ -96,14 +94,16 @@ struct fence_run {
     bool is_stale;        /* cancelled or of an earlier view: its result is only recorded */
     uint64_t deadline_ms; /* then it failed, whatever comes later */
     char device[HA_NAME_MAX];
+    char text[96]; /* of the result */
 };
 
 struct fence_target {
     uint32_t node; /* 0 = slot free */
     uint64_t incarnation;
-    uint8_t step;  /* enum fence_step */
-    uint8_t level; /* being tried in OFF */
-    bool is_seen;  /* scratch of one step */
+    uint8_t step;     /* enum fence_step */
+    uint8_t level;    /* being tried in OFF */
+    bool is_seen;     /* scratch of one step */
+    bool is_hastened; /* an operator's wish has cut its back-off short, once */
     uint32_t attempts;
     uint64_t started_ms;
     uint64_t retry_ms; /* BACKOFF: until; PROVEN: propose again */

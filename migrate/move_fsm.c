@@ -281,7 +281,7 @@ static uint64_t rate_kib_s(const struct move_fsm *fsm, uint64_t now_ms)
     /* The last sample at or before the window's begin, else the oldest. */
     while (i + 1 < fsm->sample_count && fsm->samples[i + 1].at_ms <= from_ms)
         i++;
-    uint64_t begin_ms = fsm->samples[i].at_ms > from_ms ? fsm->samples[i].at_ms : from_ms;
+    uint64_t begin_ms = fsm->samples[i].at_ms;
     if (now_ms <= begin_ms)
         return 0;
     return (fsm->bytes - fsm->samples[i].bytes) / 1024 * 1000 / (now_ms - begin_ms);
