@@ -17,7 +17,7 @@
 struct server_api {
     void *user;
     const struct ha_state *(*state)(void *user);
-    const struct ha_runtime *(*runtime)(void *user);   /* refreshed for each call */
+    const struct ha_runtime *(*runtime)(void *user); /* refreshed for each call */
     const struct ha_config *(*config)(void *user);
     const struct ha_plan_limits *(*limits)(void *user);
     /* Proposes cmd (fields actor and reason already set). done is called exactly once: outcome 0 =

@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Verbs that change something: each makes one command of hamgr/core/entry.h, refused early with the
+ * planner's words or proposed.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "hamgr/base/assert.h"
+#include "hamgr/core/reason.h"
+#include "hamgr/server/request.h"
+
+static bool get_number(const struct request *r, const char *key, uint64_t max, uint64_t *ret_value)
+{
+    const json_t *value = json_object_get(request_args(r), key);
+
+    if (!json_is_integer(value) || json_integer_value(value) < 0 ||
+        (uint64_t)json_integer_value(value) > max)
+        return false;
+    *ret_value = (uint64_t)json_integer_value(value);
+    return true;
+}
+
+static bool get_flag(const struct request *r, const char *key)
+{
+    return json_is_true(json_object_get(request_args(r), key));
+}
+
+static bool has(const struct request *r, const char *key)
+{
+    return json_object_get(request_args(r), key) != NULL;
+}
+
+/* ---- guests ------------------------------------------------------------------------------------
+ */
+
+static bool merge_number(struct request *r, const char *key, uint64_t max, uint64_t *value)
+{
+    char message[HA_TEXT_MAX];
+
+    if (!has(r, key) || get_number(r, key, max, value))
+        return true;
+    snprintf(message, sizeof(message), "%s must be a number from 0 to %llu", key,
+             (unsigned long long)max);
+    request_refuse(r, HA_E_USAGE, message, NULL);
+    return false;
+}
+
+/* Arguments over *policy. False: refused already. */
+static bool merge_policy(struct request *r, struct ha_policy *policy)
+{
+    uint64_t priority = policy->priority, order = policy->start_order;
+    uint64_t restarts = policy->restart_max, window_s = policy->restart_window_s;
+    uint64_t stop_ms = policy->stop_timeout_ms, downtime_ms = policy->max_downtime_ms;
+
+    if (!merge_number(r, "priority", 1000, &priority) ||
+        !merge_number(r, "start_order", 1000, &order) ||
+        !merge_number(r, "restart_max", 1000, &restarts) ||
+        !merge_number(r, "restart_window_s", 86400, &window_s) ||
+        !merge_number(r, "stop_timeout_ms", 3600000, &stop_ms) ||
+        !merge_number(r, "max_downtime_ms", 600000, &downtime_ms))
+        return false;
+    policy->priority = (uint16_t)priority;
+    policy->start_order = (uint16_t)order;
+    policy->restart_max = (uint16_t)restarts;
+    policy->restart_window_s = (uint32_t)window_s;
+    policy->stop_timeout_ms = (uint32_t)stop_ms;
+    policy->max_downtime_ms = (uint32_t)downtime_ms;
+    if (has(r, "protected"))
+        policy->is_protected = get_flag(r, "protected");
+    return true;
+}
+
+static bool fill_guest(struct request *r, struct ha_cmd *cmd)
+{
+    const char *name = request_text(r, "guest"), *uuid = request_text(r, "uuid");
+    const char *definition = request_text(r, "definition");
+    uint64_t mem_kib = 0;
+
+    if (!name || !ha_name_is_valid(name)) {
+        request_refuse(r, HA_E_USAGE, "a guest's name is 1 to 63 of letters, digits, . _ -", NULL);
+        return false;
+    }
+    if (!uuid || ha_uuid_parse(uuid, &cmd->guest) < 0 || ha_uuid_is_zero(cmd->guest)) {
+        request_refuse(r, HA_E_USAGE, "the uuid is not one", NULL);
+        return false;
+    }
+    if (!definition || strlen(definition) > HA_DEFINITION_MAX || definition[0] == '\0') {
+        request_refuse(r, HA_E_USAGE, "the definition is empty or longer than 64 KiB", NULL);
+        return false;
+    }
+    if (!get_number(r, "memory_kib", UINT64_C(1) << 40, &mem_kib) || mem_kib == 0) {
+        request_refuse(r, HA_E_USAGE, "the guest's memory is missing", NULL);
+        return false;
+    }
+    snprintf(cmd->u.guest_add.name, sizeof(cmd->u.guest_add.name), "%s", name);
+    cmd->u.guest_add.mem_kib = mem_kib;
+    cmd->u.guest_add.definition_bytes = (const uint8_t *)definition;
+    cmd->u.guest_add.definition_size = (uint32_t)strlen(definition);
+    cmd->u.guest_add.definition =
+        ha_digest_bytes((struct ha_digest){0}, definition, strlen(definition));
+    return true;
+}
+
+static void run_guest_add(struct request *r)
+{
+    struct ha_cmd cmd = {.type = HA_CMD_GUEST_ADD};
+
+    if (!fill_guest(r, &cmd))
+        return;
+    cmd.u.guest_add.want = get_flag(r, "stopped") ? HA_WANT_STOPPED : HA_WANT_STARTED;
+    cmd.u.guest_add.policy = ha_policy_default();
+    if (merge_policy(r, &cmd.u.guest_add.policy))
+        request_propose(r, &cmd, NULL);
+}
+
+static void run_guest_set(struct request *r)
+{
+    const struct ha_guest *guest = request_guest(r, "guest");
+    struct ha_cmd cmd = {.type = HA_CMD_GUEST_SET};
+
+    if (!guest)
+        return;
+    cmd.guest = guest->id;
+    cmd.u.guest_set.policy = guest->policy;
+    if (merge_policy(r, &cmd.u.guest_set.policy))
+        request_propose(r, &cmd, NULL);
+}
+
+static void run_guest_remove(struct request *r)
+{
+    const struct ha_guest *guest = request_guest(r, "guest");
+    struct ha_cmd cmd = {.type = HA_CMD_GUEST_REMOVE};
+
+    if (!guest)
+        return;
+    cmd.guest = guest->id;
+    request_propose(r, &cmd, NULL);
+}
+
+static void want(struct request *r, uint8_t wanted)
+{
+    const struct ha_guest *guest = request_guest(r, "guest");
+    struct ha_cmd cmd = {.type = HA_CMD_WANT};
+
+    if (!guest)
+        return;
+    cmd.guest = guest->id;
+    cmd.u.want.want = wanted;
+    request_propose(r, &cmd, NULL);
+}
+
+static void run_guest_start(struct request *r)
+{
+    const struct ha_guest *guest = request_guest(r, "guest");
+    struct ha_cmd cmd = {.type = HA_CMD_CLEAR};
+
+    if (!guest)
+        return;
+    if (guest->want == HA_WANT_STARTED && guest->is_failed) { /* wanted already: forgive it */
+        cmd.guest = guest->id;
+        request_propose(r, &cmd, NULL);
+        return;
+    }
+    want(r, HA_WANT_STARTED);
+}
+
+static void run_guest_stop(struct request *r)
+{
+    want(r, HA_WANT_STOPPED);
+}
+
+/* ---- moves -------------------------------------------------------------------------------------
+ */
+
+/* The eligible node with the most free memory, other than the owner; NULL if there is none. */
+static const struct ha_node *choose_node(const struct ha_state *state, const struct ha_guest *guest)
+{
+    const struct ha_node *best = NULL;
+    uint64_t best_kib = 0;
+
+    for (uint32_t i = 0; i < state->node_count; i++) {
+        const struct ha_node *node = &state->nodes[i];
+        uint64_t used_kib = ha_state_mem_used_kib(state, node->id);
+        if (node->id == guest->node || !ha_state_node_is_eligible(state, node, NULL) ||
+            used_kib + guest->mem_kib > node->mem_kib)
+            continue;
+        if (!best || node->mem_kib - used_kib > best_kib) {
+            best = node;
+            best_kib = node->mem_kib - used_kib;
+        }
+    }
+    return best;
+}
+
+static void run_migrate(struct request *r)
+{
+    const struct ha_state *state = request_state(r);
+    const struct ha_guest *guest = request_guest(r, "guest");
+    struct ha_cmd cmd = {.type = HA_CMD_MIGRATE};
+    uint64_t downtime_ms = 0, deadline_ms = 0;
+
+    if (!guest)
+        return;
+    const struct ha_node *to = has(r, "to") ? request_node(r, "to") : choose_node(state, guest);
+    if (!to && has(r, "to"))
+        return;
+    if (!to) {
+        request_refuse(r, HA_E_REFUSED, ha_reason_text(HA_REASON_NO_NODE),
+                       ha_reason_fix(HA_REASON_NO_NODE));
+        return;
+    }
+    if (!merge_number(r, "max_downtime_ms", 600000, &downtime_ms) ||
+        !merge_number(r, "deadline_ms", 86400000, &deadline_ms))
+        return;
+    cmd.guest = guest->id;
+    cmd.node = guest->node;
+    cmd.incarnation = guest->incarnation;
+    cmd.epoch = guest->epoch_high + 1;
+    cmd.u.migrate.dst = to->id;
+    cmd.u.migrate.dst_incarnation = to->incarnation;
+    cmd.u.migrate.max_downtime_ms = (uint32_t)downtime_ms;
+    cmd.u.migrate.deadline_ms = (uint32_t)deadline_ms;
+    request_propose(r, &cmd, NULL);
+}
+
+static void run_cancel(struct request *r)
+{
+    const struct ha_state *state = request_state(r);
+    struct ha_cmd cmd = {.type = HA_CMD_ABORT};
+    uint64_t ticket = 0;
+
+    get_number(r, "op", INT64_MAX, &ticket);
+    for (uint32_t i = 0; i < state->guest_count && ticket; i++) {
+        const struct ha_guest *guest = &state->guests[i];
+        if (guest->ticket.id != ticket)
+            continue;
+        cmd.guest = guest->id;
+        cmd.ticket = ticket;
+        snprintf(cmd.u.text.detail, sizeof(cmd.u.text.detail), "cancelled by %s", request_actor(r));
+        request_propose(r, &cmd, NULL);
+        return;
+    }
+    request_refuse(r, HA_E_NOT_FOUND, "there is no such operation in flight",
+                   "hactl status lists them with their numbers");
+}
+
+/* Force: the owner destroys its copy with proof, then the planner starts it elsewhere. */
+static void run_failover(struct request *r)
+{
+    const struct ha_guest *guest = request_guest(r, "guest");
+    struct ha_cmd cmd = {.type = HA_CMD_STOP};
+
+    if (!guest)
+        return;
+    const struct ha_node *owner = ha_state_node(request_state(r), guest->node);
+    if (owner && owner->status == HA_NODE_UNCLEAN) {
+        /* Nothing may start it before its owner is proven dead: fencing is under way already. */
+        request_reply(r, json_pack("{s:s, s:s}", "waiting_for", owner->name, "text",
+                                   "its owner is gone and not yet proven dead: fencing goes on"));
+        return;
+    }
+    cmd.guest = guest->id;
+    cmd.node = guest->node;
+    cmd.incarnation = guest->incarnation;
+    cmd.epoch = guest->epoch;
+    cmd.u.stop.mode = HA_STOP_DESTROY;
+    cmd.u.stop.is_relocation = true;
+    request_propose(r, &cmd, NULL);
+}
+
+/* ---- nodes -------------------------------------------------------------------------------------
+ */
+
+static void about_node(struct request *r, uint8_t type)
+{
+    const struct ha_node *node = request_node(r, "node");
+    struct ha_cmd cmd = {.type = type};
+
+    if (!node)
+        return;
+    cmd.node = node->id;
+    cmd.incarnation = node->incarnation;
+    if (type == HA_CMD_MAINTENANCE)
+        cmd.u.maintenance.is_on = get_flag(r, "on");
+    if (type == HA_CMD_FENCED) {
+        cmd.u.fenced.evidence = HA_EVIDENCE_OPERATOR;
+        snprintf(cmd.u.fenced.detail, sizeof(cmd.u.fenced.detail), "confirmed by %s",
+                 request_actor(r));
+    }
+    request_propose(r, &cmd, NULL);
+}
+
+static void run_fence(struct request *r)
+{
+    about_node(r, HA_CMD_FENCE_WANT);
+}
+
+static void run_confirm_fenced(struct request *r)
+{
+    const char *typed = request_text(r, "typed"), *name = request_text(r, "node");
+
+    if (!typed || !name || strcmp(typed, name) != 0) {
+        request_refuse(r, HA_E_USAGE, "the name typed is not the node's",
+                       "type the node's name after you have seen that it is off");
+        return;
+    }
+    about_node(r, HA_CMD_FENCED);
+}
+
+static void run_maintenance(struct request *r)
+{
+    about_node(r, HA_CMD_MAINTENANCE);
+}
+
+static void run_freeze(struct request *r)
+{
+    about_node(r, HA_CMD_FREEZE);
+}
+
+static void run_unfreeze(struct request *r)
+{
+    about_node(r, HA_CMD_UNFREEZE);
+}
+
+static void run_leave(struct request *r)
+{
+    about_node(r, HA_CMD_LEAVE);
+}
+
+static void run_arm(struct request *r)
+{
+    struct ha_cmd cmd = {.type = HA_CMD_ARM};
+
+    request_propose(r, &cmd, NULL);
+}
+
+static void run_disarm(struct request *r)
+{
+    struct ha_cmd cmd = {.type = HA_CMD_DISARM};
+
+    request_propose(r, &cmd, NULL);
+}
+
+static void run_shutdown(struct request *r)
+{
+    const struct server_api *api = request_api(r);
+
+    api->shutdown_begin(api->user);
+    request_reply(r, json_object());
+}
+
+/* ---- cluster -----------------------------------------------------------------------------------
+ */
+
+static void run_node_add(struct request *r)
+{
+    const char *name = request_text(r, "node"), *addr = request_text(r, "address");
+    struct ha_cmd cmd = {.type = HA_CMD_NODE_ADD};
+    uint64_t id = 0;
+
+    if (!name || !ha_name_is_valid(name) || !addr || strlen(addr) >= HA_ADDR_MAX ||
+        !get_number(r, "id", UINT32_MAX, &id) || id == 0) {
+        request_refuse(r, HA_E_USAGE, "a node needs a name, a numeric address and an id above 0",
+                       NULL);
+        return;
+    }
+    cmd.node = (uint32_t)id;
+    snprintf(cmd.u.node_add.name, sizeof(cmd.u.node_add.name), "%s", name);
+    snprintf(cmd.u.node_add.addr, sizeof(cmd.u.node_add.addr), "%s", addr);
+    cmd.u.node_add.is_witness = get_flag(r, "witness");
+    request_propose(r, &cmd, NULL);
+}
+
+static void remove_record(struct request *r, uint64_t index)
+{
+    (void)index;
+    about_node(r, HA_CMD_NODE_REMOVE);
+}
+
+static void run_node_remove(struct request *r)
+{
+    const struct ha_node *node = request_node(r, "node");
+    struct ha_cmd cmd = {.type = HA_CMD_NODE_REMOVE};
+
+    if (!node)
+        return;
+    if (!node->is_voter) {
+        about_node(r, HA_CMD_NODE_REMOVE);
+        return;
+    }
+    /* Its vote first: only if nothing else stands against removing it. */
+    cmd.node = node->id;
+    uint16_t reason = ha_state_check(request_state(r), &cmd);
+    if (reason != 0 && reason != HA_REASON_IS_VOTER)
+        request_refuse(r, HA_E_REFUSED, ha_reason_text(reason), ha_reason_fix(reason));
+    else
+        request_propose_voter(r, false, node->id, node->store_id, remove_record);
+}
+
+const struct verb change_verbs[] = {
+    {"guest-add", true, run_guest_add},
+    {"guest-set", true, run_guest_set},
+    {"guest-remove", true, run_guest_remove},
+    {"guest-start", true, run_guest_start},
+    {"guest-stop", true, run_guest_stop},
+    {"migrate", true, run_migrate},
+    {"cancel", true, run_cancel},
+    {"failover", true, run_failover},
+    {"fence", true, run_fence},
+    {"confirm-fenced", true, run_confirm_fenced},
+    {"maintenance", true, run_maintenance},
+    {"freeze", true, run_freeze},
+    {"unfreeze", true, run_unfreeze},
+    {"leave", true, run_leave},
+    {"arm", true, run_arm},
+    {"disarm", true, run_disarm},
+    {"node-shutdown", true, run_shutdown},
+    {"node-add", true, run_node_add},
+    {"node-remove", true, run_node_remove},
+    {NULL, false, NULL},
+};
