@@ -22,9 +22,9 @@
  * wall 8 = 397. */
 #define NODE_MAX 397u
 /* Guest: id 16, name 65, memory 8, want 1, policy 19, digest 16, size 4, phase 1, stop 1,
- * relocating 1, node 4, incarnation 8, epochs 16, ticket 64, failures 2, failed 1, window 8,
- * last node 4, cause 1, index 8, wall 8 = 256. */
-#define GUEST_MAX 256u
+ * relocating 1, node 4, incarnation 8, epochs 16, ticket 72, failures 2, failed 1, window 8,
+ * last node 4, cause 1, index 8, wall 8 = 264. */
+#define GUEST_MAX 264u
 
 size_t ha_state_encoded_max(const struct ha_state *state)
 {
