@@ -423,8 +423,8 @@ static int open_parts(struct gate *gate, worker_open_fn open_driver, void *open_
     if (gate->hv->ops->caps(gate->hv, &gate->caps) < 0)
         return ha_err_set(err, HA_E_UNKNOWN, "the driver does not tell its capabilities");
     gate->domains = calloc(GATE_DOMAINS_MAX, sizeof(*gate->domains));
-    gate->pool = worker_pool_new(gate->loop, gate->options.worker_max, open_driver, open_user,
-                                 &callbacks, gate);
+    gate->pool = worker_pool_new(gate->loop, gate->options.worker_max, gate->options.verb_max_ms,
+                                 open_driver, open_user, &callbacks, gate);
     if (!gate->domains || !gate->pool)
         return ha_err_set(err, ENOMEM, "no memory");
     int rc = open_watch(gate, err);

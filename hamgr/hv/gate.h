@@ -23,10 +23,11 @@
 #define GATE_WORKERS 16u
 
 struct gate_options {
-    const char *dir;     /* "/run/hamgr" */
-    uid_t peer_uid;      /* may connect beside root; (uid_t)-1: nobody */
-    gid_t peer_gid;      /* group of the socket; (gid_t)-1: root's */
-    uint32_t worker_max; /* processes at once */
+    const char *dir;      /* "/run/hamgr" */
+    uid_t peer_uid;       /* may connect beside root; (uid_t)-1: nobody */
+    gid_t peer_gid;       /* group of the socket; (gid_t)-1: root's */
+    uint32_t worker_max;  /* processes at once */
+    uint32_t verb_max_ms; /* no worker verb may take longer; 0 = each has only its own time */
     const char
         *ident_dir; /* "/run/hamgr-node": boot_id, product_uuid that win over the machine's */
     void (*stopped)(void *user); /* after gate_stop: now gate_close */

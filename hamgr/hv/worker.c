@@ -39,6 +39,7 @@
 struct worker_pool {
     qb_loop_t *loop;
     uint32_t limit;
+    uint32_t timeout_max_ms;
     uint32_t alive_count; /* processes */
     uint32_t count;       /* jobs */
     worker_open_fn open;
@@ -71,9 +72,9 @@ uint32_t worker_timeout_ms(const struct worker_verb *verb)
     }
 }
 
-struct worker_pool *worker_pool_new(qb_loop_t *loop, uint32_t limit, worker_open_fn open_driver,
-                                    void *open_user, const struct worker_callbacks *callbacks,
-                                    void *user)
+struct worker_pool *worker_pool_new(qb_loop_t *loop, uint32_t limit, uint32_t timeout_max_ms,
+                                    worker_open_fn open_driver, void *open_user,
+                                    const struct worker_callbacks *callbacks, void *user)
 {
     struct worker_pool *pool = calloc(1, sizeof(*pool));
 
@@ -81,6 +82,7 @@ struct worker_pool *worker_pool_new(qb_loop_t *loop, uint32_t limit, worker_open
         return NULL;
     *pool = (struct worker_pool){.loop = loop,
                                  .limit = limit,
+                                 .timeout_max_ms = timeout_max_ms,
                                  .open = open_driver,
                                  .open_user = open_user,
                                  .callbacks = callbacks,
@@ -149,8 +151,8 @@ static void on_timeout(void *data)
 
     job->timer = 0;
     job->is_timed_out = true;
-    qb_log(LOG_WARNING, "worker: domain %u does not end verb %u, killed | timeout_ms=%u",
-           job->verb.domid, job->verb.type, worker_timeout_ms(&job->verb));
+    qb_log(LOG_WARNING, "worker: domain %u does not end verb %u, killed", job->verb.domid,
+           job->verb.type);
     kill_worker(job, SIGKILL);
 }
 
@@ -165,6 +167,14 @@ static void arm_timer(struct worker_job *job, uint32_t timeout_ms)
         kill_worker(job, SIGKILL);
 }
 
+static uint32_t time_for(const struct worker_job *job)
+{
+    uint32_t timeout_ms = worker_timeout_ms(&job->verb);
+    uint32_t most_ms = job->pool->timeout_max_ms;
+
+    return most_ms > 0 && timeout_ms > most_ms ? most_ms : timeout_ms;
+}
+
 static void take_progress(struct worker_job *job, const struct ha_packet *packet)
 {
     struct hv_progress progress;
@@ -173,7 +183,7 @@ static void take_progress(struct worker_job *job, const struct ha_packet *packet
         return;
     uint64_t moved = progress.bytes + progress.pages_sent + progress.round + progress.phase;
     if (moved != job->moved && !job->is_aborted)
-        arm_timer(job, worker_timeout_ms(&job->verb));
+        arm_timer(job, time_for(job));
     job->moved = moved;
     if (job->stage == WORKER_RUNNING)
         job->pool->callbacks->progress(job->pool->user, job, &progress);
@@ -335,7 +345,7 @@ static void start(struct worker_job *job)
     }
     job->pool->alive_count++;
     release_verb(&job->verb); /* the child has its own */
-    arm_timer(job, worker_timeout_ms(&job->verb));
+    arm_timer(job, time_for(job));
 }
 
 static bool is_guest_taken(const struct worker_pool *pool, const struct worker_job *job)

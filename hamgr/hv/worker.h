@@ -71,10 +71,10 @@ typedef struct hv *(*worker_open_fn)(void *user, struct ha_err *err);
 struct worker_pool;
 
 /* NULL without memory. Callbacks are borrowed. Ends by worker_pool_free, which kills every worker.
- */
-struct worker_pool *worker_pool_new(qb_loop_t *loop, uint32_t limit, worker_open_fn open,
-                                    void *open_user, const struct worker_callbacks *callbacks,
-                                    void *user);
+ * timeout_max_ms: no verb may take longer, whatever worker_timeout_ms says; 0 = no such bound. */
+struct worker_pool *worker_pool_new(qb_loop_t *loop, uint32_t limit, uint32_t timeout_max_ms,
+                                    worker_open_fn open_driver, void *open_user,
+                                    const struct worker_callbacks *callbacks, void *user);
 void worker_pool_free(struct worker_pool *pool);
 /* Queues the verb and starts it when its turn comes. verb's definition and fd are moved, also on
  * error. The job stays the pool's. NULL when the queue is full or memory is short. */
