@@ -12,7 +12,6 @@
  *   label    page the guest reads: node, epoch, shutdown request, throttle
  *   status   page the guest writes: how it ended. It can lie only about its own end
  *   console  ring of text the guest writes (struct hv_console)
- *   disk     its disk ring, if the definition has a disk (disk.h)
  *   lock, busy  flock files: run against suspend, and one save or sample at a time
  *
  * Threads: one struct hv belongs to one thread. Different handles and processes may run in
@@ -31,11 +30,13 @@
 #define HV_EMBEDDED_ENV_MEM_MIB  "HAMGR_GUEST_MEM_MIB" /* memory for guests; default half of all */
 #define HV_EMBEDDED_ENV_UID      "HAMGR_GUEST_UID"     /* guests run as this uid and gid */
 #define HV_EMBEDDED_ENV_SYNC     "HAMGR_HV_SYNC_WP" /* 1: dirty tracking as on kernels before 6.7 */
+#define HV_EMBEDDED_ENV_DISKS    "HAMGR_DISK_DIR"   /* path; default EMB_DISK_DIR of disk.h */
 
 struct hv_embedded_options {
     const char *run_dir;       /* absolute; made if absent (its parent must exist) */
     const char *guest_binary;  /* absolute path of hamgr-guest */
     const char *observer_path; /* NULL: HV_OBSERVER_PATH. A file that does not exist: no observer */
+    const char *disk_dir;      /* NULL: EMB_DISK_DIR */
     uint64_t mem_kib;          /* memory for guests; 0: half of the machine's */
     uint32_t node_id;          /* 0..255, only for the observer */
     uid_t guest_uid; /* 0: guests stay root (without any capability that matters: seccomp) */
@@ -53,8 +54,11 @@ struct hv *hv_embedded_open(const char *run_dir, const char *guest_binary, struc
 /* What a worker must know about save: the worker never makes a guest runnable, not even again. When
  * save fails in the live phase the guest was never stopped. When it fails in the stopped phase (or
  * the worker is killed there) the domain is left PAUSED, complete and not SUSPENDED: the gate's
- * `run` continues it, after asking the lease. A save that was killed leaves dirty tracking on until
- * log_dirty_off; the guest runs meanwhile, only slower. */
+ * `run` continues it, after asking the lease. Killed while the very end of the stream goes out, it
+ * is SUSPENDED: resume_prepare (harmless on a PAUSED domain), then `run`. While a save is in its
+ * stopped phase `run` answers HV_FAILED, so that nothing changes under the last pages. A save that
+ * was killed leaves dirty tracking on until log_dirty_off; the guest runs meanwhile, only slower.
+ */
 
 /* The ring a guest writes its console lines to: file run_dir/domains/<domid>/console. */
 #define HV_CONSOLE_MAGIC UINT64_C(0x314e4f43524d4148) /* "HAMRCON1" */

@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Save: pages are sent from the guest's memory as it is mapped here, without its help. Live: every
+ * page while the guest runs, then what the kernel saw written meanwhile, until the rule of
+ * precopy.h says stop; then the last dirty pages of the stopped guest and the end of the stream.
+ *
+ *   live rounds ── lock, SIGSTOP, proof ── last round ── SUSPENDED ── end of stream ── unlock
+ *   failure here: it never stopped         here: left PAUSED        here: PAUSED again
+ *
+ * The lock keeps `run` away from the first stop to the last byte: nothing changes under the last
+ * round. A page read while the guest writes it is torn in the stream; but then the write came after
+ * the page was protected, so it is dirty and sent once more.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <linux/sockios.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "hamgr/hv/embedded/embedded_priv.h"
+#include "hamgr/hv/embedded/native.h"
+#include "hamgr/hv/embedded/proc.h"
+#include "hamgr/hv/embedded/record.h"
+#include "hamgr/hv/precopy.h"
+
+#define PROGRESS_EVERY_NS 100000000u
+/* Stream bytes of a page: its content and its entry. */
+#define PAGE_STREAM_BYTES (EMB_PAGE + 8u)
+/* Stop, proof and end of stream besides the last scan: measured below 2 ms on two busy cores. */
+#define STOP_COST_US 2000u
+/* A stalled stream may not hold a stopped guest for long: after four times what was predicted, and
+ * at least 3 s (a TLS peer that swaps, a Wi-Fi roam), the save fails and the guest can go on. */
+#define STOPPED_FACTOR 4u
+#define STOPPED_MIN_US UINT64_C(3000000)
+/* The kernel takes at most 1024 pieces a call. */
+#define PIECES_MAX 1024
+
+struct save {
+    struct hv_embedded *e;
+    struct emb_domain d;
+    const struct hv_save_params *params;
+    bool is_socket;
+    uint8_t *memory;
+    uint64_t page_count;
+    uint64_t *bitmap;         /* pages to be sent */
+    uint64_t pfns[EMB_BATCH]; /* the batch under way */
+    uint8_t head[EMB_RECORD_HEAD + EMB_PAGE_DATA_HEAD + 8u * EMB_BATCH];
+    struct iovec iov[EMB_BATCH + 1];
+    struct emb_tracker tracker;
+    struct precopy precopy;
+    struct precopy_rate rate;
+    uint64_t begin_us;
+    uint64_t collected_us; /* when the dirty set was collected last */
+    uint64_t collect_cost_us;
+    uint64_t limit_us; /* stopped: give up then; 0 none */
+    uint64_t predicted_us;
+    hv_progress_fn progress;
+    void *user;
+    struct hv_progress now;
+    uint64_t told_ns;
+    struct ha_err *err;
+};
+
+static uint64_t now_us(void)
+{
+    return emb_now_ns() / 1000;
+}
+
+static void tell(struct save *s, enum hv_progress_phase phase, bool is_due)
+{
+    uint64_t now_ns = emb_now_ns();
+
+    if (!s->progress || (!is_due && now_ns - s->told_ns < PROGRESS_EVERY_NS))
+        return;
+    s->told_ns = now_ns;
+    s->now.phase = (uint8_t)phase;
+    s->progress(s->user, &s->now);
+}
+
+/* ---- writing ---- */
+
+static int wait_writable(struct save *s)
+{
+    struct pollfd p = {.fd = s->params->fd, .events = POLLOUT};
+    int timeout_ms = -1;
+
+    if (s->limit_us != 0) {
+        uint64_t at_us = now_us();
+        if (at_us >= s->limit_us)
+            return ha_err_set(s->err, HA_E_TIMEOUT,
+                              "the stream stalled while the guest was stopped");
+        timeout_ms = (int)((s->limit_us - at_us) / 1000) + 1;
+    }
+    if (poll(&p, 1, timeout_ms) < 0 && errno != EINTR)
+        return ha_err_set(s->err, errno, "wait for the stream: %s", strerror(errno));
+    return 0;
+}
+
+static ssize_t write_some(const struct save *s, struct iovec *iov, int count)
+{
+    struct msghdr message = {.msg_iov = iov,
+                             .msg_iovlen = (size_t)(count < PIECES_MAX ? count : PIECES_MAX)};
+
+    if (s->is_socket)
+        return sendmsg(s->params->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return writev(s->params->fd, iov, count < PIECES_MAX ? count : PIECES_MAX);
+}
+
+static int write_vector(struct save *s, struct iovec *iov, int count)
+{
+    while (count > 0) {
+        ssize_t n = write_some(s, iov, count);
+        if (n < 0 && errno == EAGAIN) {
+            int rc = wait_writable(s);
+            if (rc != 0)
+                return rc;
+            continue;
+        }
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return ha_err_set(s->err, errno, "write the stream: %s", strerror(errno));
+        s->now.bytes += (uint64_t)n;
+        while (count > 0 && (size_t)n >= iov->iov_len) {
+            n -= (ssize_t)iov->iov_len;
+            iov++;
+            count--;
+        }
+        if (count > 0) {
+            iov->iov_base = (uint8_t *)iov->iov_base + n;
+            iov->iov_len -= (size_t)n;
+        }
+    }
+    return 0;
+}
+
+static int write_bytes(struct save *s, void *bytes, size_t size)
+{
+    struct iovec iov = {.iov_base = bytes, .iov_len = size};
+
+    return write_vector(s, &iov, 1);
+}
+
+/* What was written and is still in the pipe: sockets and pipes both tell. */
+static uint64_t backlog(const struct save *s)
+{
+    int bytes = 0;
+
+    if (ioctl(s->params->fd, s->is_socket ? SIOCOUTQ : FIONREAD, &bytes) != 0 || bytes < 0)
+        return s->now.bytes < PRECOPY_BUFFER ? s->now.bytes : PRECOPY_BUFFER;
+    return (uint64_t)bytes;
+}
+
+/* One PAGE_DATA record: header and pfns from here, pages from the guest; pages that are neighbours
+ * in memory go as one piece. */
+static int send_batch(struct save *s, uint32_t count)
+{
+    int pieces = 1;
+
+    if (count == 0)
+        return 0;
+    s->iov[0] =
+        (struct iovec){.iov_base = s->head, .iov_len = emb_native_batch(s->head, s->pfns, count)};
+    for (uint32_t n = 0; n < count; n++) {
+        uint8_t *page = s->memory + s->pfns[n] * EMB_PAGE;
+        struct iovec *last = &s->iov[pieces - 1];
+        if (pieces > 1 && (uint8_t *)last->iov_base + last->iov_len == page)
+            last->iov_len += EMB_PAGE;
+        else
+            s->iov[pieces++] = (struct iovec){.iov_base = page, .iov_len = EMB_PAGE};
+    }
+    int rc = write_vector(s, s->iov, pieces);
+    s->now.pages_sent += count;
+    precopy_rate_update(&s->rate, s->now.bytes, backlog(s), now_us(), false);
+    return rc;
+}
+
+static int send_round(struct save *s, enum hv_progress_phase phase)
+{
+    uint32_t count = 0;
+    int rc = 0;
+
+    s->now.pages_sent = 0;
+    precopy_rate_update(&s->rate, s->now.bytes, backlog(s), now_us(), true);
+    for (uint64_t word = 0; word < emb_bitmap_words(s->page_count) && rc == 0; word++) {
+        uint64_t bits = s->bitmap[word];
+        s->bitmap[word] = 0;
+        for (; bits != 0 && rc == 0; bits &= bits - 1) {
+            s->pfns[count++] = word * 64 + (uint64_t)__builtin_ctzll(bits);
+            if (count < EMB_BATCH)
+                continue;
+            rc = send_batch(s, count);
+            count = 0;
+            tell(s, phase, false);
+        }
+    }
+    return rc != 0 ? rc : send_batch(s, count);
+}
+
+/* ---- live rounds ---- */
+
+static int collect(struct save *s, bool is_last, uint64_t *ret_count)
+{
+    uint64_t begin_us = now_us();
+    int rc = emb_track_collect(&s->tracker, is_last, s->bitmap, ret_count, s->err);
+    uint64_t end_us = now_us();
+    uint64_t since_us = end_us - s->collected_us;
+
+    s->collect_cost_us = end_us - begin_us;
+    s->collected_us = end_us;
+    s->now.pages_dirty = *ret_count;
+    if (since_us != 0)
+        s->now.dirty_kib_s = (uint32_t)(*ret_count * 4 * 1000000 / since_us);
+    return rc;
+}
+
+static struct precopy_decision decide(struct save *s, uint64_t dirty_pages)
+{
+    struct precopy_round round = {
+        .elapsed_us = now_us() - s->begin_us,
+        .dirty_pages = dirty_pages,
+        .page_bytes = PAGE_STREAM_BYTES,
+        .backlog_bytes = backlog(s),
+        .rate_bytes_s = s->rate.rate_bytes_s,
+        .fixed_us = STOP_COST_US + s->collect_cost_us,
+    };
+
+    return precopy_decide(&s->precopy, &round);
+}
+
+static int throttle(struct save *s, uint32_t percent)
+{
+    return emb_label_set(&s->d, offsetof(struct emb_label_page, save_throttle_percent), percent,
+                         s->err);
+}
+
+static void set_all(struct save *s)
+{
+    memset(s->bitmap, 0xff, emb_bitmap_words(s->page_count) * 8);
+    if (s->page_count % 64 != 0)
+        s->bitmap[s->page_count / 64] = (UINT64_C(1) << (s->page_count % 64)) - 1;
+}
+
+/* Until it is time to stop; what is still to be sent is in the bitmap. */
+static int send_live(struct save *s)
+{
+    int rc = emb_track_start(&s->tracker, s->err);
+
+    s->collected_us = now_us();
+    for (s->now.round = 0; rc == 0; s->now.round++) {
+        uint64_t dirty = 0;
+        rc = send_round(s, HV_LIVE);
+        if (rc == 0)
+            rc = collect(s, false, &dirty);
+        if (rc != 0)
+            return rc;
+        struct precopy_decision d = decide(s, dirty);
+        s->predicted_us = d.predicted_us;
+        tell(s, HV_LIVE, true);
+        if (d.action == PRECOPY_STOP)
+            return 0;
+        if (d.action == PRECOPY_ABORT)
+            return ha_err_set(
+                s->err, HA_E_TIMEOUT, "a pause of %llu ms would be needed, %u ms are allowed: %s",
+                (unsigned long long)(d.predicted_us / 1000), s->params->max_downtime_ms, d.why);
+        if (d.action == PRECOPY_THROTTLE)
+            rc = throttle(s, d.throttle_percent);
+    }
+    return rc;
+}
+
+/* ---- the stopped part ---- */
+
+static int set_phase(struct save *s, enum emb_phase phase, struct ha_err *err)
+{
+    int rc = emb_record_set_phase(s->d.dir_fd, phase, err);
+
+    if (rc == 0)
+        s->d.record.phase = phase;
+    return rc;
+}
+
+static int finish_stream(struct save *s)
+{
+    uint8_t tail[EMB_NATIVE_TAIL];
+    int rc = set_phase(s, EMB_SUSPENDED, s->err);
+
+    emb_native_tail(tail, s->page_count);
+    if (rc == 0)
+        rc = write_bytes(s, tail, sizeof(tail));
+    /* Without its last bytes the stream is nobody's guest. */
+    if (rc != 0)
+        set_phase(s, EMB_COMPLETE, NULL);
+    return rc;
+}
+
+static int send_stopped(struct save *s)
+{
+    uint64_t dirty = 0;
+    int rc = emb_domain_reread(&s->d, s->err);
+
+    if (rc == 0 && s->d.record.phase != EMB_COMPLETE && s->d.record.phase != EMB_SUSPENDED)
+        rc = ha_err_set(s->err, HA_E_STALE, "the domain is being destroyed");
+    if (rc == 0)
+        rc = emb_domain_stop(&s->d, EMB_STOP_MS, s->err);
+    if (rc != 0)
+        return rc;
+    if (s->params->is_live) {
+        uint64_t allowed_us = s->predicted_us * STOPPED_FACTOR;
+        s->limit_us = now_us() + (allowed_us > STOPPED_MIN_US ? allowed_us : STOPPED_MIN_US);
+        rc = collect(s, true, &dirty);
+    }
+    tell(s, HV_STOPPED, true);
+    if (rc == 0)
+        rc = send_round(s, HV_STOPPED);
+    return rc == 0 ? finish_stream(s) : rc;
+}
+
+static int send_all(struct save *s)
+{
+    uint8_t head[EMB_NATIVE_HEAD];
+    int rc;
+
+    emb_native_head(head);
+    set_all(s);
+    rc = write_bytes(s, head, sizeof(head));
+    if (rc == 0 && s->params->is_live)
+        rc = send_live(s);
+    if (rc != 0)
+        return rc;
+    int lock = emb_domain_lock(&s->d, EMB_FILE_LOCK, EMB_WORK_LOCK_MS, s->err);
+    if (lock < 0)
+        return lock;
+    rc = send_stopped(s);
+    close(lock);
+    return rc;
+}
+
+/* ---- around it ---- */
+
+static int prepare(struct save *s)
+{
+    void *memory = NULL;
+    struct stat st;
+
+    if (fstat(s->params->fd, &st) != 0)
+        return ha_err_set(s->err, errno, "stream: %s", strerror(errno));
+    s->is_socket = S_ISSOCK(st.st_mode);
+    s->page_count = s->d.record.memory_size / EMB_PAGE;
+    s->now.pages_total = s->page_count;
+    s->begin_us = now_us();
+    precopy_init(&s->precopy, s->params, s->page_count);
+    int rc = s->params->is_live ? emb_track_open(&s->tracker, s->d.pidfd, &s->d.record, s->err) : 0;
+    if (rc == 0)
+        rc = emb_domain_map(&s->d, false, &memory, s->err);
+    if (rc != 0)
+        return rc;
+    s->memory = memory;
+    s->bitmap = calloc(emb_bitmap_words(s->page_count), 8);
+    return s->bitmap ? 0 : ha_err_set(s->err, HA_E_NO_MEMORY, "dirty bitmap");
+}
+
+/* A reader that goes away must be an error here, not the end of the worker; for pipes there is no
+ * MSG_NOSIGNAL. The signal is blocked meanwhile, and taken away if it came. */
+static int run_shielded(struct save *s)
+{
+    const struct timespec none = {0};
+    sigset_t pipe_set, old, pending;
+
+    sigemptyset(&pipe_set);
+    sigaddset(&pipe_set, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &pipe_set, &old);
+    int rc = prepare(s);
+    if (rc == 0)
+        rc = send_all(s);
+    sigpending(&pending);
+    if (rc == -EPIPE && sigismember(&pending, SIGPIPE) && !sigismember(&old, SIGPIPE))
+        sigtimedwait(&pipe_set, NULL, &none);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+    return rc;
+}
+
+/* After success the guest stays as it is: lifting the protection and the mapping can wait until
+ * its pause is over. After a failure dirty tracking is off before the answer. */
+static void let_go(struct save *s, bool is_ok)
+{
+    s->e->kept_memory = s->memory;
+    s->e->kept_size = s->page_count * EMB_PAGE;
+    s->e->kept_tracker = s->tracker;
+    if (!is_ok)
+        emb_release_kept(s->e);
+    if (s->precopy.throttle_percent != 100)
+        throttle(s, 100);
+    free(s->bitmap);
+}
+
+static int save_locked(struct save *s)
+{
+    int busy = emb_domain_lock(&s->d, EMB_FILE_BUSY, 0, s->err);
+
+    if (busy < 0)
+        return busy;
+    int rc = run_shielded(s);
+    let_go(s, rc == 0);
+    if (rc == 0) {
+        s->now.pages_dirty = 0;
+        tell(s, HV_COMPLETE, true);
+    }
+    close(busy);
+    return rc;
+}
+
+enum hv_outcome emb_save(struct hv *hv, uint32_t domid, const struct hv_save_params *params,
+                         hv_progress_fn progress, void *user, struct ha_err *err)
+{
+    struct ha_err own = {0};
+    struct save *s = calloc(1, sizeof(*s));
+
+    emb_release_kept(emb_of(hv));
+    if (!s)
+        return emb_failed(err, HA_E_NO_MEMORY, "save");
+    s->e = emb_of(hv);
+    s->params = params;
+    s->progress = progress;
+    s->user = user;
+    s->err = err ? err : &own;
+    int rc = emb_domain_open_alive(s->e, domid, &s->d, s->err);
+    if (rc == 0) {
+        rc = save_locked(s);
+        emb_domain_close(&s->d);
+    }
+    if (rc != 0)
+        ha_err_prefix(s->err, "save domain %u", domid);
+    free(s);
+    return rc == 0 ? HV_OK : HV_FAILED;
+}
