@@ -7,7 +7,6 @@ It passes when it returns; any exception fails it. The last line printed is "N p
 
 import argparse
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -64,21 +63,9 @@ class Context:
     def close(self, keep_logs_at=None):
         for room in self.rooms:
             if keep_logs_at:
-                save_logs(room, os.path.join(keep_logs_at, self.name))
+                room.save_logs(os.path.join(keep_logs_at, self.name))
             room.down()
             check(not os.path.exists(room.dir), f"{room.dir} is left behind")
-
-
-def save_logs(room, target):
-    """Copies the logs of a failed scenario's room to where somebody can read them."""
-    shutil.rmtree(target, ignore_errors=True)
-    os.makedirs(target)
-    for name in os.listdir(room.dir):
-        if name.endswith((".log", ".out")):
-            shutil.copy(os.path.join(room.dir, name), target)
-    for name in room.nodes:
-        logs = os.path.join(room.dir, "nodes", name, "log")
-        shutil.copytree(logs, os.path.join(target, name), ignore_dangling_symlinks=True)
 
 
 def run_one(function, timeout_s, options):

@@ -10,13 +10,11 @@ import subprocess
 import sys
 import time
 
-from .node import HERE, only_child, stamp
+from .node import HAMGR_UID, HERE, only_child, stamp
 
 PYTHON = "/usr/bin/python3" if os.path.exists("/usr/bin/python3") else sys.executable
 MARKER = "nslab-room"  # a directory with this file is ours to remove
 CALL_TIMEOUT_S = 60
-# A user of the nodes' own; the host needs none of that name.
-HAMGR_UID = 64117
 
 
 class RoomError(Exception):
@@ -158,6 +156,7 @@ class Room:
         self.dir = directory
         self.pid = pid  # of the room's PID 1, as seen here
         self.process = process
+        self.is_kept = False
         self.nodes = {spec["name"]: Node(self, spec) for spec in specs}
 
     # --- start, find, end ---
@@ -219,6 +218,7 @@ class Room:
     def keep(self):
         """The room goes on when this process ends."""
         self.call("keep")
+        self.is_kept = True
 
     def set_remove(self, is_removed):
         """Whether the directory goes with the room (it does, unless told otherwise)."""
@@ -289,6 +289,17 @@ class Room:
         """The room's log: cuts with their reasons and stamps."""
         with open(os.path.join(self.dir, "room.log"), encoding="utf-8") as file:
             return [json.loads(line) for line in file]
+
+    def save_logs(self, target):
+        """Copies the room's and its nodes' logs to a fresh directory."""
+        shutil.rmtree(target, ignore_errors=True)
+        os.makedirs(target)
+        for name in os.listdir(self.dir):
+            if name.endswith((".log", ".out")):
+                shutil.copy(os.path.join(self.dir, name), target)
+        for node in self.nodes.values():
+            shutil.copytree(node.path("log"), os.path.join(target, node.name),
+                            ignore_dangling_symlinks=True)
 
     def stage(self, programs, agents):
         """Copies programs (name -> path) to where the nodes see them; agents likewise."""

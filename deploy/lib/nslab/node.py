@@ -13,6 +13,8 @@ from . import wires
 OFF, STARTING, ON, ENDING = "off", "starting", "on", "ending"
 START_TIMEOUT_S = 20
 NAMESPACES = ["-n", "-m", "-u", "-i", "-p"]
+# A user of the nodes' own; the host needs none of that name.
+HAMGR_UID = 64117
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -88,7 +90,8 @@ class Node:
         self.write_hw("boot_id", f"{uuid.uuid4()}\n")
         env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8",
                "NODE_NAME": self.name, "NODE_ADDR": f"{self.addr}/24", "NODE_DIR": self.dir,
-               "ROOM_DIR": self.room_dir}
+               "ROOM_DIR": self.room_dir, "HAMGR_NODE_ID": str(self.index),
+               "HAMGR_UID": str(HAMGR_UID)}
         with open(os.path.join(self.dir, "log", "boot.log"), "ab") as log:
             self.process = subprocess.Popen(
                 ["unshare", *NAMESPACES, "--fork", "--kill-child", "--mount-proc",

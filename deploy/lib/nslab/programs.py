@@ -8,7 +8,7 @@ from .client import RoomError
 
 REQUIRED = ("hamgr-init",)
 DAEMONS = ("hamgrd", "hamgr-hv", "hamgr-guest", "hamgr-disk", "hamgr-fence", "hamgr-watchdog",
-           "hamgr-stream", "hactl")
+           "hamgr-stream", "hactl", "cpg_watch")
 AGENTS = ("fence_hamgr_ns",)
 
 
