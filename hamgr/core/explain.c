@@ -95,7 +95,7 @@ void explain_unclean(const struct ha_state *state, const struct ha_runtime *rt, 
                  fence->wait_ms);
     if (state->is_disarmed)
         snprintf(wait, sizeof(wait), "the cluster is disarmed, nobody fences");
-    snprintf(ret_text, HA_TEXT_MAX, "its owner %s is gone and not proven dead: %s%s%.90s", name,
+    snprintf(ret_text, HA_TEXT_MAX, "its owner %s is gone and not proven dead: %s%s%.60s", name,
              wait, fence && fence->text[0] ? "; " : "", fence ? fence->text : "");
     if (state->is_disarmed)
         snprintf(ret_fix, HA_TEXT_MAX, "hactl arm");
