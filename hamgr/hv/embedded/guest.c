@@ -188,14 +188,14 @@ static void give_up_privileges(const struct emb_boot *boot)
 }
 
 /* The last words to the driver. Without anybody listening this guest is nobody's: it goes. */
-static void report_ready(void)
+static void report_ready(pid_t self)
 {
     const struct emb_report report = {.text = "ready"};
 
     if (write(EMB_FD_REPORT, &report, sizeof(report)) != (ssize_t)sizeof(report))
         _exit(2);
     close(EMB_FD_REPORT);
-    kill(getpid(), SIGSTOP);
+    kill(self, SIGSTOP);
 }
 
 int main(void)
@@ -222,7 +222,8 @@ int main(void)
         wl_format(&g.wl, g.memory, g.page_count, &boot.definition);
     prove_identity(&g, size, tracking);
     keep_only(g.ring != NULL);
+    pid_t self = getpid(); /* the filter forbids to ask later */
     give_up_privileges(&boot);
-    report_ready();
+    report_ready(self);
     guest_loop(&g);
 }
