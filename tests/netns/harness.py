@@ -45,6 +45,7 @@ class Context:
         self.build = options.build
         self.name = name
         self.rooms = []
+        self.clusters = []
 
     def note(self, words):
         print(f"    {words}", flush=True)

@@ -54,21 +54,27 @@ class Cluster:
         self.name = name
         self.found = programs.stage(room, build, is_complete=True)
         self.observer = Observer(os.path.join(room.dir, "observer"), SLOTS)
+        self.witness = None
         self.slots = {}  # guest -> slot of the observer's page
 
     # --- files ---
 
-    def hamgr_conf(self, node, extra=""):
+    def hamgr_conf(self, node, extra, is_witness):
         return (f"[node]\nname = {node.name}\nhypervisor = embedded\n"
-                f"memory = {self.memory_mib} MiB\n\n"
-                "[watchdog]\ndevice = unix:/run/hamgr-node/watchdog\n\n" + extra)
+                f"witness = {'yes' if is_witness else 'no'}\nmemory = {self.memory_mib}MiB\n\n"
+                "[watchdog]\ndevice = unix:/run/hamgr-node/watchdog\n" + extra)
 
-    def prepare(self, extra_conf="", fence=None):
-        """Writes everything the nodes' services read; extra_conf goes to each hamgr.conf."""
+    def prepare(self, extra_conf="", fence=None, witness=None):
+        """Writes everything the nodes' services read.
+
+        extra_conf is put behind each hamgr.conf, beginning in [watchdog]; witness names a node.
+        """
+        self.witness = witness
         corosync.install(self.nodes, self.token_ms)
         self.make_certificates()
         for node in self.nodes:
-            node.write(["etc-hamgr", "hamgr.conf"], self.hamgr_conf(node, extra_conf))
+            node.write(["etc-hamgr", "hamgr.conf"], self.hamgr_conf(
+                node, extra_conf, node.name == witness))
             node.write(["etc-hamgr", "fence.conf"], fence or fence_conf(), mode=0o600)
             node.set_programs(service_lines(node))
             os.chown(node.path("lib-hamgr"), HAMGR_UID, HAMGR_UID)

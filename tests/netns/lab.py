@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What scenarios of whole clusters share: a running cluster, and what must never be seen in one."""
+
+import time
+
+from harness import check, equal
+from nslab.client import wait_until
+from nslab.cluster import Cluster
+
+# Small and quick, with margins for two noisy cores: L = 2 (300 + 360) + 3 x 500 + 1000 = 3820 ms;
+# T_wait = (3820 + 250 + 2000) x 1.01 + 1000 + 2000 = 9131 ms.
+TOKEN_MS = 300
+LEASE_MS = 3820
+WAIT_MS = 9131
+CONF = "timeout = 2s\n"
+
+
+def start(context, names=("n1", "n2", "n3"), guests=3, token_ms=TOKEN_MS, conf="", memory_mib=512,
+          witness=None, **more):
+    """A cluster with guests g1.. that all run and have checked themselves."""
+    room = context.room(names)
+    cluster = Cluster(room, context.build, token_ms, memory_mib, context.name)
+    context.clusters.append(cluster)
+    cluster.prepare(extra_conf=CONF + conf, witness=witness)
+    cluster.power_on()
+    cluster.create()
+    values = {"dirty_kib_s": 256, "disk": "direct", "writes_per_s": 5, **more}
+    for i in range(1, guests + 1):
+        cluster.add_guest(f"g{i}", 8, **values)
+    cluster.wait_running()
+    return cluster
+
+
+def guests_of(cluster, node):
+    return sorted(name for name, home in cluster.homes().items() if home == node.name)
+
+
+def busiest(cluster):
+    homes = list(cluster.homes().values())
+    return max(cluster.nodes, key=lambda node: homes.count(node.name))
+
+
+def leader(cluster):
+    """The node that leads the open view."""
+    status = cluster.wait_status(lambda s: s["open"], "an open view", 30)
+    name = next(n["name"] for n in status["nodes"] if n["leader"])
+    return cluster.room.nodes[name]
+
+
+def cuts(cluster, why=None):
+    """Power cuts so far: (node, why)."""
+    return [(e["node"], e["why"]) for e in cluster.room.events()
+            if e["event"] == "cut" and why in (None, e["why"])]
+
+
+def no_harm(cluster, leave_out=()):
+    """What holds in every scenario, always: nothing ran twice, no memory or disk was damaged."""
+    double, corrupt = cluster.verdict(leave_out)
+    equal(double, 0, "double runs seen by the observer")
+    equal(corrupt, 0, "guests with damaged memory")
+    report = cluster.storage_report()
+    equal(report.get("violations", 0), 0, f"foreign disk writes: {report}")
+
+
+def all_step(cluster, names=None, timeout_s=30):
+    """Waits until every guest makes steps."""
+    names = list(names if names is not None else cluster.slots)
+    wait_until(lambda: all(cluster.is_stepping(name) for name in names),
+               f"{' '.join(names)} make steps", timeout_s)
+
+
+def none_steps(cluster, names, timeout_s):
+    """Waits until none of the guests makes steps."""
+    wait_until(lambda: not any(cluster.is_stepping(name) for name in names),
+               f"{' '.join(names)} stand still", timeout_s)
+
+
+def epochs(cluster):
+    """guest -> (copies that ever ran, epoch of the newest step): changes when it is restarted."""
+    return {name: (cluster.observer.u64(slot, 96), cluster.observer.slot(slot).word.epoch)
+            for name, slot in cluster.slots.items()}
+
+
+def stand_for(cluster, names, seconds, what):
+    """Asserts for some seconds that guests keep making steps: for what must not happen."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        silent = [name for name in names if not cluster.is_stepping(name, 1500)]
+        check(not silent, f"{what}: {' '.join(silent)} stood still")
+        time.sleep(0.1)
