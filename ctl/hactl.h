@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * hactl's parts: the table of commands, the connection to hamgrd, what all commands share. A
+ * command parses its own words, asks, and renders: a JSON envelope with --json, else text for
+ * people.
+ */
+#ifndef CTL_HACTL_H
+#define CTL_HACTL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <jansson.h>
+
+enum exit_code {
+    EXIT_DONE = 0,
+    EXIT_USAGE = 2,
+    EXIT_REFUSED = 3,
+    EXIT_NO_QUORUM = 4,
+    EXIT_NOT_REACHABLE = 5,
+    EXIT_OUTCOME_UNKNOWN = 6,
+};
+
+struct command {
+    const char *name;    /* "guest add": one or two words */
+    const char *summary; /* one line for the list */
+    const char *usage;   /* what follows the name */
+    const char *help;    /* options and an example */
+    int (*run)(const struct command *command, int argc, char **argv); /* argv[0] = last word */
+};
+
+/* Each file's commands; all end with a NULL name. */
+extern const struct command show_commands[];
+extern const struct command guest_commands[];
+extern const struct command move_commands[];
+extern const struct command node_commands[];
+extern const struct command cluster_commands[];
+
+/* True if --json was given anywhere. */
+extern bool is_json;
+
+/* ---- hactl.c ---- */
+/* Prints what is wrong and how the command is used to stderr; returns EXIT_USAGE. */
+int usage_error(const struct command *command, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
+/* A number from 0 to max; false if text is not one. */
+bool parse_number(const char *text, uint64_t max, uint64_t *ret_value);
+/* "300ms", "5s", "2m" or plain ms; false if text is none. */
+bool parse_ms(const char *text, uint64_t max_ms, uint64_t *ret_ms);
+/* "64MiB", "2GiB", "512KiB"; false if text is none. */
+bool parse_kib(const char *text, uint64_t *ret_kib);
+/* Asks on the terminal for `name` to be typed; true if it was. Without a terminal: false, said. */
+bool typed_name(const char *what, const char *name);
+
+/* ---- client.c ---- */
+/* Sends request (moved; "cmd" is set) and returns the envelope, or NULL after saying why on stderr
+ * (or as an envelope with --json). */
+json_t *ask(const char *cmd, json_t *request);
+/* The exit code an envelope stands for; prints its errors to stderr unless --json. */
+int check(const json_t *envelope);
+/* ask, check; with --json prints the envelope. Frees it. For commands without an answer to show,
+ * prints done_text (may be NULL) on success. */
+int ask_and_tell(const char *cmd, json_t *request, const char *done_text);
+/* ask; *ret_data borrows the envelope's data, which the caller drops with json_decref(envelope). */
+int ask_data(const char *cmd, json_t *request, json_t **ret_envelope, json_t **ret_data);
+void print_envelope(const json_t *envelope);
+/* For failures before hamgrd was asked: sentence and fix in the form asked for; returns code. */
+int fail_locally(int code, const char *name, const char *message, const char *fix);
+
+/* ---- render.c ---- */
+uint64_t now_ms(void);
+/* Waits between polls of an operation in flight. */
+void pause_ms(unsigned ms);
+const char *text_of(const json_t *object, const char *key);
+uint64_t number_of(const json_t *object, const char *key);
+bool is_true(const json_t *object, const char *key);
+json_t *find_named(const json_t *array, const char *name); /* borrowed, NULL if absent */
+/* Columns padded to their widest cell; rows of `columns` strings each. */
+void print_table(const char *const *header, unsigned columns, const char *const *cells,
+                 unsigned rows);
+/* "512 MiB", "1.5 GiB" into buffer[32]. */
+const char *size_text(uint64_t kib, char *buffer);
+
+/* Waits until guest's phase is `phase` (and, if node is given, there); prints nothing. Returns an
+ * exit code: EXIT_OUTCOME_UNKNOWN at the end of timeout_ms. */
+int wait_guest(const char *guest, const char *phase, const char *node, uint64_t timeout_ms);
+
+#endif

@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+#include "ctl/hactl.h"
+
+#define POLL_MS 50u
+
+uint64_t now_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+void pause_ms(unsigned ms)
+{
+    struct timespec wait = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
+
+    nanosleep(&wait, NULL);
+}
+
+const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+
+    return text ? text : "";
+}
+
+uint64_t number_of(const json_t *object, const char *key)
+{
+    return (uint64_t)json_integer_value(json_object_get(object, key));
+}
+
+bool is_true(const json_t *object, const char *key)
+{
+    return json_is_true(json_object_get(object, key));
+}
+
+json_t *find_named(const json_t *array, const char *name)
+{
+    json_t *item;
+    size_t i;
+
+    json_array_foreach(array, i, item)
+    {
+        if (strcmp(text_of(item, "name"), name) == 0)
+            return item;
+    }
+    return NULL;
+}
+
+static int widest(const char *const *header, unsigned columns, const char *const *cells,
+                  unsigned rows, unsigned column)
+{
+    size_t width = strlen(header[column]);
+
+    for (unsigned row = 0; row < rows; row++) {
+        size_t length = strlen(cells[row * columns + column]);
+        if (length > width)
+            width = length;
+    }
+    return (int)width;
+}
+
+static void print_row(const char *const *row, const int *widths, unsigned columns)
+{
+    for (unsigned i = 0; i + 1 < columns; i++)
+        printf("%-*s  ", widths[i], row[i]);
+    puts(row[columns - 1]);
+}
+
+void print_table(const char *const *header, unsigned columns, const char *const *cells,
+                 unsigned rows)
+{
+    int widths[16];
+
+    for (unsigned i = 0; i < columns && i < 16; i++)
+        widths[i] = widest(header, columns, cells, rows, i);
+    print_row(header, widths, columns);
+    for (unsigned row = 0; row < rows; row++)
+        print_row(&cells[row * columns], widths, columns);
+}
+
+const char *size_text(uint64_t kib, char *buffer)
+{
+    if (kib >= 10240 * 1024)
+        snprintf(buffer, 32, "%llu.%llu GiB", (unsigned long long)(kib >> 20),
+                 (unsigned long long)((kib & 0xfffff) * 10 >> 20));
+    else
+        snprintf(buffer, 32, "%llu MiB", (unsigned long long)(kib >> 10));
+    return buffer;
+}
+
+int wait_guest(const char *guest, const char *phase, const char *node, uint64_t timeout_ms)
+{
+    uint64_t end_ms = now_ms() + timeout_ms;
+
+    for (;;) {
+        json_t *envelope, *data;
+        int code = ask_data("status", json_object(), &envelope, &data);
+        if (code != EXIT_DONE)
+            return code;
+        const json_t *line = find_named(json_object_get(data, "guests"), guest);
+        bool is_there = line && strcmp(text_of(line, "phase"), phase) == 0 &&
+                        (!node || strcmp(text_of(line, "node"), node) == 0);
+        bool is_failed = line && is_true(line, "failed");
+        char text[256];
+        snprintf(text, sizeof(text), "%s: %s", guest, line ? text_of(line, "text") : "is gone");
+        json_decref(envelope);
+        if (is_there)
+            return EXIT_DONE;
+        if (is_failed)
+            return fail_locally(EXIT_REFUSED, "refused", text, "hactl explain GUEST");
+        if (now_ms() >= end_ms)
+            return fail_locally(EXIT_OUTCOME_UNKNOWN, "outcome-unknown", text,
+                                "it goes on: look with hactl status");
+        pause_ms(POLL_MS);
+    }
+}
