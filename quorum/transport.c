@@ -57,6 +57,8 @@ struct transport {
     bool is_ring_changing; /* a confchg of a ring change came, its totem change not yet */
     uint32_t member_count;
     uint32_t members[HA_NODES_MAX];
+    uint32_t ring_count; /* nodes of corosync's ring, whether their hamgrd is in the group or not */
+    uint32_t ring[HA_NODES_MAX];
     uint32_t backoff_ms;
     uint32_t retry_ms;
     uint64_t blocked_since_ms; /* 0: the queue is empty */
@@ -425,8 +427,8 @@ static void on_totem_confchg(cpg_handle_t cpg, struct cpg_ring_id ring, uint32_t
     struct transport *t = transport_of(cpg);
 
     (void)ring; /* not unique over corosync's restarts: never used as a view */
-    (void)count;
-    (void)nodes;
+    t->ring_count = count < HA_NODES_MAX ? count : HA_NODES_MAX;
+    memcpy(t->ring, nodes, t->ring_count * sizeof(t->ring[0]));
     t->is_ring_changing = false;
     tell_members(t);
 }
@@ -640,4 +642,13 @@ void transport_close(struct transport *t)
     t->worker = NULL;
     corosync_queue_clear(&t->queue);
     leave(t);
+}
+
+bool transport_is_host_up(const struct transport *t, uint32_t node)
+{
+    for (uint32_t i = 0; t->state == STATE_UP && i < t->ring_count; i++) {
+        if (t->ring[i] == node)
+            return true;
+    }
+    return false;
 }

@@ -73,6 +73,9 @@ void transport_send(struct transport *t, const uint8_t *data, size_t size, bool 
 bool transport_votequorum(struct transport *t, bool *ret_is_quorate, uint32_t *ret_votes);
 /* Leaves the group and frees t; allowed from its callbacks, none is called afterwards. Blocks for
  * 200 ms at most (when corosync hangs). NULL is allowed. */
+/* True if corosync's ring has the node: its host lives, even if its hamgrd has left the group (a
+ * restart). False while disconnected. A hint for patience, never evidence of anything. */
+bool transport_is_host_up(const struct transport *t, uint32_t node);
 void transport_close(struct transport *t);
 /* NULL if config is acceptable, else why not and the cure. static */
 const char *transport_config_refusal(const struct transport_config *config);

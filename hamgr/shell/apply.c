@@ -27,12 +27,12 @@ static void keep_definition(struct hamgrd *d, const struct ha_applied *applied)
                              cmd->u.guest_add.definition_bytes, cmd->u.guest_add.definition_size);
 }
 
-static void write_history(struct hamgrd *d, const struct log_entry *entry,
-                          const struct ha_applied *applied)
+static void write_history(struct hamgrd *d, const struct ha_history_before *before,
+                          const struct log_entry *entry, const struct ha_applied *applied)
 {
-    char line[2048];
+    static char line[HA_HISTORY_LINE_MAX];
 
-    if (ha_history_line(&d->state, entry, applied, line, sizeof(line)) > 0)
+    if (ha_history_line(before, &d->state, entry, applied, line, sizeof(line)) > 0)
         store_history(d->store, entry->index, entry->wall_ms, line);
 }
 
@@ -56,8 +56,10 @@ static void log_applied(struct hamgrd *d, const struct log_entry *entry,
 /* Applies one entry; false when this node must stop. */
 static bool apply_one(struct hamgrd *d, const struct log_entry *entry)
 {
+    struct ha_history_before before;
     struct ha_applied applied;
 
+    ha_history_before(&d->state, entry, &before);
     int rc = ha_state_apply(&d->state, entry, &applied);
     if (rc < 0) {
         char why[HA_TEXT_MAX];
@@ -72,7 +74,7 @@ static bool apply_one(struct hamgrd *d, const struct log_entry *entry)
         return false;
     }
     keep_definition(d, &applied);
-    write_history(d, entry, &applied);
+    write_history(d, &before, entry, &applied);
     log_applied(d, entry, &applied);
     propose_applied(d, entry, &applied);
     return true;
