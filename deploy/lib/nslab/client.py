@@ -133,14 +133,14 @@ class Node:
         """A path on the node's disk (etc-hamgr, etc-corosync, lib-hamgr, log, hw)."""
         return os.path.join(self.dir, *parts)
 
-    def write(self, parts, text, mode=0o644, uid=0):
+    def write(self, parts, text, mode=0o644, uid=0, gid=0):
         """Writes a file of the node's disk, also while it is off."""
         path = self.path(*parts)
         data = text if isinstance(text, bytes) else text.encode()
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path + ".new", "wb") as file:
             os.fchmod(file.fileno(), mode)
-            os.fchown(file.fileno(), uid, uid)
+            os.fchown(file.fileno(), uid, gid)
             file.write(data)
         os.rename(path + ".new", path)
 

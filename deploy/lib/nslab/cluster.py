@@ -7,9 +7,11 @@ import subprocess
 import time
 
 from . import corosync, programs
-from .client import HAMGR_UID, RoomError, together, wait_until
+from .client import HAMGR_UID, PYTHON, RoomError, wait_until
+from .node import HERE
 from .observer import Observer
 
+PKI = os.path.join(os.path.dirname(os.path.dirname(HERE)), "pki")
 BIN = "/run/hamgr-node/bin"
 SLOTS = 1024  # guests an observer's page is made for
 COMMAND_TIMEOUT_S = 120
@@ -83,9 +85,15 @@ class Cluster:
 
     def make_certificates(self):
         """A CA of the cluster and a certificate for each node's name, by deploy/pki."""
-        tool = os.path.join(os.path.dirname(os.path.dirname(os.path.dirname(
-            os.path.abspath(__file__)))), "pki", "hamgr-pki")
-        raise RoomError(f"no {tool}")
+        directory = os.path.join(self.room.dir, "pki")
+        done = subprocess.run([PYTHON, PKI, "all", directory, *self.room.nodes],
+                              capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode != 0:
+            raise RoomError(done.stderr.strip())
+        for node in self.nodes:
+            for name, mode in (("ca.pem", 0o644), ("node.pem", 0o644), ("node.key", 0o640)):
+                with open(os.path.join(directory, node.name, name), encoding="ascii") as file:
+                    node.write(["etc-hamgr", "pki", name], file.read(), mode, gid=HAMGR_UID)
 
     def start_storage(self):
         self.room.call("spawn", name="storage", argv=[
@@ -140,17 +148,40 @@ class Cluster:
 
     def create(self):
         """Makes the cluster on the first node and takes the others in; ends with all as members."""
-        raise RoomError("not yet")
+        for node in self.nodes:
+            node.init("stop hamgrd")  # without a store it would only try again and again
+        first = self.nodes[0]
+        made = self.hactl("cluster", "init", "--name", self.name, *self.words_of(first), node=first)
+        self.start_hamgrd(first)
+        self.wait_status(lambda s: s["open"], f"{first.name} opens the first view", 30, node=first)
+        for node in self.nodes[1:]:
+            self.hactl("cluster", "add-node", node.name, *self.words_of(node)[2:],
+                       *(["--witness"] if node.name == self.witness else []), node=first)
+            self.hactl("cluster", "join", "--cluster-id", made["cluster_id"], "--generation",
+                       str(made["generation"]), "--id", str(node.index), node=node)
+            self.start_hamgrd(node)
+        self.wait_members()
+
+    def words_of(self, node):
+        return ["--node-name", node.name, "--addr", node.addr, "--id", str(node.index)]
+
+    def start_hamgrd(self, node):
+        wait_until(lambda: node.services()["hamgrd"][0] == "down", "hamgrd is down", 15)
+        node.init("start hamgrd")
 
     def wait_members(self, nodes=None, timeout_s=60):
         """Waits until hamgr counts exactly these nodes as members, all armed."""
         names = {node.name for node in nodes or self.nodes}
 
         def is_so(status):
-            return status["open"] and {n["name"] for n in status["nodes"]
-                                       if n["status"] == "member" and n["armed"]} == names
+            return status["open"] and {n["name"] for n in status["nodes"] if self.is_up(n)} == names
         return self.wait_status(is_so, f"members {' '.join(sorted(names))}", timeout_s,
                                 node=(nodes or self.nodes)[0])
+
+    @staticmethod
+    def is_up(line):
+        """A node's line of status: in the view, able to do its part."""
+        return line["status"] == "member" and line["voter"] and (line["armed"] or line["witness"])
 
     # --- guests ---
 
