@@ -42,12 +42,15 @@ struct door {
     struct pending pending[LINK_PENDING_MAX];
 };
 
-/* The peer is to be missed within seconds, small frames are to leave at once. Harmless where the
- * socket is no TCP one. */
-static void tune(int fd)
+/* Small frames are to leave at once; a dead network is to be noticed by the kernel too. PINGs find
+ * a vanished peer within SESSION_PEER_GONE_MS. TCP_USER_TIMEOUT must not be as short: it also
+ * counts while the window is shut because the receiver's hypervisor is slow, which only
+ * idle_timeout may judge. Harmless where the socket is no TCP one. */
+static void tune(int fd, uint32_t idle_timeout_ms)
 {
     int on = 1;
-    int user_timeout_ms = (int)SESSION_PEER_GONE_MS;
+    int user_timeout_ms =
+        (int)(SESSION_PEER_GONE_MS + (idle_timeout_ms < 3600000 ? idle_timeout_ms : 3600000));
     int idle_s = 2, interval_s = 2, probes = 3; /* 2 + 3 * 2 = 8 s, as SESSION_PEER_GONE_MS */
 
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
@@ -102,7 +105,7 @@ int link_connect(struct session *s, const struct streamp_start *start, struct tl
         close(fd);
         return rc;
     }
-    tune(fd);
+    tune(fd, s->idle_timeout_ms);
     s->chan = chan_tls_new(context, identity, fd, false, err);
     if (!s->chan)
         return -err->code;
@@ -178,7 +181,7 @@ static void admit(struct door *d, int fd)
     while (p->state != FREE)
         p++; /* the caller made sure that there is one */
     name_peer(fd, p->from);
-    tune(fd);
+    tune(fd, d->session->idle_timeout_ms);
     p->chan = chan_tls_new(d->context, d->identity, fd, true, &err);
     if (!p->chan) {
         note_refusal(d, p, &err);
@@ -275,6 +278,7 @@ static void win(struct door *d, struct pending *p)
 {
     d->session->chan = p->chan;
     d->session->inbox.sequence = p->inbox.sequence;
+    d->session->progress.wire_bytes += p->inbox.have;
     p->chan = NULL;
 }
 

@@ -250,19 +250,21 @@ static int take_frame(struct session *s, struct ha_err *err)
     }
 }
 
-/* Sender: between its own frames the peer may send END_ACK, and nothing else. */
+/* Sender: between its own frames the peer may send END_ACK, and nothing else. What comes behind it
+ * (the peer's end) is not looked at: the stream is complete then. */
 static int hear_peer(struct session *s, struct ha_err *err)
 {
-    int rc;
+    int rc = 0;
 
-    while ((rc = take_frame(s, err)) == 1) {
-        if (s->inbox.header.type != FRAME_END_ACK || s->is_acked)
+    while (!s->is_acked && (rc = take_frame(s, err)) == 1) {
+        if (s->inbox.header.type != FRAME_END_ACK)
             return ha_err_set(err, HA_E_PEER, "unexpected frame %s from the receiver",
                               frame_name(s->inbox.header.type));
         rc = frame_end_ack_decode(inbox_payload(&s->inbox), s->inbox.header.size, &s->ack, err);
         if (rc < 0)
             return rc;
         s->is_acked = true;
+        return 0;
     }
     return rc;
 }
