@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Leases, ages, evidence. A node's lease runs L from the sending of its newest heartbeat that a
+ * quorum of voters acknowledged. Members acknowledge only nodes of the view they last promised, and
+ * a promise tells how long ago its sender last acknowledged everybody else: any quorum that renewed
+ * a lease shares a voter with any quorum that promised a view without its holder.
+ *
+ * An acknowledgement counts only if its sender's log names the same voters as ours. Otherwise a
+ * node that missed two voter changes could renew its lease from a quorum which shares nobody with
+ * the quorum of the new voters. For the same reason evidence counts at the earliest from the last
+ * voter change: quorums of neighbouring sets do meet, and whoever acknowledged under an older set
+ * did so before it stored the next one, which was committed before the last one was numbered.
+ */
+#include <string.h>
+
+#include "quorum/log_internal.h"
+
+uint32_t log_lease_min_ms(const struct log_timing *t)
+{
+    return 2 * (t->token_ms + t->consensus_ms) + 3 * t->heartbeat_ms;
+}
+
+uint32_t log_hold_ms(const struct log_timing *t)
+{
+    return 2 * (t->token_ms + t->consensus_ms) + 3 * t->heartbeat_ms;
+}
+
+uint32_t log_wait_ms(const struct log_timing *t, uint32_t lease_ms, uint32_t watchdog_ms)
+{
+    uint64_t plain = (uint64_t)lease_ms + t->keeper_ms + watchdog_ms;
+    uint64_t drift = (plain * 2 * t->rho_ppm + 999999) / 1000000; /* rounded up */
+    uint64_t wait = plain + drift + t->reset_ms + t->drain_ms;
+
+    return wait > UINT32_MAX ? UINT32_MAX : (uint32_t)wait;
+}
+
+static void set_end(struct log *log, uint64_t end_ms)
+{
+    log->lease.end_ms = end_ms;
+    log_act(log, LOG_ACT_LEASE)->u.lease.end_ms = end_ms;
+}
+
+void log_lease_heard(struct log *log, struct log_peer *peer, const struct log_heartbeat *hb)
+{
+    for (uint32_t i = 0; i < hb->ack_count; i++) {
+        if (hb->acks[i].node != log->config.self.node ||
+            hb->acks[i].nonce != log->config.self.nonce)
+            continue;
+        if (hb->acks[i].n < peer->acked_n || hb->acks[i].n > log->lease.n)
+            continue;
+        peer->acked_n = hb->acks[i].n;
+        peer->acked_voters = hb->voters;
+        log_lease_count(log);
+    }
+}
+
+/* The newest own heartbeat that voter i acknowledged. */
+static uint64_t acked_by(struct log *log, uint32_t i)
+{
+    const struct log_voters *voters = &log->survey.voters;
+    const struct log_peer *peer = log_peer_find(log, voters->list[i].node);
+
+    if (!peer || !log_peer_is_voter(log, voters, peer))
+        return 0;
+    if (peer == log->self)
+        return log->lease.n;
+    return ha_digest_equal(peer->acked_voters, voters->digest) ? peer->acked_n : 0;
+}
+
+void log_lease_count(struct log *log)
+{
+    struct log_lease *lease = &log->lease;
+    uint64_t acked[HA_NODES_MAX];
+    uint32_t count = log->survey.voters.count;
+
+    if (lease->is_void || count == 0)
+        return;
+    for (uint32_t i = 0; i < count; i++) { /* sorted, newest first */
+        uint64_t n = acked_by(log, i);
+        uint32_t at = i;
+        for (; at > 0 && acked[at - 1] < n; at--)
+            acked[at] = acked[at - 1];
+        acked[at] = n;
+    }
+    uint64_t newest = acked[log_quorum(&log->survey.voters) - 1];
+    if (newest == 0 || newest < lease->n_min || lease->n - newest >= LOG_STARTS)
+        return;
+    uint64_t end_ms = lease->starts[newest % LOG_STARTS] + log->config.timing.lease_ms;
+    if (end_ms <= lease->end_ms || end_ms <= log->now_ms)
+        return;
+    if (lease->end_ms == 0)
+        log_trace(log, "heartbeat %llu acknowledged by a quorum -> lease for %llu ms",
+                  (unsigned long long)newest, (unsigned long long)(end_ms - log->now_ms));
+    set_end(log, end_ms);
+}
+
+/* A lease that ended is void until an OPEN names this node again, whatever is acknowledged (H21).
+ */
+void log_lease_expire(struct log *log)
+{
+    struct log_lease *lease = &log->lease;
+
+    if (lease->end_ms != 0 && log->now_ms >= lease->end_ms) {
+        log_trace(log, "no quorum acknowledged a heartbeat for L -> the lease has ended");
+        set_end(log, 0);
+        lease->is_void = true;
+        if (log->phase == LOG_PHASE_OPEN)
+            log_view_leave(log, "the lease has ended");
+        return;
+    }
+    if (lease->end_ms == 0 && !lease->is_void && log->phase == LOG_PHASE_OPEN &&
+        log->now_ms - log->current.opened_ms >= log->config.timing.lease_ms) {
+        lease->is_void = true;
+        log_view_leave(log, "no lease came within L of opening");
+    }
+}
+
+void log_lease_opened(struct log *log)
+{
+    struct log_lease *lease = &log->lease;
+
+    if (lease->end_ms != 0)
+        return; /* it never ran out: it goes on */
+    lease->is_void = false;
+    lease->n_min = lease->n + 1;
+    log->heartbeat_ms = log->now_ms;
+}
+
+void log_lease_ages(const struct log *log, struct log_promise *p)
+{
+    uint64_t since = log->started_ms > log->forgotten_ms ? log->started_ms : log->forgotten_ms;
+
+    p->rest_age_ms = log->now_ms - since;
+    p->age_count = 0;
+    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+        const struct log_peer *peer = &log->peers[i];
+        if (peer->node == 0 || peer->ack_ms == 0 ||
+            log_names_find(&log->current.names, peer->node) >= 0)
+            continue;
+        p->ages[p->age_count].node = peer->node;
+        p->ages[p->age_count].age_ms = log->now_ms - peer->ack_ms;
+        p->age_count++;
+    }
+}
+
+static uint64_t age_of(const struct log_promise *p, uint32_t node)
+{
+    for (uint32_t i = 0; i < p->age_count; i++) {
+        if (p->ages[i].node == node)
+            return p->ages[i].age_ms;
+    }
+    return p->rest_age_ms;
+}
+
+uint64_t log_evidence_ms(const struct log *log, uint32_t node, uint64_t now_ms)
+{
+    const struct log_names *names = &log->current.names;
+
+    if (log->lead.state != LOG_LEAD_OPEN || log_names_find(names, node) >= 0 ||
+        now_ms < log->voters_ms)
+        return 0;
+    uint64_t evidence = now_ms - log->voters_ms;
+    for (uint32_t i = 0; i < names->count; i++) {
+        const struct log_promised *promised = &log->lead.promises[i];
+        if (!log_voters_has(&log->survey.voters, names->list[i].node, promised->p.member.store_id))
+            continue;
+        if (now_ms < promised->received_ms)
+            return 0;
+        uint64_t age = age_of(&promised->p, node) + (now_ms - promised->received_ms);
+        if (age < evidence)
+            evidence = age;
+    }
+    return evidence;
+}
