@@ -84,13 +84,15 @@ static int make_dir(struct building *b, uint32_t *ret_domid, struct ha_err *err)
 static int admit(const struct building *b, struct ha_err *err)
 {
     uint64_t need_kib = (uint64_t)b->definition.memory_mib << 10;
-    uint64_t free_kib = emb_free_kib(b->e, b->label, false);
-    int count = emb_list(&b->e->hv, b->e->scratch, HA_GUESTS_MAX);
+    int count = emb_list_records(b->e, b->e->scratch, HA_GUESTS_MAX);
 
+    if (count < 0 || count == HA_GUESTS_MAX)
+        return ha_err_set(err, HA_E_LIMIT, "%d domains, or they can't be listed", count);
     for (int n = 0; n < count; n++)
         if (b->e->scratch[n].is_labelled && emb_label_equal(&b->e->scratch[n].label, b->label))
             return ha_err_set(err, HA_E_EXISTS, "domain %u is that guest at that epoch",
                               b->e->scratch[n].domid);
+    uint64_t free_kib = emb_free_kib(b->e, b->e->scratch, count, b->label);
     if (need_kib > free_kib)
         return ha_err_set(err, HA_E_NO_MEMORY, "%llu MiB wanted, %llu MiB free",
                           (unsigned long long)(need_kib >> 10),

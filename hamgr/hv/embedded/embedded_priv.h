@@ -156,8 +156,12 @@ void emb_event_clear(struct hv *hv);
 enum hv_outcome emb_reserve(struct hv *hv, const struct hv_label *label, uint64_t mem_kib,
                             struct ha_err *err);
 void emb_release(struct hv *hv, const struct hv_label *label);
-/* Memory of guests that no domain (but `except`'s) and no promise (but `except`'s) holds. */
-uint64_t emb_free_kib(struct hv_embedded *e, const struct hv_label *except, bool with_promises);
+/* The labelled part of a listing. */
+int emb_list_records(struct hv_embedded *e, struct hv_domain *ret, uint32_t capacity);
+/* Memory for guests that neither a domain listed nor a promise of this handle holds, but for those
+ * of label `except`. */
+uint64_t emb_free_kib(const struct hv_embedded *e, const struct hv_domain *domains, int count,
+                      const struct hv_label *except);
 void emb_watches_close(struct hv_embedded *e);
 /* Does the process carry the mark of this run_dir's guests? */
 bool emb_is_marked(const struct hv_embedded *e, uint32_t pid);

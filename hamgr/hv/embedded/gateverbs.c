@@ -141,7 +141,8 @@ enum hv_outcome emb_reserve(struct hv *hv, const struct hv_label *label, uint64_
                             struct ha_err *err)
 {
     struct hv_embedded *e = emb_of(hv);
-    uint64_t free_kib = emb_free_kib(e, label, true);
+    int count = emb_list_records(e, e->scratch, HA_GUESTS_MAX);
+    uint64_t free_kib = emb_free_kib(e, e->scratch, count, label);
     uint64_t real_kib = available_kib();
     uint32_t at = promise_place(e, label);
 

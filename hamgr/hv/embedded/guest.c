@@ -60,11 +60,14 @@ static void *make_memory(uint64_t size)
         fail(errno, "allocate %llu MiB: %s", (unsigned long long)(size >> 20), strerror(errno));
     if (fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0)
         fail(errno, "seal memory: %s", strerror(errno));
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
+    uint8_t *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (memory == MAP_FAILED)
         fail(errno, "map memory: %s", strerror(errno));
     /* Tracking is by 4 KiB pages; a huge page would be split at the first fault anyway. */
     madvise(memory, size, MADV_NOHUGEPAGE);
+    /* Mapped now, not at first use; by hand it takes two thirds of the time of MAP_POPULATE. */
+    for (uint64_t at = 0; at < size; at += EMB_PAGE)
+        *(volatile uint8_t *)(memory + at) = 0;
     if (dup3(fd, EMB_FD_MEMORY, 0) < 0)
         fail(errno, "keep memory: %s", strerror(errno));
     close(fd);

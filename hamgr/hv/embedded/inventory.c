@@ -156,7 +156,7 @@ static DIR *open_again(int dir_fd)
     return dir;
 }
 
-static int list_records(struct hv_embedded *e, struct hv_domain *ret, uint32_t capacity)
+int emb_list_records(struct hv_embedded *e, struct hv_domain *ret, uint32_t capacity)
 {
     DIR *dir = open_again(e->domains_fd);
     struct dirent *entry;
@@ -248,7 +248,7 @@ int emb_list(struct hv *hv, struct hv_domain *ret_domains, uint32_t capacity)
     int count = 0;
 
     for (int pass = 0; pass < 3; pass++) {
-        count = list_records(e, ret_domains, capacity);
+        count = emb_list_records(e, ret_domains, capacity);
         if (count < 0)
             return count;
         qsort(e->pids, e->pid_count, sizeof(e->pids[0]), compare_pids);
@@ -259,19 +259,19 @@ int emb_list(struct hv *hv, struct hv_domain *ret_domains, uint32_t capacity)
     return count;
 }
 
-uint64_t emb_free_kib(struct hv_embedded *e, const struct hv_label *except, bool with_promises)
+uint64_t emb_free_kib(const struct hv_embedded *e, const struct hv_domain *domains, int count,
+                      const struct hv_label *except)
 {
-    int count = emb_list(&e->hv, e->scratch, HA_GUESTS_MAX);
     uint64_t held_kib = 0;
 
     for (int n = 0; n < count; n++)
-        if (!e->scratch[n].is_labelled || !emb_label_equal(&e->scratch[n].label, except))
-            held_kib += e->scratch[n].mem_kib;
-    for (uint32_t p = 0; with_promises && p < e->promise_count; p++) {
+        if (!domains[n].is_labelled || !emb_label_equal(&domains[n].label, except))
+            held_kib += domains[n].mem_kib;
+    for (uint32_t p = 0; p < e->promise_count; p++) {
         bool is_held = emb_label_equal(&e->promises[p].label, except);
         for (int n = 0; n < count && !is_held; n++)
-            is_held = e->scratch[n].is_labelled &&
-                      emb_label_equal(&e->scratch[n].label, &e->promises[p].label);
+            is_held =
+                domains[n].is_labelled && emb_label_equal(&domains[n].label, &e->promises[p].label);
         held_kib += is_held ? 0 : e->promises[p].mem_kib;
     }
     return held_kib < e->mem_kib ? e->mem_kib - held_kib : 0;
