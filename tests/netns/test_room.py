@@ -12,7 +12,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from harness import check, equal, main, scenario  # noqa: E402
-from nslab import client, corosync  # noqa: E402
+from nslab import client, corosync, ipmi  # noqa: E402
 
 TOKEN_MS = 1000
 
@@ -128,6 +128,28 @@ def power_device(context):
         check(nodes[2].is_on(), f"mode {mode} acted")
     nodes[0].bmc("ok")
     equal([e["why"] for e in room.events() if e["event"] == "cut"], ["power device"], "cuts")
+
+
+@scenario(90)
+def bmcs(context):
+    """Debian's fence_ipmilan reads and switches a node through its own simulated BMC."""
+    room, nodes = start(context, lines=("idle 0:0 /bin/sleep 1000",))
+    ipmi.start(room)
+
+    def fence(action, plug):
+        text = (f"action={action}\nip={ipmi.address(plug)}\nusername={ipmi.USER}\n"
+                f"password={ipmi.PASSWORD}\nlanplus=1\ncipher=3\nprivlvl=administrator\n")
+        return nodes[0].run(["fence_ipmilan"], text=text, check=False).returncode
+
+    client.wait_until(lambda: fence("status", nodes[2]) == 0, "the BMC answers", 20)
+    began = time.monotonic()
+    equal(fence("off", nodes[2]), 0, "off")
+    context.note(f"fence_ipmilan took {(time.monotonic() - began) * 1e3:.0f} ms for off")
+    check(not nodes[2].is_on(), "n3 runs after off")
+    equal(fence("status", nodes[2]), 2, "status")
+    equal(fence("status", nodes[1]), 0, "status of another node")
+    equal(fence("on", nodes[2]), 0, "on")
+    check(nodes[2].is_on(), "n3 is off after on")
 
 
 class Dog:

@@ -260,6 +260,10 @@ class Room:
                                                   stderr=log, cwd="/")
         reply(ok=True, pid=self.helpers[name].pid)
 
+    def do_run(self, reply, argv):
+        """Runs a short command in the room's network."""
+        reply(ok=True, text=wires.run_command(argv))
+
     def do_kill(self, reply, name):
         process = self.helpers.pop(name)
         process.kill()
