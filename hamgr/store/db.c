@@ -482,21 +482,19 @@ static int put_identity(struct db *db, const struct store_identity *identity, st
     return rc == SQLITE_DONE ? 0 : db_error(db, rc, "store the identity", err);
 }
 
-static int put_first(struct db *db, const struct log_entry *first, struct ha_err *err)
+static int put_first(struct db *db, const struct log_entry *entry, struct ha_err *err)
 {
     uint8_t bytes[HA_ENTRY_MAX + 256u];
     struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
 
-    if (!first)
-        return 0;
-    log_entry_encode(&w, first);
+    log_entry_encode(&w, entry);
     if (w.failed)
-        return ha_err_set(err, HA_E_LIMIT, "the first entry is too long");
-    return db_put_entry(db, first->index, bytes, w.position, err);
+        return ha_err_set(err, HA_E_LIMIT, "a first entry is too long");
+    return db_put_entry(db, entry->index, bytes, w.position, err);
 }
 
-static int fill(struct db *db, const struct store_identity *identity, const struct log_entry *first,
-                struct ha_err *err)
+static int fill(struct db *db, const struct store_identity *identity,
+                const struct log_entry *entries, uint32_t count, struct ha_err *err)
 {
     int rc = exec(db, "PRAGMA application_id=1751215463; PRAGMA journal_mode=WAL; BEGIN IMMEDIATE",
                   "make the database", err);
@@ -511,8 +509,8 @@ static int fill(struct db *db, const struct store_identity *identity, const stru
         rc = prepare_all(db, err);
     if (rc == 0)
         rc = db_put_promise(db, err);
-    if (rc == 0)
-        rc = put_first(db, first, err);
+    for (uint32_t i = 0; rc == 0 && i < count; i++)
+        rc = put_first(db, &entries[i], err);
     if (rc == 0)
         rc = exec(db, "COMMIT", "commit", err);
     if (rc == 0)
@@ -532,7 +530,7 @@ static int sync_file(const char *path, struct ha_err *err)
 }
 
 int db_create(const char *path, const struct store_identity *identity,
-              const struct log_entry *first, struct ha_err *err)
+              const struct log_entry *entries, uint32_t count, struct ha_err *err)
 {
     struct db db = {0};
     /* SQLite gives its own files the mode of the one that is there. */
@@ -544,7 +542,7 @@ int db_create(const char *path, const struct store_identity *identity,
     int r = sqlite3_open_v2(path, &db.sql, SQLITE_OPEN_READWRITE, NULL);
     int rc = r == SQLITE_OK ? set_up(&db, err) : db_error(&db, r, "open the database", err);
     if (rc == 0)
-        rc = fill(&db, identity, first, err);
+        rc = fill(&db, identity, entries, count, err);
     if (rc == 0) /* the WAL is empty: closing takes it away */
         sqlite3_db_config(db.sql, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
     db_close(&db);

@@ -45,10 +45,10 @@ struct db {
     int wal_pages; /* as of the last commit */
 };
 
-/* Creates the file at path (which must not exist) with its schema and identity, and entry 1 if
- * `first` is not NULL; complete and durable when it returns 0. */
+/* Creates the file at path (which must not exist) with its schema, identity and first entries;
+ * complete and durable when it returns 0. */
 int db_create(const char *path, const struct store_identity *identity,
-              const struct log_entry *first, struct ha_err *err);
+              const struct log_entry *entries, uint32_t count, struct ha_err *err);
 /* Opens the file at path and checks that it is one of ours. -HA_E_CORRUPT, -HA_E_VERSION (made by a
  * newer hamgr), or another error. */
 int db_open(const char *path, struct db *ret_db, struct ha_err *err);

@@ -5,6 +5,7 @@
 #include "hamgr/store/store.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -239,8 +240,8 @@ static int make_dir(const char *dir, struct ha_err *err)
     return 0;
 }
 
-int store_create_first(const char *dir, const struct store_identity *identity,
-                       const struct log_entry *first, struct ha_err *err)
+int store_create_log(const char *dir, const struct store_identity *identity,
+                     const struct log_entry *entries, uint32_t count, struct ha_err *err)
 {
     struct files files;
     int rc = files_name(dir, &files, err);
@@ -256,7 +257,7 @@ int store_create_first(const char *dir, const struct store_identity *identity,
     if (rc == 0)
         rc = files_clear_orphans(&files, err);
     if (rc == 0)
-        rc = db_create(files.fresh, identity, first, err);
+        rc = db_create(files.fresh, identity, entries, count, err);
     if (rc == 0 && rename(files.fresh, files.db) < 0)
         rc = ha_err_set(err, errno, "name %s: %s", files.db, strerror(errno));
     if (rc == 0)
@@ -267,7 +268,28 @@ int store_create_first(const char *dir, const struct store_identity *identity,
 
 int store_create(const char *dir, const struct store_identity *identity, struct ha_err *err)
 {
-    return store_create_first(dir, identity, NULL, err);
+    return store_create_log(dir, identity, NULL, 0, err);
+}
+
+int store_create_first(const char *dir, const struct store_identity *identity,
+                       const struct log_entry *first, struct ha_err *err)
+{
+    return store_create_log(dir, identity, first, 1, err);
+}
+
+int store_give(const char *dir, uid_t uid, gid_t gid, struct ha_err *err)
+{
+    static const char *const names[] = {"hamgr.db", "hamgr.db-wal", "lock", "."};
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int rc = fd < 0 ? ha_err_set(err, errno, "open %s: %s", dir, strerror(errno)) : 0;
+
+    for (size_t i = 0; rc == 0 && i < sizeof(names) / sizeof(names[0]); i++) {
+        if (fchownat(fd, names[i], uid, gid, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT)
+            rc = ha_err_set(err, errno, "give %s/%s away: %s", dir, names[i], strerror(errno));
+    }
+    if (fd >= 0)
+        close(fd);
+    return rc;
 }
 
 /* --- reading --- */

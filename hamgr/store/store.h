@@ -14,6 +14,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "hamgr/base/err.h"
 #include "hamgr/base/id.h"
@@ -31,10 +32,15 @@ struct store_identity {
 
 /* Makes a new store in dir holding identity and nothing else; -HA_E_EXISTS if one is there. */
 int store_create(const char *dir, const struct store_identity *identity, struct ha_err *err);
-/* The same with the log's entry 1, of view {0, 0}: how a cluster begins. The dir is made private;
- * it and the files belong to the caller's user. */
+/* The same with the log's first entries (1, 2, ... of view {0, 0}): how a cluster begins, with INIT
+ * and the first VOTER. The dir is made private; it and the files belong to the caller's user. */
+int store_create_log(const char *dir, const struct store_identity *identity,
+                     const struct log_entry *entries, uint32_t count, struct ha_err *err);
+/* store_create_log with one entry. */
 int store_create_first(const char *dir, const struct store_identity *identity,
                        const struct log_entry *first, struct ha_err *err);
+/* Gives dir and the store's files to the user that hamgrd runs as (for root, after creation). */
+int store_give(const char *dir, uid_t uid, gid_t gid, struct ha_err *err);
 /* Opens and checks it, starts the thread. -HA_E_NOT_FOUND, -HA_E_CORRUPT, -EBUSY (another hamgrd
  * holds it) or another negative error. */
 int store_open(const char *dir, struct store **ret_store, struct store_identity *ret_identity,

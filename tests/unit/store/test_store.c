@@ -327,19 +327,18 @@ static void old_history_is_pruned(void **state)
     dir_remove(dir);
 }
 
-static void a_cluster_begins_with_entry_one(void **state)
+static void a_cluster_begins_with_its_first_entries(void **state)
 {
     char *dir = dir_make();
-    struct chain *chain = chain_make(1, (struct log_view){0, 0}, 300, 3);
+    struct chain *chain = chain_make(2, (struct log_view){0, 0}, 300, 3);
     struct store_identity identity = identity_make();
     struct ha_err err = {0};
 
     (void)state;
-    chain->entries[1].kind = LOG_KIND_INIT;
-    chain->entries[1].digest = log_entry_digest((struct ha_digest){0}, &chain->entries[1]);
-    assert_int_equal(store_create_first(dir_store(dir), &identity, &chain->entries[1], &err), 0);
+    assert_int_equal(store_create_log(dir_store(dir), &identity, &chain->entries[1], 2, &err), 0);
+    assert_int_equal(store_give(dir_store(dir), geteuid(), getegid(), &err), 0);
     struct store *store = store_again(dir);
-    assert_int_equal(check_entries(store, chain, 1), 1);
+    assert_int_equal(check_entries(store, chain, 1), 2);
     store_close(store, 1000);
     free(chain);
     dir_remove(dir);
@@ -357,7 +356,7 @@ int main(void)
         cmocka_unit_test(definitions_are_kept_by_digest),
         cmocka_unit_test(history_is_a_ring),
         cmocka_unit_test(old_history_is_pruned),
-        cmocka_unit_test(a_cluster_begins_with_entry_one),
+        cmocka_unit_test(a_cluster_begins_with_its_first_entries),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
