@@ -6,7 +6,7 @@
  */
 #include <errno.h>
 #include <getopt.h>
-#include <grp.h>
+#include <limits.h>
 #include <poll.h>
 #include <pwd.h>
 #include <sched.h>
@@ -28,7 +28,7 @@
 
 #define DEFAULT_DIR    "/run/hamgr"
 #define DEFAULT_IDENT  "/run/hamgr-node"
-#define DEFAULT_GUEST  "/usr/libexec/hamgr/hamgr-guest"
+#define GUEST_NAME     "hamgr-guest"
 #define BLACKBOX_BYTES (256 * 1024)
 /* Above every ordinary process, below the kernel's own threads and corosync (RR 99). */
 #define GATE_PRIORITY 50
@@ -87,7 +87,8 @@ static void print_help(void)
            "  --peer-user NAME     user whose processes may connect, beside root (hamgrd's)\n"
            "  --dir DIR            sockets, lease page and state (default " DEFAULT_DIR ")\n"
            "  --run-dir DIR        the driver's own directory (default: by driver)\n"
-           "  --guest-binary PATH  embedded: the guest program (default " DEFAULT_GUEST ")\n"
+           "  --guest-binary PATH  embedded: the guest program (default: " GUEST_NAME
+           " beside this)\n"
            "  --ident-dir DIR      boot_id and product_uuid here win over the machine's\n"
            "                       (default " DEFAULT_IDENT ")\n"
            "  --verbose            log more\n"
@@ -159,6 +160,19 @@ static int parse_options(int argc, char **argv, struct config *config)
     return -1;
 }
 
+/* The guest program beside our own: they are built and installed together. */
+static const char *find_guest_binary(void)
+{
+    static char path[PATH_MAX];
+    ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - sizeof(GUEST_NAME));
+    char *slash = length > 0 ? memrchr(path, '/', (size_t)length) : NULL;
+
+    if (!slash)
+        return "/usr/sbin/" GUEST_NAME;
+    memcpy(slash + 1, GUEST_NAME, sizeof(GUEST_NAME));
+    return path;
+}
+
 static int find_peer(const char *user, struct gate_options *options)
 {
     options->peer_uid = (uid_t)-1;
@@ -180,11 +194,11 @@ static int find_peer(const char *user, struct gate_options *options)
 
 static void open_log(const struct config *config)
 {
-    int level = config->is_verbose ? LOG_DEBUG : LOG_INFO;
+    uint8_t level = config->is_verbose ? LOG_DEBUG : LOG_INFO;
 
     qb_log_init("hamgr-hv", LOG_DAEMON, level);
     qb_log_ctl(QB_LOG_SYSLOG, QB_LOG_CONF_ENABLED, QB_FALSE);
-    qb_log_filter_ctl(QB_LOG_STDERR, QB_LOG_FILTER_ADD, QB_LOG_FILTER_FILE, "*", (uint8_t)level);
+    qb_log_filter_ctl(QB_LOG_STDERR, QB_LOG_FILTER_ADD, QB_LOG_FILTER_FILE, "*", level);
     qb_log_format_set(QB_LOG_STDERR, "%t %p: %b");
     qb_log_ctl(QB_LOG_STDERR, QB_LOG_CONF_ENABLED, QB_TRUE);
     qb_log_filter_ctl(QB_LOG_BLACKBOX, QB_LOG_FILTER_ADD, QB_LOG_FILTER_FILE, "*", LOG_DEBUG);
@@ -210,7 +224,8 @@ static void on_crash(int number)
 static void catch_crashes(const struct config *config)
 {
     const int numbers[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
-    struct sigaction action = {.sa_handler = on_crash, .sa_flags = SA_RESETHAND | SA_NODEFER};
+    struct sigaction action = {.sa_handler = on_crash,
+                               .sa_flags = (int)(SA_RESETHAND | SA_NODEFER)};
 
     snprintf(blackbox_path, sizeof(blackbox_path), "%s/hv.blackbox", config->dir);
     for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
@@ -313,7 +328,7 @@ int main(int argc, char **argv)
 {
     struct config config = {.driver = "embedded",
                             .dir = DEFAULT_DIR,
-                            .guest_binary = DEFAULT_GUEST,
+                            .guest_binary = find_guest_binary(),
                             .ident_dir = DEFAULT_IDENT};
     int code = parse_options(argc, argv, &config);
 
