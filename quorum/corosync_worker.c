@@ -75,6 +75,15 @@ static int say(struct ha_err *err, const char *what, cs_error_t cs)
     return ha_err_set(err, HA_E_UNREACHABLE, "%s: %s", what, cs_strerror(cs));
 }
 
+/* corosync's library has one code for "no socket", "stopping" and "starting". */
+static int say_unreachable(struct ha_err *err, const char *what, cs_error_t cs)
+{
+    if (cs == CS_ERR_LIBRARY || cs == CS_ERR_TRY_AGAIN)
+        return ha_err_set(err, HA_E_UNREACHABLE, "corosync is not running or not ready (%s)",
+                          cs_strerror(cs));
+    return say(err, what, cs);
+}
+
 static void drop_handles(struct corosync_worker *worker)
 {
     if (worker->has_cpg)
@@ -94,7 +103,7 @@ static int open_cpg(struct corosync_worker *worker, struct ha_err *err)
                                          (cpg_model_data_t *)&worker->callbacks, worker->context);
 
     if (cs != CS_OK)
-        return say(err, "connect to corosync's cpg", cs);
+        return say_unreachable(err, "connect to corosync's cpg", cs);
     worker->has_cpg = true;
     cs = cpg_local_get(worker->cpg, &self);
     if (cs != CS_OK)
@@ -135,7 +144,7 @@ static void connect_all(struct corosync_worker *worker, struct corosync_report *
     cs_error_t cs = cmap_initialize(&worker->cmap);
 
     if (cs != CS_OK) {
-        say(&report->err, "connect to corosync", cs);
+        say_unreachable(&report->err, "connect to corosync", cs);
         return;
     }
     worker->has_cmap = true;

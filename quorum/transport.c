@@ -70,7 +70,8 @@ struct transport {
     qb_loop_timer_handle drop_timer;
     bool is_hanging;
     enum transport_health health;
-    char why[HA_TEXT_MAX]; /* the last reason for not being up */
+    char why[HA_TEXT_MAX];  /* the last reason for not being up */
+    char told[HA_TEXT_MAX]; /* the one last given with TRANSPORT_DOWN */
     bool has_votes;
     bool is_quorate;
     uint32_t votes;
@@ -147,13 +148,18 @@ static enum transport_health health_now(const struct transport *t)
     return TRANSPORT_OK;
 }
 
+/* On a change; while down also when the reason is another one. */
 static void tell_health(struct transport *t)
 {
     enum transport_health health = health_now(t);
+    bool is_news =
+        health != t->health || (health == TRANSPORT_DOWN && strcmp(t->why, t->told) != 0);
 
-    if (health == t->health || t->is_closed)
+    if (!is_news || t->is_closed)
         return;
     t->health = health;
+    if (health == TRANSPORT_DOWN)
+        memcpy(t->told, t->why, sizeof(t->told));
     if (t->callbacks.health)
         t->callbacks.health(t->user, health, health_text(t, health));
 }

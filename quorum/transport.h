@@ -55,7 +55,7 @@ struct transport_callbacks {
      * living connection (looked at every 5 s). Return false to stay disconnected (refused): it is
      * read anew every 2 s. */
     bool (*config)(void *user, const struct transport_config *config);
-    /* Health changed, for status and logs. */
+    /* Health changed, for status and logs; while down also when the reason did (borrowed). */
     void (*health)(void *user, enum transport_health health, const char *why);
 };
 

@@ -42,6 +42,7 @@ def all_members(drivers, nodes, timeout_s=20):
 def starts_first(lab, drivers, text):
     """hamgrd may be there before corosync."""
     for driver in drivers:
+        check("not running" in driver.expect("health", health="down")["why"], "no reason given")
         driver.tell("stat")
         stat = driver.expect("stat")
         check(stat["votes"] == -1, f"votes without corosync: {stat}")
@@ -77,6 +78,26 @@ def latency(drivers, count):
               f"{rounds['count']} times: min {rounds['min_us']} median {rounds['median_us']} "
               f"p99 {rounds['p99_us']} max {rounds['max_us']} us")
         check(rounds["median_us"] < 20_000, f"rounds are slow: {rounds}")
+
+
+def flooded(drivers, count=1500, size=4096):
+    """All three send more at once than corosync takes: everything arrives, nothing blocks."""
+    for driver in drivers:
+        gap_of(driver, "before")
+    start = time.monotonic()
+    for driver in drivers:
+        driver.tell(f"burst {count} {size}")
+    for driver in drivers:
+        heard = 0
+        while heard < 3 * count:
+            check(time.monotonic() - start < 60, f"only {heard} of {3 * count} messages arrived")
+            stat = gap_of(driver, "flooded")
+            heard += stat["heard"]
+            time.sleep(0.2)
+        check(heard == 3 * count, f"{heard} messages for {3 * count}")
+        check(not driver.seen("down"), "a flood within the queue's bounds broke the connection")
+    print(f"flood: 3 x {count} messages of {size} bytes arrived in "
+          f"{time.monotonic() - start:.1f} s")
 
 
 def killed(lab, drivers):
@@ -255,6 +276,7 @@ def main():
         starts_first(lab, drivers, lab_of.conf(3))
         messages(drivers)
         latency(drivers, options.rounds)
+        flooded(drivers)
         killed(lab, drivers)
         restarted_quickly(lab, drivers)
         stopped(lab, drivers, options.stop_seconds)

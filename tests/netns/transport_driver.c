@@ -8,6 +8,7 @@
  *     beat MS        a heartbeat every MS ms (0: stop)
  *     load MS SIZE   an ordinary message of SIZE bytes every MS ms (0: stop)
  *     send SIZE      one message; every member reports it with its checksum
+ *     burst COUNT SIZE  so many ordinary messages in one turn of the loop
  *     round COUNT    COUNT rounds: multicast, every member answers by multicast, all answers heard
  *     refuse         refuse the next configurations;  accept: accept them again
  *     stat           report gaps and counts, and start counting anew
@@ -279,6 +280,9 @@ static void obey(struct driver *d, const char *line)
         for (uint32_t i = 0; i < a; i++)
             buffer[i] = (uint8_t)(i * 31u + i / 256u);
         send_kind(d, KIND_DATA, 0, a);
+    } else if (sscanf(line, "burst %u %u", &a, &b) == 2 && b <= sizeof(buffer)) {
+        for (uint32_t i = 0; i < a; i++)
+            send_kind(d, KIND_LOAD, i, b);
     } else if (sscanf(line, "round %u", &a) == 1 && a > 0) {
         d->rounds_left = a;
         start_round(d);
