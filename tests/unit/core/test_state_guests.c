@@ -526,128 +526,129 @@ static void guests_stay_ascending_whatever_the_order(void **unused)
     build_free(b);
 }
 
-/* --- Ends and their causes --- */
-
-static const struct {
-    uint8_t cause;
-    uint8_t want_after;
-    uint16_t failures_after;
-} end_table[] = {
-    {HA_END_STOPPED, HA_WANT_STARTED, 0},      {HA_END_POWEROFF, HA_WANT_STOPPED, 0},
-    {HA_END_REBOOT, HA_WANT_STARTED, 0},       {HA_END_CRASHED, HA_WANT_STARTED, 1},
-    {HA_END_START_FAILED, HA_WANT_STARTED, 1}, {HA_END_LOST, HA_WANT_STARTED, 1},
-};
-
-static void causes_decide_what_is_counted(void **unused)
+static void entries_leave_their_traces(void **unused)
 {
-    (void)unused;
-    for (size_t i = 0; i < sizeof(end_table) / sizeof(end_table[0]); i++) {
-        for (uint8_t phase = HA_PHASE_ASSIGNED; phase < HA_PHASE_COUNT; phase++) {
-            struct build *b = build_new(2);
-            bool is_told = phase == HA_PHASE_STOPPING;
-
-            build_ready(b, 2);
-            build_guest(b, 1, HA_WANT_STARTED);
-            build_phase(b, 1, phase, 1, 2);
-            uint64_t epoch = build_guest_of(b, 1)->epoch;
-            uint32_t owner = build_guest_of(b, 1)->node;
-            assert_int_equal(build_not_running(b, 1, end_table[i].cause), 0);
-            const struct ha_guest *guest = build_guest_of(b, 1);
-            assert_int_equal(guest->want, is_told ? HA_WANT_STARTED : end_table[i].want_after);
-            assert_int_equal(guest->failures, is_told ? 0 : end_table[i].failures_after);
-            assert_int_equal(guest->phase, HA_PHASE_FREE);
-            assert_int_equal(guest->end_cause, end_table[i].cause);
-            assert_int_equal(guest->last_node, owner);
-            assert_int_equal(guest->epoch, epoch);
-            assert_int_equal(guest->ticket.id, 0);
-            check_sound(b);
-            build_free(b);
-        }
-    }
-}
-
-static void unknown_causes_are_refused(void **unused)
-{
-    struct build *b = build_new(2);
+    struct build *b = build_new(4);
 
     (void)unused;
-    build_ready(b, 1);
+    build_ready(b, 2);
     build_guest(b, 1, HA_WANT_STARTED);
-    build_phase(b, 1, HA_PHASE_RUNNING, 1, 1);
-    assert_int_equal(build_not_running(b, 1, 0), HA_REASON_BAD_VALUE);
-    assert_int_equal(build_not_running(b, 1, 7), HA_REASON_BAD_VALUE);
-    build_free(b);
-}
-
-static void crash(struct build *b)
-{
+    const struct ha_guest *guest = build_guest_of(b, 1);
+    assert_true(ha_digest_equal(guest->definition, b->applied.cmd.u.guest_add.definition));
+    assert_int_equal(guest->definition_size, b->applied.cmd.u.guest_add.definition_size);
+    assert_int_equal(guest->phase_index, b->entry.index);
+    build_assign(b, 1, 1);
+    assert_int_equal(guest->phase_index, b->entry.index);
+    assert_int_equal(guest->phase_wall_ms, b->entry.wall_ms);
+    build_started(b, 1);
+    build_stop(b, 1, HA_STOP_GRACEFUL, true);
+    uint64_t stopped = b->entry.index;
+    build_stop(b, 1, HA_STOP_DESTROY, false); /* more force, the same purpose */
+    assert_true(guest->is_relocating);
+    assert_int_equal(guest->phase_index, stopped);
+    build_not_running(b, 1, HA_END_CRASHED);
+    assert_int_equal(guest->end_cause, HA_END_CRASHED);
     build_phase(b, 1, HA_PHASE_RUNNING, 1, 2);
-    assert_int_equal(build_not_running(b, 1, HA_END_CRASHED), 0);
-}
-
-static void restarts_are_limited_within_the_window(void **unused)
-{
-    struct build *b = build_new(2);
-
-    (void)unused;
-    build_ready(b, 1);
-    build_guest(b, 1, HA_WANT_STARTED);
-    crash(b);
-    crash(b);
-    assert_false(build_guest_of(b, 1)->is_failed);
-    b->wall_ms += 3600 * 1000 + 1000;
-    crash(b); /* the old ones are forgotten */
-    assert_int_equal(build_guest_of(b, 1)->failures, 1);
-    crash(b);
-    b->wall_ms -= 1000000000; /* a clock set back does not make room */
-    crash(b);
-    assert_int_equal(build_guest_of(b, 1)->failures, 3);
-    assert_true(build_guest_of(b, 1)->is_failed);
-    assert_int_equal(build_assign(b, 1, 1), HA_REASON_FAILED_LIMIT);
-    /* It is wanted already, but saying so again lifts the limit. */
-    assert_int_equal(build_want(b, 1, HA_WANT_STARTED), 0);
-    assert_int_equal(build_want(b, 1, HA_WANT_STARTED), HA_REASON_ALREADY);
-    assert_int_equal(build_guest_of(b, 1)->failures, 0);
-    crash(b);
-    assert_int_equal(try_clear(b), 0);
-    assert_int_equal(build_guest_of(b, 1)->failures, 0);
+    BUILD_OPEN(b, true, 2);
+    build_fenced(b, 1, HA_EVIDENCE_AGENT);
+    assert_int_equal(guest->end_cause, 0); /* nobody reported an end */
+    assert_int_equal(guest->last_node, 1);
     build_free(b);
 }
 
-static void unprotected_guests_are_not_restarted(void **unused)
+static void repeated_and_senseless_settings_are_refused(void **unused)
 {
-    struct build *b = build_new(2);
+    struct build *b = build_new(4);
+    struct ha_policy policy = ha_policy_default();
+
+    (void)unused;
+    build_ready(b, 1);
+    build_guest(b, 1, HA_WANT_STOPPED);
+    assert_int_equal(build_policy(b, 1, &policy), HA_REASON_ALREADY);
+    policy.stop_timeout_ms++;
+    assert_int_equal(build_policy(b, 1, &policy), 0);
+    policy.restart_window_s = 0;
+    assert_int_equal(build_policy(b, 1, &policy), HA_REASON_BAD_VALUE);
+    assert_int_equal(build_want(b, 1, 2), HA_REASON_BAD_VALUE);
+    assert_int_equal(build_want(b, 1, HA_WANT_STOPPED), HA_REASON_ALREADY);
+    build_free(b);
+}
+
+static void ends_of_unwanted_guests_are_no_failures(void **unused)
+{
+    struct build *b = build_new(4);
     struct ha_policy policy = ha_policy_default();
 
     (void)unused;
     policy.is_protected = false;
     build_ready(b, 2);
-    build_guest(b, 1, HA_WANT_STARTED);
-    build_policy(b, 1, &policy);
-    crash(b);
-    assert_int_equal(build_assign(b, 1, 1), HA_REASON_NOT_PROTECTED);
-    assert_int_equal(build_want(b, 1, HA_WANT_STARTED), 0);
-    build_phase(b, 1, HA_PHASE_RUNNING, 1, 2);
+    for (uint32_t guest = 1; guest <= 2; guest++) {
+        build_guest(b, guest, HA_WANT_STARTED);
+        build_policy(b, guest, &policy);
+        build_phase(b, guest, HA_PHASE_RUNNING, 1, 2);
+        build_want(b, guest, HA_WANT_STOPPED);
+    }
+    build_not_running(b, 1, HA_END_CRASHED);
+    assert_int_equal(build_guest_of(b, 1)->failures, 0);
+    assert_false(build_guest_of(b, 1)->is_failed);
     BUILD_OPEN(b, true, 2);
-    assert_int_equal(build_fenced(b, 1, HA_EVIDENCE_AGENT), 0);
-    assert_int_equal(build_assign(b, 1, 2), HA_REASON_NOT_PROTECTED);
+    build_fenced(b, 1, HA_EVIDENCE_AGENT);
+    assert_false(build_guest_of(b, 2)->is_failed);
     build_free(b);
 }
 
-static void relocation_is_remembered_until_the_next_start(void **unused)
+static void a_guest_of_an_absent_owner_is_not_moved(void **unused)
 {
-    struct build *b = build_new(2);
+    struct build *b = build_new(4);
+
+    (void)unused;
+    build_ready(b, 3);
+    build_guest(b, 1, HA_WANT_STARTED);
+    build_phase(b, 1, HA_PHASE_RUNNING, 1, 2);
+    BUILD_OPEN(b, true, 2, 3);
+    assert_int_equal(build_migrate(b, 1, 2), HA_REASON_OWNER_UNCLEAN);
+    build_free(b);
+}
+
+static void an_end_that_is_named_is_checked(void **unused)
+{
+    struct build *b = build_new(4);
+
+    (void)unused;
+    build_ready(b, 3);
+    build_guest(b, 1, HA_WANT_STARTED);
+    build_phase(b, 1, HA_PHASE_MIGRATING, 1, 2);
+    struct ha_cmd cmd = build_guest_command(b, HA_CMD_ABORT, 1); /* names the source */
+    cmd.incarnation++;
+    assert_int_equal(build_cmd(b, &cmd), HA_REASON_STALE_INCARNATION);
+    cmd.incarnation--;
+    assert_int_equal(build_cmd(b, &cmd), 0);
+    build_free(b);
+}
+
+static void tickets_are_bounded(void **unused)
+{
+    struct build *b = build_new(HA_TICKETS_MAX + 1);
 
     (void)unused;
     build_ready(b, 2);
-    build_guest(b, 1, HA_WANT_STARTED);
-    build_phase(b, 1, HA_PHASE_RUNNING, 1, 2);
-    assert_int_equal(build_stop(b, 1, HA_STOP_GRACEFUL, true), 0);
-    assert_int_equal(build_not_running(b, 1, HA_END_POWEROFF), 0);
-    assert_true(build_guest_of(b, 1)->is_relocating);
-    assert_int_equal(build_guest_of(b, 1)->want, HA_WANT_STARTED);
-    assert_int_equal(build_assign(b, 1, 2), 0);
-    assert_false(build_guest_of(b, 1)->is_relocating);
+    build_capacity(b, 1, (HA_TICKETS_MAX + 1) * (uint64_t)BUILD_GUEST_KIB);
+    build_capacity(b, 2, (HA_TICKETS_MAX + 1) * (uint64_t)BUILD_GUEST_KIB);
+    for (uint32_t guest = 1; guest <= HA_TICKETS_MAX; guest++) {
+        build_guest(b, guest, HA_WANT_STARTED);
+        build_phase(b, guest, HA_PHASE_MIGRATING, 1, 2);
+    }
+    build_guest(b, HA_TICKETS_MAX + 1, HA_WANT_STARTED);
+    build_phase(b, HA_TICKETS_MAX + 1, HA_PHASE_RUNNING, 1, 2);
+    assert_int_equal(build_migrate(b, HA_TICKETS_MAX + 1, 2), HA_REASON_LIMIT);
+    check_sound(b);
+    assert_int_equal(build_move(b, HA_CMD_ABORT, 3), 0);
+    assert_int_equal(build_migrate(b, HA_TICKETS_MAX + 1, 2), 0);
+    check_sound(b);
+    b->state.guests[2].ticket = b->state.guests[1].ticket;
+    b->state.guests[2].phase = HA_PHASE_MIGRATING;
+    b->state.guests[2].epoch_high = b->state.guests[1].epoch_high;
+    assert_string_equal(ha_state_violation(&b->state), "there are too many tickets");
     build_free(b);
 }
 
@@ -667,11 +668,12 @@ int main(void)
         cmocka_unit_test(lowered_capacity_admits_nothing_more),
         cmocka_unit_test(guests_are_unique_bounded_and_true_to_their_digest),
         cmocka_unit_test(guests_stay_ascending_whatever_the_order),
-        cmocka_unit_test(causes_decide_what_is_counted),
-        cmocka_unit_test(unknown_causes_are_refused),
-        cmocka_unit_test(restarts_are_limited_within_the_window),
-        cmocka_unit_test(unprotected_guests_are_not_restarted),
-        cmocka_unit_test(relocation_is_remembered_until_the_next_start),
+        cmocka_unit_test(entries_leave_their_traces),
+        cmocka_unit_test(repeated_and_senseless_settings_are_refused),
+        cmocka_unit_test(ends_of_unwanted_guests_are_no_failures),
+        cmocka_unit_test(a_guest_of_an_absent_owner_is_not_moved),
+        cmocka_unit_test(an_end_that_is_named_is_checked),
+        cmocka_unit_test(tickets_are_bounded),
     };
 
     return cmocka_run_group_tests_name("state: guests", tests, NULL, NULL);

@@ -298,6 +298,159 @@ static void unreadable_bodies_stop_and_change_nothing(void **unused)
     build_free(b);
 }
 
+static int apply_init(const struct ha_cmd *cmd)
+{
+    struct build *b = build_new(1);
+    uint8_t body[512];
+    struct ha_writer w = ha_writer_of(body, sizeof(body));
+
+    ha_cmd_encode(&w, cmd);
+    int rc = build_apply(b, LOG_KIND_INIT, body, w.position);
+    assert_int_equal(b->state.applied, rc == 0 ? 1 : 0);
+    assert_int_equal(b->state.node_count, rc == 0 ? 1 : 0);
+    build_free(b);
+    return rc;
+}
+
+static void a_cluster_does_not_begin_with_nonsense(void **unused)
+{
+    struct build *b = build_new(1);
+
+    (void)unused;
+    build_nodes(b, 1);
+    const struct ha_cmd good = b->applied.cmd;
+    assert_int_equal(apply_init(&good), 0);
+    struct ha_cmd cmd = good;
+    cmd.node = 0;
+    assert_int_equal(apply_init(&cmd), -HA_E_CORRUPT);
+    cmd = good;
+    memset(&cmd.u.init.cluster_id, 0, sizeof(cmd.u.init.cluster_id));
+    assert_int_equal(apply_init(&cmd), -HA_E_CORRUPT);
+    cmd = good;
+    memset(&cmd.u.init.store_id, 0, sizeof(cmd.u.init.store_id));
+    assert_int_equal(apply_init(&cmd), -HA_E_CORRUPT);
+    cmd = good;
+    cmd.u.init.generation = 0;
+    assert_int_equal(apply_init(&cmd), -HA_E_CORRUPT);
+    cmd = good;
+    cmd.u.init.name[0] = '\0';
+    assert_int_equal(apply_init(&cmd), -HA_E_CORRUPT);
+    cmd = good;
+    cmd.u.init.node_name[0] = '-';
+    assert_int_equal(apply_init(&cmd), -HA_E_CORRUPT);
+    build_free(b);
+}
+
+static void entries_leave_their_traces(void **unused)
+{
+    struct build *b = build_new(1);
+
+    (void)unused;
+    build_nodes(b, 2);
+    const struct ha_node *first = build_node_of(b, 1);
+    const struct ha_node *second = build_node_of(b, 2);
+    assert_string_equal(first->addr, "10.0.0.1");
+    assert_memory_equal(&first->store_id, &b->self[1].store_id, 16);
+    assert_int_equal(first->status_index, 1);
+    assert_string_equal(second->addr, "10.0.0.2");
+    assert_int_equal(second->status_index, 2);
+    assert_int_equal(second->status_wall_ms, b->entry.wall_ms);
+    assert_true(ha_digest_equal(b->state.digest, b->entry.digest));
+    BUILD_OPEN(b, true, 1, 2);
+    assert_int_equal(b->state.view.counter, 1);
+    assert_int_equal(b->state.view.leader, 1);
+    assert_int_equal(second->proto_min, 1);
+    assert_int_equal(second->proto_max, 1);
+    assert_int_equal(second->status_index, b->entry.index);
+    BUILD_OPEN(b, true, 1);
+    assert_int_equal(build_fenced(b, 2, HA_EVIDENCE_AGENT), 0);
+    assert_int_equal(second->evidence, HA_EVIDENCE_AGENT);
+    assert_string_equal(second->evidence_detail, "fence_ns n2: status off");
+    assert_int_equal(second->status_index, b->entry.index);
+    check_sound(b);
+    build_free(b);
+}
+
+static void repeated_and_senseless_settings_are_refused(void **unused)
+{
+    struct build *b = build_new(1);
+
+    (void)unused;
+    build_ready(b, 1);
+    assert_int_equal(build_maintenance(b, 1, false), HA_REASON_ALREADY);
+    assert_int_equal(build_maintenance(b, 1, true), 0);
+    assert_int_equal(build_maintenance(b, 1, true), HA_REASON_ALREADY);
+    assert_int_equal(build_capacity(b, 1, BUILD_MEM_KIB), HA_REASON_ALREADY);
+    assert_int_equal(build_capacity(b, 1, UINT64_MAX), HA_REASON_BAD_VALUE);
+    assert_int_equal(build_node_cmd(b, HA_CMD_DISARM, 0), 0);
+    assert_int_equal(build_node_cmd(b, HA_CMD_DISARM, 0), HA_REASON_ALREADY);
+    struct ha_cmd cmd = build_command(b, 99);
+    assert_int_equal(ha_state_check(&b->state, &cmd), HA_REASON_BAD_VALUE);
+    build_free(b);
+}
+
+static void unfreezing_is_for_frozen_nodes_in_any_status(void **unused)
+{
+    struct build *b = build_new(1);
+
+    (void)unused;
+    build_ready(b, 2);
+    assert_int_equal(build_node_cmd(b, HA_CMD_FREEZE, 2), 0);
+    assert_int_equal(build_node_cmd(b, HA_CMD_FREEZE, 2), HA_REASON_ALREADY);
+    BUILD_OPEN(b, true, 1);
+    assert_int_equal(build_node_cmd(b, HA_CMD_UNFREEZE, 2), 0);
+    assert_int_equal(build_node_cmd(b, HA_CMD_UNFREEZE, 2), HA_REASON_ALREADY);
+    build_free(b);
+}
+
+static void a_full_table_takes_no_bare_voter(void **unused)
+{
+    struct build *b = build_new(1);
+    uint8_t body[64];
+    struct ha_writer w = ha_writer_of(body, sizeof(body));
+    struct log_voter_change change = {.is_added = true, .node = 1000};
+
+    (void)unused;
+    build_nodes(b, HA_NODES_MAX);
+    assert_null(ha_state_node(&b->state, 1000));
+    log_voter_change_encode(&w, &change);
+    assert_int_equal(build_apply(b, LOG_KIND_VOTER, body, w.position), 0);
+    assert_int_equal(b->applied.refusal, HA_REASON_LIMIT);
+    assert_int_equal(b->state.node_count, HA_NODES_MAX);
+    build_free(b);
+}
+
+static void a_bare_voter_gets_a_name_nobody_has(void **unused)
+{
+    struct build *b = build_new(1);
+    struct ha_cmd cmd;
+
+    (void)unused;
+    build_nodes(b, 1);
+    cmd = build_node_command(b, HA_CMD_NODE_ADD, 3);
+    snprintf(cmd.u.node_add.name, sizeof(cmd.u.node_add.name), "node-7-0");
+    assert_int_equal(build_cmd(b, &cmd), 0);
+    assert_int_equal(build_voter(b, true, 7), 0);
+    assert_string_equal(build_node_of(b, 7)->name, "node-7-1");
+    assert_int_equal(build_node_of(b, 7)->status_index, b->entry.index);
+    check_sound(b);
+    /* A vote of another store replaces it, as the log would count it. */
+    b->self[7].store_id = build_uuid(5);
+    assert_int_equal(build_voter(b, true, 7), 0);
+    assert_memory_equal(&build_node_of(b, 7)->store_id, &b->self[7].store_id, 16);
+    build_free(b);
+}
+
+static void names_of_phases_and_statuses_are_bounded(void **unused)
+{
+    (void)unused;
+    assert_string_equal(ha_phase_name(HA_PHASE_FREE), "free");
+    assert_string_equal(ha_phase_name(HA_PHASE_SWITCHED), "switched");
+    assert_string_equal(ha_phase_name(HA_PHASE_COUNT), "?");
+    assert_string_equal(ha_node_status_name(HA_NODE_LEFT), "left");
+    assert_string_equal(ha_node_status_name(HA_NODE_LEFT + 1), "?");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -307,6 +460,13 @@ int main(void)
         cmocka_unit_test(nodes_that_hold_something_are_not_removed),
         cmocka_unit_test(the_first_entry_founds_the_cluster),
         cmocka_unit_test(unreadable_bodies_stop_and_change_nothing),
+        cmocka_unit_test(a_cluster_does_not_begin_with_nonsense),
+        cmocka_unit_test(entries_leave_their_traces),
+        cmocka_unit_test(repeated_and_senseless_settings_are_refused),
+        cmocka_unit_test(unfreezing_is_for_frozen_nodes_in_any_status),
+        cmocka_unit_test(a_full_table_takes_no_bare_voter),
+        cmocka_unit_test(a_bare_voter_gets_a_name_nobody_has),
+        cmocka_unit_test(names_of_phases_and_statuses_are_bounded),
     };
 
     return cmocka_run_group_tests_name("state: nodes", tests, NULL, NULL);

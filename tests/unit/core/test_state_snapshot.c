@@ -319,6 +319,22 @@ DAMAGE(member_held, state->nodes[2].is_hold = true)
 DAMAGE(left_wanted, state->nodes[3].is_fence_wanted = true)
 DAMAGE(future_status, state->nodes[3].status_index = 100000)
 DAMAGE(future_phase, state->guests[0].phase_index = 100000)
+DAMAGE(future_unarmed, state->nodes[0].unarmed_index = 100000)
+DAMAGE(migrating_at_destination, in_phase(state, HA_PHASE_MIGRATING)->node = 2;
+       in_phase(state, HA_PHASE_MIGRATING)->incarnation = state->nodes[1].incarnation)
+DAMAGE(migrating_other_epoch, in_phase(state, HA_PHASE_MIGRATING)->epoch = 0)
+DAMAGE(switched_other_epoch, in_phase(state, HA_PHASE_SWITCHED)->epoch = 1)
+DAMAGE(switched_no_ticket, in_phase(state, HA_PHASE_SWITCHED)->ticket.id = 0)
+DAMAGE(switched_at_source, in_phase(state, HA_PHASE_SWITCHED)->node = 1;
+       in_phase(state, HA_PHASE_SWITCHED)->incarnation = state->nodes[0].incarnation)
+DAMAGE(shrinking_epochs, in_phase(state, HA_PHASE_MIGRATING)->ticket.dst_epoch = 1)
+DAMAGE(unreserved_epoch, in_phase(state, HA_PHASE_MIGRATING)->ticket.dst_epoch = 50)
+DAMAGE(huge_guest, in_phase(state, HA_PHASE_FREE)->mem_kib = UINT64_MAX)
+DAMAGE(incarnation_of_free, in_phase(state, HA_PHASE_FREE)->incarnation = 1)
+/* Node 3 owns nothing: only as an end of the ticket does it hold memory. */
+DAMAGE(promise_to_end, struct ha_guest *guest = in_phase(state, HA_PHASE_MIGRATING);
+       guest->ticket.dst = 3; guest->ticket.dst_incarnation = state->nodes[2].incarnation;
+       state->nodes[2].mem_kib = 1)
 DAMAGE(too_many, state->guest_count = state->guest_capacity + 1)
 
 static const struct damage damages[] = {
@@ -359,6 +375,17 @@ static const struct damage damages[] = {
     {"a node that left is to be fenced", left_wanted},
     {"a status set by the future", future_status},
     {"a phase set by the future", future_phase},
+    {"unarmed by the future", future_unarmed},
+    {"migrating, but owned by the destination", migrating_at_destination},
+    {"migrating at another epoch", migrating_other_epoch},
+    {"switched at another epoch", switched_other_epoch},
+    {"switched without a ticket", switched_no_ticket},
+    {"switched, but owned by the source in full", switched_at_source},
+    {"a ticket whose epochs do not grow", shrinking_epochs},
+    {"a ticket's epoch never reserved", unreserved_epoch},
+    {"a guest larger than any machine", huge_guest},
+    {"a free guest with an incarnation", incarnation_of_free},
+    {"memory promised twice to a destination", promise_to_end},
     {"more guests than room", too_many},
 };
 

@@ -4,49 +4,7 @@
  * tell them: views that come and go, returns that race with fencing, ends of migrations that die.
  * The numbers are those of the attack on the design (H14 and so on).
  */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-#include "tests/lib/builders.h"
-
-static struct build *story(uint32_t nodes, uint8_t phase)
-{
-    struct build *b = build_new(8);
-
-    build_ready(b, nodes);
-    assert_int_equal(build_guest(b, 1, HA_WANT_STARTED), 0);
-    build_phase(b, 1, phase, 1, 2);
-    return b;
-}
-
-static void end(struct build *b)
-{
-    const char *violation = ha_state_violation(&b->state);
-
-    if (violation)
-        fail_msg("violation: %s", violation);
-    build_free(b);
-}
-
-static void assert_owner(const struct build *b, uint8_t phase, uint32_t node, uint64_t epoch)
-{
-    const struct ha_guest *guest = build_guest_of(b, 1);
-
-    assert_string_equal(ha_phase_name(guest->phase), ha_phase_name(phase));
-    assert_int_equal(guest->node, node);
-    assert_int_equal(guest->epoch, epoch);
-    if (node != 0)
-        assert_int_equal(guest->incarnation, build_node_of(b, node)->incarnation);
-    else
-        assert_int_equal(guest->incarnation, 0);
-}
+#include "tests/unit/core/story.h"
 
 /* --- Views --- */
 
@@ -463,262 +421,52 @@ static void only_the_owner_or_its_death_frees_a_start(void **unused)
     end(b);
 }
 
-/* --- Arming --- */
-
-static void lease_evidence_needs_an_armed_incarnation(void **unused)
+static void a_gapless_view_does_not_hold_those_gone_before(void **unused)
 {
-    struct build *b = story(3, HA_PHASE_RUNNING);
+    struct build *b = story(4, HA_PHASE_RUNNING);
 
     (void)unused;
-    assert_int_equal(build_node_cmd(b, HA_CMD_UNARMED, 1), 0);
+    BUILD_OPEN(b, true, 2, 3, 4);
     BUILD_OPEN(b, true, 2, 3);
-    assert_int_equal(build_fenced(b, 1, HA_EVIDENCE_LEASE), HA_REASON_NOT_ARMED);
-    assert_int_equal(build_fenced(b, 1, 0), HA_REASON_BAD_VALUE);
-    assert_int_equal(build_fenced(b, 1, HA_EVIDENCE_REBOOT), HA_REASON_BAD_VALUE);
-    assert_int_equal(build_fenced(b, 1, HA_EVIDENCE_OPERATOR), 0);
-    assert_owner(b, HA_PHASE_FREE, 0, 1);
+    assert_false(build_node_of(b, 1)->is_hold);
+    assert_false(build_node_of(b, 4)->is_hold);
     end(b);
 }
 
-/* H35, cold start: every ARMED of the log counts, and nobody is in the view yet. */
-static void a_cold_start_fences_by_the_arming_in_the_log(void **unused)
+static void boots_that_could_not_be_read_are_never_equal(void **unused)
 {
-    struct build *b = story(3, HA_PHASE_RUNNING);
+    struct build *b = build_new(4);
 
     (void)unused;
-    build_restart(b, 2);
-    build_restart(b, 3);
-    BUILD_OPEN(b, false, 2, 3);
-    assert_true(build_node_of(b, 1)->is_hold);
-    assert_true(build_node_of(b, 1)->is_armed);
-    assert_int_equal(build_node_of(b, 1)->lease_ms, 6900);
-    assert_int_equal(build_fenced(b, 1, HA_EVIDENCE_LEASE), 0);
-    assert_owner(b, HA_PHASE_FREE, 0, 1);
-    end(b);
-}
-
-/* H31: readmission, DISARM and FREEZE clear it, and nothing older sets it again. */
-static void stale_armed_reports_do_not_count(void **unused)
-{
-    struct build *b = story(2, HA_PHASE_RUNNING);
-
-    (void)unused;
-    struct ha_cmd early = build_node_command(b, HA_CMD_ARMED, 1);
-    early.epoch = b->state.applied;
-    early.u.armed.lease_ms = 6900;
-    early.u.armed.watchdog_ms = 5000;
-    assert_int_equal(build_cmd(b, &early), HA_REASON_ALREADY);
-    assert_int_equal(build_node_cmd(b, HA_CMD_UNARMED, 1), 0);
-    assert_int_equal(build_cmd(b, &early), HA_REASON_STALE_KEEPER);
-    assert_int_equal(build_armed(b, 1), 0);
-    assert_int_equal(build_node_cmd(b, HA_CMD_DISARM, 0), 0);
-    assert_false(build_node_of(b, 1)->is_armed);
-    assert_int_equal(build_armed(b, 1), HA_REASON_DISARMED);
-    early.epoch = b->state.applied;
-    assert_int_equal(build_node_cmd(b, HA_CMD_ARM, 0), 0);
-    assert_int_equal(build_cmd(b, &early), HA_REASON_STALE_KEEPER);
-    assert_int_equal(build_armed(b, 1), 0);
-    assert_int_equal(build_node_cmd(b, HA_CMD_FREEZE, 1), 0);
-    assert_false(build_node_of(b, 1)->is_armed);
-    assert_int_equal(build_armed(b, 1), HA_REASON_FROZEN);
-    early.epoch = b->state.applied;
-    assert_int_equal(build_node_cmd(b, HA_CMD_UNFREEZE, 1), 0);
-    assert_int_equal(build_cmd(b, &early), HA_REASON_STALE_KEEPER);
-    assert_int_equal(build_armed(b, 1), 0);
-    end(b);
-}
-
-/* A lease begun under a longer L may still run when a restarted hamgrd reports a shorter one. */
-static void lease_and_watchdog_only_grow_within_a_boot(void **unused)
-{
-    struct build *b = story(2, HA_PHASE_RUNNING);
-
-    (void)unused;
-    struct ha_cmd cmd = build_node_command(b, HA_CMD_ARMED, 1);
-    cmd.epoch = b->state.applied;
-    cmd.u.armed.lease_ms = 20000;
-    cmd.u.armed.watchdog_ms = 1000;
-    assert_int_equal(build_cmd(b, &cmd), 0);
+    struct ha_uuid boot = b->self[1].boot_id;
+    memset(&b->self[1].boot_id, 0, sizeof(boot));
+    build_ready(b, 3);
+    build_guest(b, 1, HA_WANT_STARTED);
+    build_phase(b, 1, HA_PHASE_RUNNING, 1, 2);
     build_restart(b, 1);
-    BUILD_OPEN(b, true, 1, 2);
-    assert_int_equal(build_armed(b, 1), 0);
-    assert_int_equal(build_node_of(b, 1)->lease_ms, 20000);
-    assert_int_equal(build_node_of(b, 1)->watchdog_ms, 5000);
+    assert_int_equal(BUILD_OPEN(b, true, 1, 2, 3), HA_REASON_BAD_IDENTITY);
+    b->self[1].boot_id = boot; /* read at last: not another boot, just known now */
+    assert_int_equal(BUILD_OPEN(b, true, 1, 2, 3), HA_REASON_BAD_IDENTITY);
+    assert_owner(b, HA_PHASE_RUNNING, 1, 1);
+    end(b);
+}
+
+static void a_reboot_after_leaving_is_no_evidence(void **unused)
+{
+    struct build *b = story(3, HA_PHASE_FREE);
+
+    (void)unused;
+    build_node_cmd(b, HA_CMD_LEAVE, 1);
+    BUILD_OPEN(b, true, 2, 3);
     build_reboot(b, 1);
-    BUILD_OPEN(b, true, 1, 2);
-    assert_int_equal(build_armed(b, 1), 0);
-    assert_int_equal(build_node_of(b, 1)->lease_ms, 6900);
-    end(b);
-}
-
-static void armed_needs_lease_and_watchdog(void **unused)
-{
-    struct build *b = story(2, HA_PHASE_FREE);
-    struct ha_cmd cmd = build_node_command(b, HA_CMD_ARMED, 1);
-
-    (void)unused;
-    cmd.epoch = b->state.applied;
-    cmd.u.armed.watchdog_ms = 5000;
-    assert_int_equal(build_cmd(b, &cmd), HA_REASON_BAD_VALUE);
-    cmd.u.armed.watchdog_ms = 0;
-    cmd.u.armed.lease_ms = 5000;
-    assert_int_equal(build_cmd(b, &cmd), HA_REASON_BAD_VALUE);
-    end(b);
-}
-
-/* H32: while disarmed nobody is fenced, and after ARM only a new ARMED counts. */
-static void a_disarmed_cluster_fences_nobody(void **unused)
-{
-    struct build *b = story(3, HA_PHASE_RUNNING);
-
-    (void)unused;
-    BUILD_OPEN(b, true, 2, 3);
-    assert_int_equal(build_node_cmd(b, HA_CMD_FENCE_WANT, 1), 0);
-    assert_int_equal(build_node_cmd(b, HA_CMD_DISARM, 0), 0);
-    assert_false(build_node_of(b, 1)->is_fence_wanted);
-    for (uint8_t evidence = HA_EVIDENCE_AGENT; evidence <= HA_EVIDENCE_OPERATOR; evidence++)
-        assert_int_equal(build_fenced(b, 1, evidence), HA_REASON_DISARMED);
-    assert_int_equal(build_node_cmd(b, HA_CMD_FENCE_WANT, 1), HA_REASON_DISARMED);
-    /* Guests may be started meanwhile, on nodes without a working keeper too. */
-    build_guest(b, 2, HA_WANT_STARTED);
-    assert_int_equal(build_assign(b, 2, 2), 0);
-    assert_int_equal(build_node_cmd(b, HA_CMD_ARM, 0), 0);
-    assert_int_equal(build_fenced(b, 1, HA_EVIDENCE_LEASE), HA_REASON_NOT_ARMED);
-    build_guest(b, 3, HA_WANT_STARTED);
-    assert_int_equal(build_assign(b, 3, 2), HA_REASON_NOT_ARMED);
-    assert_int_equal(build_fenced(b, 1, HA_EVIDENCE_AGENT), 0);
-    end(b);
-}
-
-/* H30: stopping hamgrd with guests is a FREEZE at most, never a LEAVE. */
-static void leave_needs_empty_hands(void **unused)
-{
-    struct build *b = story(3, HA_PHASE_MIGRATING);
-
-    (void)unused;
-    assert_int_equal(build_node_cmd(b, HA_CMD_LEAVE, 1), HA_REASON_TICKET_OPEN);
-    assert_int_equal(build_node_cmd(b, HA_CMD_LEAVE, 2), HA_REASON_TICKET_OPEN);
-    build_move(b, HA_CMD_SWITCH, 1);
-    assert_int_equal(build_node_cmd(b, HA_CMD_LEAVE, 1), HA_REASON_TICKET_OPEN);
-    assert_int_equal(build_node_cmd(b, HA_CMD_LEAVE, 2), HA_REASON_TICKET_OPEN);
-    build_move(b, HA_CMD_ARRIVED, 1);
-    assert_int_equal(build_node_cmd(b, HA_CMD_LEAVE, 2), HA_REASON_OWNS_GUESTS);
-    assert_int_equal(build_node_cmd(b, HA_CMD_LEAVE, 1), 0);
-    assert_int_equal(build_node_of(b, 1)->status, HA_NODE_LEFT);
-    assert_false(build_node_of(b, 1)->is_armed);
-    BUILD_OPEN(b, true, 2, 3);
-    assert_int_equal(build_node_of(b, 1)->status, HA_NODE_LEFT);
-    assert_int_equal(build_fenced(b, 1, HA_EVIDENCE_AGENT), HA_REASON_NOT_UNCLEAN);
-    end(b);
-}
-
-static void a_node_that_left_joins_anew(void **unused)
-{
-    struct build *b = story(3, HA_PHASE_FREE);
-
-    (void)unused;
-    assert_int_equal(build_node_cmd(b, HA_CMD_LEAVE, 1), 0);
-    uint64_t left = build_node_of(b, 1)->incarnation;
-    BUILD_OPEN(b, true, 1, 2, 3); /* the same process, still in the view */
-    assert_int_equal(build_node_of(b, 1)->status, HA_NODE_MEMBER);
-    assert_true(build_node_of(b, 1)->incarnation > left);
-    assert_int_equal(build_assign(b, 1, 1), HA_REASON_NOT_ARMED);
-    end(b);
-}
-
-static void a_frozen_node_is_fenced_by_power_only(void **unused)
-{
-    struct build *b = story(3, HA_PHASE_RUNNING);
-
-    (void)unused;
-    assert_int_equal(build_node_cmd(b, HA_CMD_FREEZE, 1), 0);
-    BUILD_OPEN(b, true, 2, 3);
-    assert_owner(b, HA_PHASE_RUNNING, 1, 1);
-    assert_int_equal(build_fenced(b, 1, HA_EVIDENCE_LEASE), HA_REASON_FROZEN);
-    build_restart(b, 1);
     BUILD_OPEN(b, true, 1, 2, 3);
-    assert_true(build_node_of(b, 1)->is_frozen); /* until somebody says otherwise */
-    assert_owner(b, HA_PHASE_RUNNING, 1, 1);
-    BUILD_OPEN(b, true, 2, 3);
-    assert_int_equal(build_fenced(b, 1, HA_EVIDENCE_AGENT), 0);
-    assert_owner(b, HA_PHASE_FREE, 0, 1);
-    assert_int_equal(build_node_cmd(b, HA_CMD_UNFREEZE, 1), 0);
-    end(b);
-}
-
-static void a_wish_to_fence_lasts_for_one_incarnation(void **unused)
-{
-    struct build *b = story(3, HA_PHASE_RUNNING);
-
-    (void)unused;
-    assert_int_equal(build_node_cmd(b, HA_CMD_FENCE_WANT, 1), 0);
-    assert_int_equal(build_node_cmd(b, HA_CMD_FENCE_WANT, 1), HA_REASON_ALREADY);
-    assert_int_equal(build_fenced(b, 1, HA_EVIDENCE_AGENT), HA_REASON_NOT_UNCLEAN);
-    BUILD_OPEN(b, true, 2, 3);
-    assert_true(build_node_of(b, 1)->is_fence_wanted);
+    assert_int_equal(build_node_of(b, 1)->evidence, 0);
+    assert_int_equal(build_node_of(b, 1)->watchdog_ms, 0);
+    assert_int_equal(build_node_of(b, 1)->unarmed_index, 0);
+    build_reboot(b, 1);
     BUILD_OPEN(b, true, 1, 2, 3);
-    assert_false(build_node_of(b, 1)->is_fence_wanted);
-    end(b);
-}
-
-/* --- Labels, voters --- */
-
-/* H29 within one log: a copy of a removed guest may lie on a node that comes back years later. */
-static void epochs_of_removed_guests_do_not_come_back(void **unused)
-{
-    struct build *b = story(3, HA_PHASE_MIGRATING);
-
-    (void)unused;
-    BUILD_OPEN(b, true, 2, 3);
-    assert_int_equal(build_fenced(b, 1, HA_EVIDENCE_LEASE), 0);
-    build_want(b, 1, HA_WANT_STOPPED);
-    struct ha_cmd cmd = build_guest_command(b, HA_CMD_GUEST_REMOVE, 1);
-    assert_int_equal(build_cmd(b, &cmd), 0);
-    assert_int_equal(build_guest(b, 1, HA_WANT_STARTED), 0);
-    assert_int_equal(build_assign(b, 1, 2), 0);
-    assert_owner(b, HA_PHASE_ASSIGNED, 2, 3); /* 1 and 2 lived before */
-    end(b);
-}
-
-static void voters_are_kept_as_the_log_counts_them(void **unused)
-{
-    struct build *b = story(2, HA_PHASE_RUNNING);
-
-    (void)unused;
-    assert_int_equal(build_voter(b, true, 2), HA_REASON_ALREADY);
-    assert_true(b->applied.is_noop);
-    assert_int_equal(build_voter(b, false, 2), 0);
-    assert_false(build_node_of(b, 2)->is_voter);
-    assert_int_equal(build_voter(b, false, 2), HA_REASON_ALREADY);
-    assert_int_equal(build_voter(b, false, 9), HA_REASON_NO_SUCH_NODE);
-    /* The log counts it, so the state keeps it, though nobody added the node. */
-    assert_int_equal(build_voter(b, true, 9), 0);
-    assert_true(build_node_of(b, 9)->is_voter);
-    assert_true(ha_name_is_valid(build_node_of(b, 9)->name));
-    assert_memory_equal(&build_node_of(b, 9)->store_id, &b->self[9].store_id, 16);
-    end(b);
-}
-
-/* A voter's store in the record is the voted one, whatever store the node joins with. */
-static void joining_does_not_change_a_voters_store(void **unused)
-{
-    struct build *b = story(3, HA_PHASE_FREE);
-    struct ha_uuid voted = b->self[3].store_id;
-
-    (void)unused;
-    build_restart(b, 3);
-    b->self[3].store_id = build_uuid(4711);
-    assert_int_equal(BUILD_OPEN(b, true, 1, 2, 3), 0);
-    assert_memory_equal(&build_node_of(b, 3)->store_id, &voted, 16);
-    assert_memory_equal(&build_node_of(b, 3)->joined_store_id, &b->self[3].store_id, 16);
-    /* And its guests follow the store it joined with, not the vote. */
-    assert_int_equal(build_armed(b, 3), 0);
-    build_phase(b, 1, HA_PHASE_RUNNING, 3, 1);
-    build_restart(b, 3);
-    assert_int_equal(BUILD_OPEN(b, true, 1, 2, 3), 0);
-    assert_owner(b, HA_PHASE_RUNNING, 3, 1);
-    assert_int_equal(build_voter(b, false, 3), 0);
-    assert_memory_equal(&build_node_of(b, 3)->store_id, &b->self[3].store_id, 16);
+    assert_int_equal(build_node_of(b, 1)->evidence, HA_EVIDENCE_REBOOT);
+    assert_string_equal(build_node_of(b, 1)->evidence_detail, "it came back with a new boot");
     end(b);
 }
 
@@ -745,20 +493,11 @@ int main(void)
         cmocka_unit_test(switch_needs_a_working_destination),
         cmocka_unit_test(a_guest_that_ends_on_its_way_closes_the_ticket),
         cmocka_unit_test(only_the_owner_or_its_death_frees_a_start),
-        cmocka_unit_test(lease_evidence_needs_an_armed_incarnation),
-        cmocka_unit_test(a_cold_start_fences_by_the_arming_in_the_log),
-        cmocka_unit_test(stale_armed_reports_do_not_count),
-        cmocka_unit_test(lease_and_watchdog_only_grow_within_a_boot),
-        cmocka_unit_test(armed_needs_lease_and_watchdog),
-        cmocka_unit_test(a_disarmed_cluster_fences_nobody),
-        cmocka_unit_test(leave_needs_empty_hands),
-        cmocka_unit_test(a_node_that_left_joins_anew),
-        cmocka_unit_test(a_frozen_node_is_fenced_by_power_only),
-        cmocka_unit_test(a_wish_to_fence_lasts_for_one_incarnation),
-        cmocka_unit_test(epochs_of_removed_guests_do_not_come_back),
-        cmocka_unit_test(voters_are_kept_as_the_log_counts_them),
-        cmocka_unit_test(joining_does_not_change_a_voters_store),
+        cmocka_unit_test(a_gapless_view_does_not_hold_those_gone_before),
+        cmocka_unit_test(boots_that_could_not_be_read_are_never_equal),
+        cmocka_unit_test(a_reboot_after_leaving_is_no_evidence),
     };
 
-    return cmocka_run_group_tests_name("state stories", tests, NULL, NULL);
+    return cmocka_run_group_tests_name("state: stories of views, fencing and migrations", tests,
+                                       NULL, NULL);
 }
