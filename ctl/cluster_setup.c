@@ -82,17 +82,26 @@ int cluster_setup_corosync(const char *cluster, uint32_t id, const char *node, c
 int cluster_setup_first_store(const char *dir, const struct store_identity *identity,
                               const uint8_t *body, size_t body_size, struct ha_err *err)
 {
+    const struct log_voter_change voter = {
+        .is_added = true, .node = identity->node, .store_id = identity->store_id};
+    uint8_t voter_body[256];
     struct timespec now;
 
     clock_gettime(CLOCK_REALTIME, &now);
-    struct log_entry first = {.index = 1,
-                              .kind = LOG_KIND_INIT,
-                              .origin = identity->node,
-                              .seq = 1,
-                              .wall_ms = (uint64_t)now.tv_sec * 1000,
-                              .body_size = (uint32_t)body_size,
-                              .body = body};
-
-    first.digest = log_entry_digest((struct ha_digest){0}, &first);
-    return store_create_first(dir, identity, &first, err);
+    struct ha_writer writer = ha_writer_of(voter_body, sizeof(voter_body));
+    log_voter_change_encode(&writer, &voter);
+    /* The log never reads INIT's body: its first voter is entry 2. */
+    struct log_entry entries[2] = {
+        {.index = 1, .kind = LOG_KIND_INIT, .body = body, .body_size = (uint32_t)body_size},
+        {.index = 2,
+         .kind = LOG_KIND_VOTER,
+         .body = voter_body,
+         .body_size = (uint32_t)writer.position}};
+    struct ha_digest digest = {0};
+    for (unsigned i = 0; i < 2; i++) {
+        entries[i].origin = identity->node;
+        entries[i].wall_ms = (uint64_t)now.tv_sec * 1000;
+        digest = entries[i].digest = log_entry_digest(digest, &entries[i]);
+    }
+    return store_create_log(dir, identity, entries, 2, err);
 }

@@ -3,9 +3,7 @@
  * Commands that make and change the cluster: init and join work offline on the node's own files,
  * add-node and remove-node go through the log.
  */
-#include <dirent.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <getopt.h>
 #include <inttypes.h>
 #include <pwd.h>
@@ -13,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "ctl/cluster_setup.h"
@@ -95,20 +92,11 @@ static int load_defaults(struct setup_words *w)
 }
 
 /* The store belongs to the user that hamgrd runs as. */
-static void give_to_daemon(const char *path)
+static int give_to_daemon(const char *path, struct ha_err *err)
 {
-    const struct passwd *user = getpwnam("hamgr");
-    DIR *dir = user && geteuid() == 0 ? opendir(path) : NULL;
-    const struct dirent *file;
+    const struct passwd *user = geteuid() == 0 ? getpwnam("hamgr") : NULL;
 
-    if (!dir)
-        return;
-    while ((file = readdir(dir)) != NULL) {
-        if (strcmp(file->d_name, "..") != 0)
-            (void)!fchownat(dirfd(dir), file->d_name, user->pw_uid, user->pw_gid,
-                            AT_SYMLINK_NOFOLLOW);
-    }
-    closedir(dir);
+    return user ? store_give(path, user->pw_uid, user->pw_gid, err) : 0;
 }
 
 static struct ha_uuid random_id(void)
@@ -188,7 +176,8 @@ static int run_init(const struct command *command, int argc, char **argv)
     ha_cmd_encode(&writer, &cmd);
     if (cluster_setup_first_store(w.state_dir, &identity, body, writer.position, &err) < 0)
         return local_failure(&err);
-    give_to_daemon(w.state_dir);
+    if (give_to_daemon(w.state_dir, &err) < 0)
+        return local_failure(&err);
     return tell_made(
         &w, &identity, "hamgr.cluster-init/1",
         "Start corosync and hamgrd, then hactl cluster add-node for each further node.");
@@ -217,7 +206,8 @@ static int run_join(const struct command *command, int argc, char **argv)
     identity.node = (uint32_t)w.id;
     if (store_create(w.state_dir, &identity, &err) < 0)
         return local_failure(&err);
-    give_to_daemon(w.state_dir);
+    if (give_to_daemon(w.state_dir, &err) < 0)
+        return local_failure(&err);
     return tell_made(
         &w, &identity, "hamgr.cluster-join/1",
         "Start corosync and hamgrd: it copies the state and becomes a voter by itself.");
