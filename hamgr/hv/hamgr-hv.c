@@ -55,8 +55,16 @@ struct daemon {
 static struct hv *open_embedded(void *user, struct ha_err *err)
 {
     const struct config *config = user;
+    struct hv_embedded_options options;
+    char disk_dir[PATH_MAX];
 
-    return hv_embedded_open(config->run_dir, config->guest_binary, err);
+    hv_embedded_options_from_env(&options);
+    snprintf(disk_dir, sizeof(disk_dir), "%s/disks", config->run_dir);
+    options.run_dir = config->run_dir;
+    options.guest_binary = config->guest_binary;
+    if (!options.disk_dir)
+        options.disk_dir = disk_dir;
+    return hv_embedded_open_with(&options, err);
 }
 
 static const struct driver {

@@ -32,8 +32,8 @@
 #include "hamgr/base/id.h"
 #include "hamgr/hv/hv.h"
 
-#define EMB_DISK_DIR     "/run/hamgr/disks" /* the default directory of a node */
-#define EMB_DISK_MAGIC   0x4b444d48u        /* "HMDK" */
+#define EMB_DISK_DIR     "/run/hamgr/embedded/disks" /* the default directory of a node */
+#define EMB_DISK_MAGIC   0x4b444d48u                 /* "HMDK" */
 #define EMB_DISK_VERSION 1u
 #define EMB_DISK_DEPTH   32u /* requests outstanding per guest; a power of two */
 #define EMB_DISK_PAYLOAD 48u /* bytes of one write at most */
