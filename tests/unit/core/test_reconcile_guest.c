@@ -52,6 +52,9 @@ static void start_goes_from_create_to_started(void **state)
     r->verbs[0].verb = HA_VERB_NONE;
     domain->state = HV_RUNNING;
     assert_int_equal(rig_proposal(r), HA_CMD_STARTED);
+    assert_string_equal(r->duties.list[0].cmd.actor, "n1");
+    assert_int_equal(r->duties.list[0].cmd.reason, HA_REASON_OBSERVED);
+    assert_int_equal(r->duties.list[0].reason, HA_REASON_OBSERVED);
     r->verbs[0].is_proposed = true;
     assert_int_equal(rig_type(r), 0);
     r->verbs[0].is_proposed = false;
@@ -257,6 +260,18 @@ static void retries_wait_their_time(void **state)
     rig_free(r);
 }
 
+/* It ran and is gone before STARTED was said: that counts as lost, not as a failed start. */
+static void a_start_that_ran_and_vanished_is_lost(void **state)
+{
+    struct rig *r = rig_in(HA_PHASE_ASSIGNED);
+
+    (void)state;
+    rig_verb(r, g1(), epoch_of(r))->has_run = true;
+    assert_int_equal(rig_proposal(r), HA_CMD_NOT_RUNNING);
+    assert_int_equal(r->duties.list[0].cmd.u.not_running.cause, HA_END_LOST);
+    rig_free(r);
+}
+
 /* --- RUNNING --- */
 
 static void running_guests_are_left_alone(void **state)
@@ -321,6 +336,54 @@ static void ended_guests_are_destroyed_then_reported(void **state)
         assert_int_equal(r->duties.list[0].cmd.u.not_running.cause, cases[i / 2].cause);
         rig_apply(r);
         assert_int_equal(build_guest_of(r->b, 1)->phase, HA_PHASE_FREE);
+        rig_free(r);
+    }
+}
+
+/* Destroying may take more than one round: the first cause is the true one. */
+static void the_first_cause_stays(void **state)
+{
+    struct rig *r = rig_in(HA_PHASE_RUNNING);
+
+    (void)state;
+    rig_domain(r, 1, epoch_of(r), HV_POWEROFF);
+    rig_verb(r, g1(), epoch_of(r))->end_cause = HA_END_REBOOT;
+    assert_int_equal(rig_type(r), HA_DUTY_DESTROY);
+    assert_int_equal(r->duties.list[0].end_cause, HA_END_REBOOT);
+    rig_free(r);
+}
+
+/* A guest that the record says runs is not being built: what is there is no guest. */
+static void a_half_built_running_guest_is_lost(void **state)
+{
+    struct rig *r = rig_in(HA_PHASE_RUNNING);
+
+    (void)state;
+    rig_domain(r, 1, epoch_of(r), HV_BUILDING);
+    r->is_fresh = false;
+    assert_int_equal(rig_type(r), 0);
+    r->is_fresh = true;
+    assert_int_equal(rig_type(r), HA_DUTY_DESTROY);
+    assert_int_equal(r->duties.list[0].end_cause, HA_END_LOST);
+    rig_free(r);
+}
+
+static void destroy_and_shutdown_wait_their_time(void **state)
+{
+    static const uint8_t modes[] = {HA_STOP_GRACEFUL, HA_STOP_DESTROY};
+    static const int expected[] = {HA_DUTY_SHUTDOWN, HA_DUTY_DESTROY};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(modes); i++) {
+        struct rig *r = rig_in(HA_PHASE_RUNNING);
+        build_stop(r->b, 1, modes[i], false);
+        rig_domain(r, 1, epoch_of(r), HV_RUNNING);
+        rig_verb(r, g1(), epoch_of(r))->retry_ms = r->rt.now_ms + 1;
+        assert_int_equal(rig_type(r), 0);
+        assert_int_equal(r->duties.next_ms, r->rt.now_ms + 1);
+        r->rt.now_ms++;
+        r->rt.lease_end_ms++;
+        assert_int_equal(rig_type(r), expected[i]);
         rig_free(r);
     }
 }
@@ -446,6 +509,19 @@ static void forced_stop_destroys_in_every_state(void **state)
     }
 }
 
+static void a_half_built_copy_is_stopped_on_a_fresh_listing(void **state)
+{
+    struct rig *r = rig_in(HA_PHASE_STOPPING);
+
+    (void)state;
+    rig_domain(r, 1, epoch_of(r), HV_BUILDING);
+    r->is_fresh = false;
+    assert_int_equal(rig_type(r), 0); /* a worker may be at it */
+    r->domains[0].state = HV_PAUSED;
+    assert_int_equal(rig_type(r), HA_DUTY_DESTROY);
+    rig_free(r);
+}
+
 static void graceful_stop_destroys_what_can_not_answer(void **state)
 {
     (void)state;
@@ -552,6 +628,17 @@ static void two_domains_under_one_label_never_run(void **state)
     rig_domain(r, 1, epoch_of(r), HV_PAUSED);
     rig_domain(r, 1, epoch_of(r), HV_RUNNING);
     assert_int_equal(rig_type(r), HA_DUTY_DESTROY);
+    rig_verb(r, g1(), epoch_of(r))->verb = HA_VERB_DESTROY;
+    assert_int_equal(rig_type(r), 0);
+    r->verbs[0].verb = HA_VERB_NONE;
+    r->verbs[0].retry_ms = r->rt.now_ms + 1;
+    assert_int_equal(rig_type(r), 0);
+    /* Strays of one label are named once. */
+    r->domain_count = 0;
+    rig_domain(r, 9, 1, HV_PAUSED);
+    rig_domain(r, 9, 1, HV_PAUSED);
+    r->verbs[0].verb = HA_VERB_RUN;
+    assert_int_equal(rig_type(r), HA_DUTY_DESTROY);
     rig_free(r);
 }
 
@@ -577,6 +664,46 @@ static void strays_are_left_alone_outside_a_view(void **state)
     rig_domain(r, 1, 5, HV_PAUSED);
     r->rt.is_open = false;
     assert_int_equal(rig_type(r), 0);
+    rig_free(r);
+}
+
+/* Many guests, copies and verbs at once: each is found among the others. */
+static void every_guest_is_found_among_many(void **state)
+{
+    struct rig *r = rig_new(1);
+
+    (void)state;
+    for (uint32_t guest = 2; guest <= 8; guest++) {
+        build_guest(r->b, guest, HA_WANT_STARTED);
+        build_phase(r->b, guest, HA_PHASE_RUNNING, guest == 8 ? 2 : 1, 0);
+        rig_domain(r, guest, 1, guest % 2 ? HV_PAUSED : HV_RUNNING);
+        rig_domain(r, guest, 7, HV_BUILDING);
+        rig_verb(r, build_uuid(guest), 1)->retry_ms = guest == 3 ? r->rt.now_ms + 5 : 0;
+        rig_verb(r, build_uuid(guest), 7)->verb = guest == 5 ? HA_VERB_DESTROY : HA_VERB_NONE;
+    }
+    rig_look(r);
+    uint32_t destroyed = 0;
+    for (uint32_t i = 0; i < r->duties.count; i++) {
+        const struct ha_duty *duty = &r->duties.list[i];
+        /* Nothing begins beside a stray; the strays go, and with them the whole of guest 8. */
+        assert_int_equal(duty->type, HA_DUTY_DESTROY);
+        assert_int_equal(duty->reason, HA_REASON_NOT_OURS);
+        assert_false(ha_uuid_equal(duty->guest, build_uuid(5)));
+        assert_true(duty->epoch == 7 || ha_uuid_equal(duty->guest, build_uuid(8)));
+        destroyed++;
+    }
+    assert_int_equal(destroyed, 7);
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < r->domain_count; i++) {
+        if (r->domains[i].label.epoch == 1)
+            r->domains[kept++] = r->domains[i];
+    }
+    r->domain_count = kept - 1; /* guest 8's is gone as well */
+    rig_look(r);
+    assert_int_equal(r->duties.count, 1); /* 3 waits, 5 is busy, 7 is paused */
+    assert_int_equal(r->duties.list[0].type, HA_DUTY_RUN);
+    assert_true(ha_uuid_equal(r->duties.list[0].guest, build_uuid(7)));
+    assert_int_equal(r->duties.next_ms, r->rt.now_ms + 5);
     rig_free(r);
 }
 
@@ -709,15 +836,20 @@ int main(void)
         cmocka_unit_test(unrunnable_start_is_destroyed_then_failed),
         cmocka_unit_test(nothing_begins_while_a_proposal_is_open),
         cmocka_unit_test(retries_wait_their_time),
+        cmocka_unit_test(a_start_that_ran_and_vanished_is_lost),
         cmocka_unit_test(running_guests_are_left_alone),
         cmocka_unit_test(lost_needs_a_fresh_listing_without_any_copy),
         cmocka_unit_test(ended_guests_are_destroyed_then_reported),
+        cmocka_unit_test(the_first_cause_stays),
+        cmocka_unit_test(a_half_built_running_guest_is_lost),
+        cmocka_unit_test(destroy_and_shutdown_wait_their_time),
         cmocka_unit_test(a_returned_node_resumes_its_paused_guests),
         cmocka_unit_test(a_fenced_node_destroys_what_it_brings_back),
         cmocka_unit_test(a_new_copy_waits_for_the_old_one_to_go),
         cmocka_unit_test(a_record_of_another_incarnation_is_not_touched),
         cmocka_unit_test(graceful_stop_asks_then_reports),
         cmocka_unit_test(forced_stop_destroys_in_every_state),
+        cmocka_unit_test(a_half_built_copy_is_stopped_on_a_fresh_listing),
         cmocka_unit_test(graceful_stop_destroys_what_can_not_answer),
         cmocka_unit_test(force_overtakes_a_shutdown_in_flight),
         cmocka_unit_test(a_start_taken_back_is_stopped_with_proof),
@@ -727,6 +859,7 @@ int main(void)
         cmocka_unit_test(two_domains_under_one_label_never_run),
         cmocka_unit_test(foreign_domains_are_reported_never_destroyed),
         cmocka_unit_test(strays_are_left_alone_outside_a_view),
+        cmocka_unit_test(every_guest_is_found_among_many),
         cmocka_unit_test(creates_follow_the_order_of_assignment),
         cmocka_unit_test(armed_is_proposed_until_the_log_has_it),
         cmocka_unit_test(a_keeper_seen_before_disarm_does_not_count),

@@ -251,6 +251,7 @@ static void destination_begins_once_and_switches(void **state)
     assert_int_equal(rig_type(r), 0); /* H23: the source has not let go of it */
     dst_verb(r)->is_handover = true;
     assert_int_equal(rig_proposal(r), HA_CMD_SWITCH);
+    assert_int_equal(r->duties.list[0].ticket, ticket_of(r)->id);
     r->is_fresh = false;
     assert_int_equal(rig_proposal(r),
                      HA_CMD_SWITCH); /* the pause is now: no listing is waited for */
@@ -505,6 +506,19 @@ static void a_copy_that_ended_after_switch_has_arrived(void **state)
     }
 }
 
+static void a_half_built_arrived_copy_is_cleared_away(void **state)
+{
+    struct rig *r = rig_moving(HA_PHASE_SWITCHED, DST);
+
+    (void)state;
+    dst_domain(r, HV_BUILDING);
+    r->is_fresh = false;
+    assert_int_equal(rig_type(r), 0);
+    r->is_fresh = true;
+    assert_int_equal(rig_type(r), HA_DUTY_DESTROY);
+    rig_free(r);
+}
+
 /* --- SWITCHED, source --- */
 
 static void source_copy_is_kept_until_arrived_then_destroyed(void **state)
@@ -624,6 +638,7 @@ int main(void)
         cmocka_unit_test(a_copy_whose_revert_is_proposed_is_never_run),
         cmocka_unit_test(without_a_source_the_copy_is_given_up_with_proof),
         cmocka_unit_test(a_copy_that_ended_after_switch_has_arrived),
+        cmocka_unit_test(a_half_built_arrived_copy_is_cleared_away),
         cmocka_unit_test(source_copy_is_kept_until_arrived_then_destroyed),
         cmocka_unit_test(source_copy_resumes_after_revert),
         cmocka_unit_test(source_copy_made_runnable_by_hand_is_destroyed),
