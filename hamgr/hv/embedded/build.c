@@ -11,11 +11,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -201,6 +203,7 @@ static _Noreturn void become_guest(const struct building *b, int report_fd)
     char name[] = EMB_COMM;
     char *argv[] = {name, NULL};
     char *envp[] = {NULL};
+    const struct sched_param ordinary = {.sched_priority = 0};
     sigset_t none;
     int is_bad = 0;
 
@@ -223,6 +226,9 @@ static _Noreturn void become_guest(const struct building *b, int report_fd)
         signal(n, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
+    /* hamgr-hv is real-time and locked in memory; its guests are ordinary. */
+    sched_setscheduler(0, SCHED_OTHER, &ordinary);
+    setpriority(PRIO_PROCESS, 0, 0);
     if (!is_bad && null_fd >= 0 && chdir("/") == 0)
         execve(b->e->guest_binary, argv, envp);
     struct emb_report report = {.code = errno ? errno : EBADF, .text = "start the guest program"};

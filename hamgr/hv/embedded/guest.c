@@ -166,6 +166,17 @@ static void prove_identity(const struct guest *g, uint64_t size, uint32_t tracki
         fail(errno, "keep the mark: %s", strerror(errno));
 }
 
+/* hamgr-hv may be shielded from the kernel's out-of-memory killer; its guests are not. */
+static void join_the_ordinary(void)
+{
+    int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+    if (fd >= 0 && write(fd, "0", 1) != 1)
+        fail(errno, "oom_score_adj: %s", strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
+
 static void keep_only(bool has_disk)
 {
     close_range(EMB_FD_DOMAIN, EMB_FD_MEMORY - 1, 0);
@@ -210,6 +221,7 @@ int main(void)
     /* A disk backend that is away must not end the guest. */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
+    join_the_ordinary();
     read_boot(&boot);
     uint64_t size = (uint64_t)boot.definition.memory_mib << 20;
     g.label = map_file(EMB_FILE_LABEL, EMB_PAGE_SHARED, false);
