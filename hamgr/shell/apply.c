@@ -112,7 +112,9 @@ static void maybe_snapshot(struct hamgrd *d)
     uint8_t *data = NULL;
     struct log_loaded voters;
 
-    if (d->snapshot_token || d->state.applied < d->snapshot_index + SHELL_SNAPSHOT_EVERY)
+    if (d->snapshot_token || d->state.applied == d->snapshot_index ||
+        (d->state.applied < d->snapshot_index + SHELL_SNAPSHOT_EVERY &&
+         !log_snapshot_is_due(d->log)))
         return;
     int64_t size = encode_state(d, &data);
     if (size < 0)
@@ -121,7 +123,9 @@ static void maybe_snapshot(struct hamgrd *d)
     const struct log_entry *last = log_entry_at(d->log, d->state.applied);
     struct log_view view = last ? last->view : d->state.view;
     /* Entries a little behind stay, so that a member that lags needs no snapshot. */
-    uint64_t keep_from = d->state.applied - SHELL_SNAPSHOT_EVERY / 2;
+    uint64_t keep_from = d->state.applied > SHELL_SNAPSHOT_EVERY / 2
+                             ? d->state.applied - SHELL_SNAPSHOT_EVERY / 2
+                             : 0;
     d->snapshot_token = --d->token_high;
     d->snapshot_wait_index = keep_from;
     if (store_put_snapshot(d->store, d->snapshot_token, d->state.applied, d->state.digest, view,

@@ -69,6 +69,8 @@ static void carry_out(struct hamgrd *d, const struct ha_duty *duty)
     };
     const struct ha_guest *guest = ha_state_guest(&d->state, duty->guest);
 
+    if (duty->type == HA_DUTY_DESTROY && duty->end_cause)
+        hvlink_get(d, duty->guest, duty->epoch)->v.end_cause = duty->end_cause;
     switch ((enum ha_duty_type)duty->type) {
     case HA_DUTY_CREATE:
     case HA_DUTY_RUN:
@@ -87,7 +89,7 @@ static void carry_out(struct hamgrd *d, const struct ha_duty *duty)
             moves_begin_in(d, guest);
         break;
     case HA_DUTY_MOVE_CANCEL:
-        moves_cancel(d, duty->ticket, ha_reason_text(duty->reason));
+        moves_cancel(d, duty->guest, duty->epoch, ha_reason_text(duty->reason));
         break;
     case HA_DUTY_PROPOSE:
         propose_duty(d, duty);
@@ -125,7 +127,8 @@ void duties_run(struct hamgrd *d)
     struct ha_keeper_facts keeper = {.is_known = d->is_keeper_known,
                                      .is_armed = d->keeper_status.is_armed,
                                      .lease_ms = d->rt.timing.lease_ms,
-                                     .watchdog_ms = d->keeper_status.watchdog_ms};
+                                     .watchdog_ms = d->keeper_status.watchdog_ms,
+                                     .seen_applied = d->keeper_seen_applied};
 
     if (d->is_stopped || !d->log)
         return;

@@ -270,6 +270,10 @@ void hvlink_verb(struct hamgrd *d, struct local_verb *verb, uint8_t which, uint3
                                                    .timeout_ms = timeout_ms});
     verb->v.verb = which;
     verb->request = ++d->hv_request_high;
+    if (which == HA_VERB_RUN) { /* from here on it may have run, whatever the answer */
+        verb->is_first_run = !verb->v.has_run;
+        verb->v.has_run = true;
+    }
     send_body(d, request_type(which), verb->request, &w, fd);
 }
 
@@ -295,7 +299,6 @@ static void on_ok(struct hamgrd *d, struct local_verb *verb, uint8_t which,
         note_domain(d, verb, HV_PAUSED, (uint32_t)done->value);
         break;
     case HA_VERB_RUN:
-        verb->v.has_run = true;
         note_domain(d, verb, HV_RUNNING, (uint32_t)done->value);
         break;
     case HA_VERB_SAVE:
@@ -310,8 +313,13 @@ static void on_ok(struct hamgrd *d, struct local_verb *verb, uint8_t which,
     }
 }
 
-static void on_not_ok(struct hamgrd *d, struct local_verb *verb, uint8_t which,
-                      const struct hvp_done *done)
+/* A busy guest or a closed gate is no verdict about the copy: it is tried again. */
+static bool is_refused_for_now(const char *text)
+{
+    return strncmp(text, "busy", 4) == 0 || strncmp(text, "gate closed", 11) == 0;
+}
+
+static void on_not_ok(struct local_verb *verb, uint8_t which, const struct hvp_done *done)
 {
     bool is_proven = done->outcome == HV_FAILED;
 
@@ -319,10 +327,13 @@ static void on_not_ok(struct hamgrd *d, struct local_verb *verb, uint8_t which,
            is_proven ? "failed" : "has an unknown outcome", done->text);
     snprintf(verb->v.text, sizeof(verb->v.text), "%.*s", (int)sizeof(verb->v.text) - 1, done->text);
     verb->v.retry_ms = shell_now_ms() + RETRY_AFTER_FAILURE_MS;
-    if (which == HA_VERB_CREATE && is_proven)
+    if (which == HA_VERB_RUN && is_proven && verb->is_first_run)
+        verb->v.has_run = false;
+    if (!is_proven || is_refused_for_now(done->text))
+        return;
+    if (which == HA_VERB_CREATE)
         verb->v.is_create_failed = true;
-    /* A closed gate refuses for now; only a refusal with the gate open proves a dead copy. */
-    if (which == HA_VERB_RUN && is_proven && d->rt.is_gate_open)
+    if (which == HA_VERB_RUN)
         verb->v.is_run_failed = true;
 }
 
@@ -342,7 +353,7 @@ static void on_done(struct hamgrd *d, const struct ha_packet *packet)
         if (done.outcome == HV_OK)
             on_ok(d, verb, which, &done);
         else
-            on_not_ok(d, verb, which, &done);
+            on_not_ok(verb, which, &done);
         if (which == HA_VERB_SAVE || which == HA_VERB_RESTORE)
             moves_hv_done(d, verb, which, &done);
         break;

@@ -7,11 +7,19 @@
 
 #define ARM_RETRY_MS 1000u
 
+/* Asks; the answer tells how the keeper was at a time not before the state applied now. */
+static void ask(struct hamgrd *d, uint16_t type, const void *body, size_t size)
+{
+    d->keeper_request = ++d->keeper_request_high;
+    d->keeper_asked_applied = d->state.applied;
+    link_send(d->keeper, type, d->keeper_request, body, size, NULL, 0);
+}
+
 static void on_up(void *user)
 {
     struct hamgrd *d = user;
 
-    link_send(d->keeper, KEEPER_QUERY, 1, NULL, 0, NULL, 0);
+    ask(d, KEEPER_QUERY, NULL, 0);
     if (d->log)
         keeperlink_lease(d, log_lease_end_ms(d->log));
 }
@@ -29,6 +37,10 @@ static void on_packet(void *user, const struct ha_packet *packet)
                status.is_armed ? "armed" : "not armed", status.watchdog_ms, status.text);
     d->keeper_status = status;
     d->is_keeper_known = true;
+    if (packet->id != 0 && packet->id == d->keeper_request) {
+        d->keeper_request = 0;
+        d->keeper_seen_applied = d->keeper_asked_applied;
+    }
     shell_wake(d);
 }
 
@@ -38,6 +50,8 @@ static void on_down(void *user, const char *why)
 
     qb_log(LOG_WARNING, "keeper: connection lost: %s", why);
     d->is_keeper_known = false;
+    d->keeper_request = 0;
+    d->keeper_seen_applied = 0;
     shell_wake(d);
 }
 
@@ -90,9 +104,13 @@ void keeperlink_check(struct hamgrd *d)
         d->arm_asked_ms = now_ms;
         keeper_arm_encode(&w, &(struct keeper_arm){.lease_ms = d->rt.timing.lease_ms,
                                                    .watchdog_ms = d->config.watchdog_ms});
-        link_send(d->keeper, KEEPER_ARM, 2, body, w.position, NULL, 0);
+        ask(d, KEEPER_ARM, body, w.position);
         keeperlink_lease(d, log_lease_end_ms(d->log));
     } else if (is_armed && may_disarm(d, self)) {
-        link_send(d->keeper, KEEPER_DISARM, 3, NULL, 0, NULL, 0);
+        ask(d, KEEPER_DISARM, NULL, 0);
+        d->keeper_asked_applied = 0; /* what it says now is about before the order */
+    } else if (is_armed && self && !self->is_armed && !d->keeper_request &&
+               d->keeper_seen_applied < self->unarmed_index) {
+        ask(d, KEEPER_QUERY, NULL, 0); /* an answer from before would not count (STALE_KEEPER) */
     }
 }

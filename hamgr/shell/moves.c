@@ -132,9 +132,9 @@ static void fail(struct hamgrd *d, struct move *move, const char *why)
         verb->v.is_save_failed = true;
     else
         verb->v.is_restore_failed = true;
-    if (verb->request)
+    if (verb->request && (verb->v.verb == HA_VERB_SAVE || verb->v.verb == HA_VERB_RESTORE))
         hvlink_abort(d, verb->request);
-    else
+    else if (!verb->request)
         verb->v.verb = HA_VERB_NONE;
     end_stream(move);
     tell_progress(d, move);
@@ -502,17 +502,17 @@ void moves_peer_progress(struct hamgrd *d, uint32_t from, const struct ha_move_p
     shell_wake(d);
 }
 
-void moves_cancel(struct hamgrd *d, uint64_t ticket, const char *why)
+/* Ends this end of a closed ticket. */
+static void end_move(struct hamgrd *d, struct move *move, const char *why)
 {
-    struct move *move = find(d, ticket);
-
-    if (!move || move->is_over)
-        return;
-    qb_log(LOG_INFO, "migration %" PRIu64 " is over here: %s", ticket, why);
     struct local_verb *verb = verb_of(d, move);
-    if (verb->request)
+
+    if (move->is_over)
+        return;
+    qb_log(LOG_INFO, "migration %" PRIu64 " is over here: %s", move->ticket, why);
+    if (verb->request && (verb->v.verb == HA_VERB_SAVE || verb->v.verb == HA_VERB_RESTORE))
         hvlink_abort(d, verb->request);
-    else if (move->is_source && verb->v.verb == HA_VERB_SAVE)
+    else if (!verb->request && verb->v.verb == HA_VERB_SAVE)
         verb->v.verb = HA_VERB_NONE; /* the save had not begun */
     move->is_over = true;
     end_stream(move);
@@ -528,6 +528,18 @@ static bool is_ticket_open(const struct hamgrd *d, struct move *move)
     if (guest->phase == HA_PHASE_SWITCHED)
         move_fsm_switched(&move->fsm, shell_now_ms());
     return true;
+}
+
+void moves_cancel(struct hamgrd *d, struct ha_uuid guest, uint64_t epoch, const char *why)
+{
+    for (struct move *move = d->moves; move; move = move->next) {
+        if (move->epoch != epoch || !ha_uuid_equal(move->guest, guest))
+            continue;
+        if (is_ticket_open(d, move))
+            fail(d, move, why);
+        else
+            end_move(d, move, why);
+    }
 }
 
 static void forget_progress(struct hamgrd *d)
@@ -568,7 +580,7 @@ void moves_tick(struct hamgrd *d)
         if (late)
             fail(d, move, late);
         if (!is_ticket_open(d, move) && !move->is_over)
-            moves_cancel(d, move->ticket, "the ticket is closed");
+            end_move(d, move, "the ticket is closed");
         repeat(d, move, now_ms);
         if (move->killed_ms && move->pid > 0 && now_ms > move->killed_ms + 1000)
             kill(move->pid, SIGKILL);

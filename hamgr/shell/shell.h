@@ -45,6 +45,7 @@ struct local_verb {
     struct ha_local_verb v;
     uint64_t request;  /* id at hamgr-hv, 0 = none */
     uint64_t proposal; /* seq of the proposal under way, 0 = none */
+    bool is_first_run; /* RUN in flight is the first of this copy */
 };
 
 typedef void (*propose_fn)(void *user, int outcome, uint16_t reason, uint64_t index);
@@ -111,6 +112,10 @@ struct hamgrd {
     struct keeper_status keeper_status;
     bool is_keeper_known;
     uint64_t arm_asked_ms;
+    uint64_t keeper_request;        /* newest question's id; 0 = none is open */
+    uint64_t keeper_request_high;
+    uint64_t keeper_asked_applied;  /* state.applied when it was asked */
+    uint64_t keeper_seen_applied;   /* ... when the newest answer was asked for */
     uint64_t armed_proposal, capacity_proposal; /* not 0: under way */
 
     /* fencing */
@@ -221,7 +226,8 @@ uint64_t leader_next_ms(const struct hamgrd *d);
 /* moves.c */
 void moves_begin_out(struct hamgrd *d, const struct ha_guest *guest);
 void moves_begin_in(struct hamgrd *d, const struct ha_guest *guest);
-void moves_cancel(struct hamgrd *d, uint64_t ticket, const char *why);
+/* Ends what this node does for the move of that copy; while its ticket is open, as a failure. */
+void moves_cancel(struct hamgrd *d, struct ha_uuid guest, uint64_t epoch, const char *why);
 void moves_ready(struct hamgrd *d, uint32_t from, const struct peer_move_ready *ready);
 void moves_handover(struct hamgrd *d, uint32_t from, uint64_t ticket);
 void moves_peer_progress(struct hamgrd *d, uint32_t from, const struct ha_move_progress *progress);

@@ -182,6 +182,26 @@ static int take_definitions(struct hamgrd *d, struct ha_reader *r)
     return ha_reader_is_done(r) ? 0 : -HA_E_CORRUPT;
 }
 
+/* Tells the log that the snapshot replaced everything; NULL: nothing was replaced. */
+static void tell_log(struct hamgrd *d, const struct transfer *t)
+{
+    struct log_event event = {.type = LOG_EV_SNAPSHOT};
+    struct log_loaded voters;
+
+    if (t) {
+        apply_voters(&d->state, &voters);
+        event.u.snapshot.index = t->index;
+        event.u.snapshot.digest = t->digest;
+        event.u.snapshot.log_view = t->view;
+        event.u.snapshot.voter_count = voters.voter_count;
+        for (uint32_t i = 0; i < voters.voter_count; i++) {
+            event.u.snapshot.voters[i].node = voters.voters[i].node;
+            event.u.snapshot.voters[i].store_id = voters.voters[i].store_id;
+        }
+    }
+    shell_log_event(d, &event);
+}
+
 /* A complete blob: into the state, then into the store; the log hears of it when that is durable.
  */
 static int install(struct hamgrd *d, struct transfer *t)
@@ -193,15 +213,20 @@ static int install(struct hamgrd *d, struct transfer *t)
 
     if (!state_bytes)
         return -HA_E_CORRUPT;
+    if (!log_snapshot_begin(d->log, t->index))
+        return -HA_E_STALE; /* it has more than that by now */
     int rc = ha_state_decode(&d->state, state_bytes, state_size);
     if (rc == 0)
         rc = take_definitions(d, &r);
+    if (rc == 0) {
+        apply_voters(&d->state, &voters);
+        t->token = --d->token_high;
+        rc = store_install(d->store, t->token, t->index, t->digest, t->view, state_bytes,
+                           state_size, &voters);
+    }
     if (rc < 0)
-        return rc;
-    apply_voters(&d->state, &voters);
-    t->token = --d->token_high;
-    return store_install(d->store, t->token, t->index, t->digest, t->view, state_bytes, state_size,
-                         &voters);
+        tell_log(d, NULL);
+    return rc;
 }
 
 void transfer_chunk(struct hamgrd *d, uint32_t from, const struct peer_chunk *chunk)
@@ -244,27 +269,15 @@ void transfer_chunk(struct hamgrd *d, uint32_t from, const struct peer_chunk *ch
 bool transfer_stored(struct hamgrd *d, const struct store_done *done)
 {
     struct transfer **place = &d->transfers;
-    struct log_loaded voters;
 
     while (*place && (*place)->token != done->token)
         place = &(*place)->next;
     if (!*place)
         return false;
     struct transfer *t = *place;
-    struct log_event event = {.type = LOG_EV_SNAPSHOT};
-    event.u.snapshot.index = t->index;
-    event.u.snapshot.digest = t->digest;
-    event.u.snapshot.log_view = t->view;
-    apply_voters(&d->state, &voters);
-    event.u.snapshot.voter_count = voters.voter_count;
-    for (uint32_t i = 0; i < voters.voter_count; i++) {
-        event.u.snapshot.voters[i].node = voters.voters[i].node;
-        event.u.snapshot.voters[i].store_id = voters.voters[i].store_id;
-    }
     d->snapshot_index = t->index;
-    drop(place);
-    if (done->is_ok)
-        shell_log_event(d, &event);
+    tell_log(d, done->is_ok ? t : NULL);
+    drop(find(d, false, t->node));
     return true;
 }
 
