@@ -32,7 +32,7 @@ def service_lines(node):
     """What hamgr-init starts on a node; siblings, as units are on a host."""
     return [corosync.PROGRAM,
             f"hamgr-watchdog 0:0 {BIN}/hamgr-watchdog",
-            f"hamgr-hv 0:0 {BIN}/hamgr-hv --driver embedded --guest-binary {BIN}/hamgr-guest",
+            f"hamgr-hv 0:0 {BIN}/hamgr-hv --driver embedded --peer-user hamgr",
             f"hamgr-disk 0:0 {BIN}/hamgr-disk --node {node.index}",
             f"hamgr-fence 0:0 {BIN}/hamgr-fence --agents /run/hamgr-node/agents",
             f"hamgrd {HAMGR_UID}:{HAMGR_UID} {BIN}/hamgrd",
