@@ -446,6 +446,7 @@ struct gate *gate_open(qb_loop_t *loop, struct hv *hv, worker_open_fn open_drive
                           .timer_fd = -1,
                           .keeper_fd = -1,
                           .event_fd = -1,
+                          .changed_fd = -1,
                           .listen_fd = -1};
     gate->boot_id = gate_boot_id(options->ident_dir);
     gate->hw_id = gate_hw_id(options->ident_dir);

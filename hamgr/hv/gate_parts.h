@@ -60,7 +60,7 @@ struct gate {
     int listen_fd;
     struct gate_peer *peers;
     struct gate_wait *waits;
-    bool is_changed_due;
+    int changed_fd; /* eventfd: HVP_CHANGED is due */
     bool is_stopping;
 };
 

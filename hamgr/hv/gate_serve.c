@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -139,19 +140,24 @@ void gate_tell_gate(struct gate *gate)
         gate_send(peer, HVP_GATE, 0, &w);
 }
 
-static void on_changed_due(void *data)
+/* Through an eventfd, so that a burst is one event: a job of libqb would wait for up to 50 ms. */
+static int32_t on_changed_due(int32_t fd, int32_t events, void *data)
 {
     struct gate *gate = data;
+    uint64_t count;
 
-    gate->is_changed_due = false;
+    (void)events;
+    (void)!read(fd, &count, sizeof(count));
     for (struct gate_peer *peer = gate->peers; peer; peer = peer->next)
         gate_send(peer, HVP_CHANGED, 0, NULL);
+    return 0;
 }
 
 void gate_tell_changed(struct gate *gate)
 {
-    if (!gate->is_changed_due)
-        gate->is_changed_due = qb_loop_job_add(gate->loop, QB_LOOP_LOW, gate, on_changed_due) == 0;
+    uint64_t one = 1;
+
+    (void)!write(gate->changed_fd, &one, sizeof(one));
 }
 
 /* ---- receiving ---------------------------------------------------------------------------------
@@ -316,6 +322,10 @@ int gate_serve_open(struct gate *gate, struct ha_err *err)
 {
     char path[GATE_PATH_MAX];
 
+    gate->changed_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (gate->changed_fd < 0 || qb_loop_poll_add(gate->loop, QB_LOOP_LOW, gate->changed_fd, POLLIN,
+                                                 gate, on_changed_due) < 0)
+        return ha_err_set(err, errno, "eventfd: %s", strerror(errno));
     snprintf(path, sizeof(path), "%s/hv.sock", gate->options.dir);
     gate->listen_fd = ha_sock_listen(path, gate->options.peer_gid, err);
     if (gate->listen_fd < 0)
@@ -327,9 +337,11 @@ int gate_serve_open(struct gate *gate, struct ha_err *err)
 
 void gate_serve_close(struct gate *gate)
 {
-    if (gate->is_changed_due)
-        qb_loop_job_del(gate->loop, QB_LOOP_LOW, gate, on_changed_due);
-    gate->is_changed_due = false;
+    if (gate->changed_fd >= 0) {
+        qb_loop_poll_del(gate->loop, gate->changed_fd);
+        close(gate->changed_fd);
+    }
+    gate->changed_fd = -1;
     while (gate->peers)
         free_peer(gate->peers);
     if (gate->listen_fd >= 0) {

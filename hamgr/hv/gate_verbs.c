@@ -161,7 +161,7 @@ static void do_pause(const struct request *q, const struct hvp_domain *m)
     struct worker_job *job = worker_find(q->gate->pool, m->guest);
 
     if (job)
-        job->was_running = false; /* whoever pauses now does not want it back after a save */
+        job->ticket.was_running = false; /* whoever pauses now does not want it back after a save */
     if (gate_list(q->gate) < 0) {
         answer(q, HV_UNKNOWN, 0, "the domains can't be listed");
         return;
@@ -218,11 +218,11 @@ static void do_reserve(const struct request *q, const struct hvp_create *m)
  * for saves and restores: their streams went with the peer. */
 static bool adopt_job(struct worker_job *job, const struct request *q, uint64_t epoch)
 {
-    if (job->owner || job->verb.type != q->type || job->verb.label.epoch != epoch ||
+    if (job->ticket.owner || job->verb.type != q->type || job->verb.label.epoch != epoch ||
         q->type == HVP_SAVE || q->type == HVP_RESTORE)
         return false;
-    job->owner = q->peer;
-    job->id = q->id;
+    job->ticket.owner = q->peer;
+    job->ticket.id = q->id;
     return true;
 }
 
@@ -240,14 +240,13 @@ static bool is_guest_free(const struct request *q, struct ha_uuid guest, uint64_
 
 static void submit(const struct request *q, const struct worker_verb *verb, bool was_running)
 {
-    struct worker_job *job = worker_submit(q->gate->pool, verb, q->peer, q->id);
+    struct worker_ticket ticket = {.owner = q->peer,
+                                   .id = q->id,
+                                   .close_count = q->gate->fsm.close_count,
+                                   .was_running = was_running};
 
-    if (!job) {
+    if (!worker_submit(q->gate->pool, verb, &ticket))
         answer(q, HV_FAILED, 0, "busy: too many verbs are waiting");
-        return;
-    }
-    job->was_running = was_running;
-    job->user = q->gate->fsm.close_count;
 }
 
 /* A domain for a verb on it, from a fresh listing; NULL when answered. What is not there needs no
@@ -364,7 +363,7 @@ static void abort_if_meant(void *user, struct worker_job *job)
 {
     struct abort_search *search = user;
 
-    if (job->owner != search->peer || job->id != search->id ||
+    if (job->ticket.owner != search->peer || job->ticket.id != search->id ||
         (job->verb.type != HVP_SAVE && job->verb.type != HVP_RESTORE))
         return;
     search->is_found = true;
@@ -382,9 +381,9 @@ static void do_abort(const struct request *q, uint64_t id)
 
 static void orphan_job(void *user, struct worker_job *job)
 {
-    if (job->owner != user)
+    if (job->ticket.owner != user)
         return;
-    job->owner = NULL;
+    job->ticket.owner = NULL;
     worker_abort(job); /* saves and restores only */
 }
 
@@ -413,10 +412,10 @@ void gate_job_progress(void *user, struct worker_job *job, const struct hv_progr
     struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
 
     (void)user;
-    if (!job->owner)
+    if (!job->ticket.owner)
         return;
     hvp_progress_encode(&w, progress);
-    gate_send(job->owner, HVP_PROGRESS, job->id, &w);
+    gate_send(job->ticket.owner, HVP_PROGRESS, job->ticket.id, &w);
 }
 
 /* A save that failed leaves the guest as it was; a worker may not make it runnable, so the gate
@@ -427,8 +426,8 @@ static void continue_after_save(struct gate *gate, const struct worker_job *job,
     struct ha_err err = {0};
     const struct hv_label *label = &job->verb.label;
 
-    if (job->verb.type != HVP_SAVE || done->outcome != HV_FAILED || !job->was_running ||
-        job->user != gate->fsm.close_count || gate_list(gate) < 0)
+    if (job->verb.type != HVP_SAVE || done->outcome != HV_FAILED || !job->ticket.was_running ||
+        job->ticket.close_count != gate->fsm.close_count || gate_list(gate) < 0)
         return;
     const struct hv_domain *d = gate_find(gate, label->guest, label->epoch);
     if (!d || d->state != HV_PAUSED)
@@ -461,8 +460,9 @@ void gate_job_done(void *user, struct worker_job *job, const struct hvp_done *do
                done->text);
     continue_after_save(gate, job, &told);
     find_value(gate, job, &told);
-    if (job->owner)
-        gate_reply(job->owner, job->id, (enum hv_outcome)told.outcome, told.value, told.text);
+    if (job->ticket.owner)
+        gate_reply(job->ticket.owner, job->ticket.id, (enum hv_outcome)told.outcome, told.value,
+                   told.text);
     if (gate->event_fd < 0 || done->outcome == HV_UNKNOWN)
         gate_tell_changed(gate);
     run_waiting(gate);
@@ -486,7 +486,7 @@ void gate_clean_up(struct gate *gate)
         struct worker_verb clean = {
             .type = WORKER_LOG_DIRTY_OFF, .label = d->label, .domid = d->domid, .fd = -1};
         if (d->is_labelled && d->state != HV_BUILDING)
-            (void)worker_submit(gate->pool, &clean, NULL, 0);
+            (void)worker_submit(gate->pool, &clean, &(struct worker_ticket){0});
     }
 }
 

@@ -48,7 +48,6 @@ struct worker_pool {
     void *user;
     struct worker_job *first; /* in order of submission */
     bool is_starting;
-    bool is_start_due;
 };
 
 static void start_next(struct worker_pool *pool);
@@ -249,7 +248,7 @@ static void clean_after(struct worker_pool *pool, const struct worker_verb *verb
         .type = WORKER_LOG_DIRTY_OFF, .label = verb->label, .domid = verb->domid, .fd = -1};
 
     if (verb->type == HVP_SAVE || verb->type == HVP_DIRTY_SAMPLE)
-        (void)worker_submit(pool, &clean, NULL, 0);
+        (void)worker_submit(pool, &clean, &(struct worker_ticket){0});
 }
 
 static int32_t on_exit_of_worker(int32_t fd, int32_t events, void *data)
@@ -378,41 +377,25 @@ static void start_next(struct worker_pool *pool)
     pool->is_starting = false;
 }
 
-static void on_start_due(void *data)
-{
-    struct worker_pool *pool = data;
-
-    pool->is_start_due = false;
-    start_next(pool);
-}
-
-/* From the loop, not from here: a caller of submit has its job in hand before anything happens. */
-static bool ask_for_start(struct worker_pool *pool)
-{
-    if (!pool->is_start_due)
-        pool->is_start_due = qb_loop_job_add(pool->loop, QB_LOOP_HIGH, pool, on_start_due) == 0;
-    return pool->is_start_due;
-}
-
-struct worker_job *worker_submit(struct worker_pool *pool, const struct worker_verb *verb,
-                                 void *owner, uint64_t id)
+bool worker_submit(struct worker_pool *pool, const struct worker_verb *verb,
+                   const struct worker_ticket *ticket)
 {
     struct worker_job *job = pool->count < QUEUE_MAX ? calloc(1, sizeof(*job)) : NULL;
     struct worker_verb moved = *verb;
 
-    if (!job || !ask_for_start(pool)) {
-        free(job);
+    if (!job) {
         release_verb(&moved);
-        return NULL;
+        return false;
     }
     *job = (struct worker_job){
-        .verb = moved, .owner = owner, .id = id, .pid_fd = -1, .result_fd = -1, .pool = pool};
+        .verb = moved, .ticket = *ticket, .pid_fd = -1, .result_fd = -1, .pool = pool};
     struct worker_job **link = &pool->first;
     while (*link)
         link = &(*link)->next;
     *link = job;
     pool->count++;
-    return job;
+    start_next(pool);
+    return true;
 }
 
 struct worker_job *worker_find(struct worker_pool *pool, struct ha_uuid guest)
@@ -468,8 +451,6 @@ void worker_pool_free(struct worker_pool *pool)
 {
     if (!pool)
         return;
-    if (pool->is_start_due)
-        qb_loop_job_del(pool->loop, QB_LOOP_HIGH, pool, on_start_due);
     while (pool->first) {
         struct worker_job *job = pool->first;
         if (job->pid_fd >= 0) {

@@ -39,12 +39,17 @@ enum worker_stage {
     WORKER_REPORTED, /* its outcome is out; the process is only leaving */
 };
 
+/* The caller's own notes on a job. */
+struct worker_ticket {
+    void *owner; /* NULL = nobody waits for it */
+    uint64_t id;
+    uint64_t close_count; /* of the gate, when the verb began */
+    bool was_running;     /* the guest was runnable then */
+};
+
 struct worker_job {
     struct worker_verb verb;
-    void *owner;      /* the caller's, NULL = nobody waits for it */
-    uint64_t id;      /* the caller's */
-    uint64_t user;    /* the caller's */
-    bool was_running; /* the caller's: the guest was runnable when the verb began */
+    struct worker_ticket ticket;
     /* Private below. */
     uint8_t stage; /* enum worker_stage */
     bool is_aborted;
@@ -59,7 +64,8 @@ struct worker_job {
 
 struct worker_callbacks {
     void (*progress)(void *user, struct worker_job *job, const struct hv_progress *progress);
-    /* Exactly once per job. The job is readable during the call and is gone some time after it. */
+    /* Exactly once per job, maybe during worker_submit. The job is readable during the call and is
+     * gone some time after it. */
     void (*done)(void *user, struct worker_job *job, const struct hvp_done *done);
     /* The process of a reported job has ended, or a job was over: a next one may have started. */
     void (*idle)(void *user);
@@ -76,10 +82,10 @@ struct worker_pool *worker_pool_new(qb_loop_t *loop, uint32_t limit, uint32_t ti
                                     worker_open_fn open_driver, void *open_user,
                                     const struct worker_callbacks *callbacks, void *user);
 void worker_pool_free(struct worker_pool *pool);
-/* Queues the verb and starts it when its turn comes. verb's definition and fd are moved, also on
- * error. The job stays the pool's. NULL when the queue is full or memory is short. */
-struct worker_job *worker_submit(struct worker_pool *pool, const struct worker_verb *verb,
-                                 void *owner, uint64_t id);
+/* Starts the verb, or queues it until its turn comes. verb's definition and fd are moved, also on
+ * error. False, without a call of done, when the queue is full or memory is short. */
+bool worker_submit(struct worker_pool *pool, const struct worker_verb *verb,
+                   const struct worker_ticket *ticket);
 /* The oldest job of the guest that has not reported, or NULL; the gate's own are not counted. */
 struct worker_job *worker_find(struct worker_pool *pool, struct ha_uuid guest);
 /* Ends a SAVE or RESTORE soon, by closing its stream, and by force after a while. Done follows, not

@@ -37,12 +37,13 @@ static int teardown(void **state)
 static uint64_t start_two(struct gate_world *w, uint64_t lease_ms)
 {
     gate_world_start(w);
-    uint64_t end_ns = gate_world_now_ns() + lease_ms * MS;
-    gate_world_lease(w, end_ns, false, true);
+    gate_world_lease(w, gate_world_now_ns() + 60000 * MS, false, true);
     for (uint8_t guest = 1; guest <= 2; guest++) {
         assert_int_equal(gate_world_do(w, HVP_CREATE, guest, 5).outcome, HV_OK);
         assert_int_equal(gate_world_do(w, HVP_RUN, guest, 5).outcome, HV_OK);
     }
+    uint64_t end_ns = gate_world_now_ns() + lease_ms * MS;
+    gate_world_lease(w, end_ns, false, true);
     return end_ns;
 }
 
