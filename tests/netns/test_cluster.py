@@ -38,7 +38,7 @@ def power_cut_and_return(context):
     cluster.hactl("migrate", lost[0], "--to", victim.name)
     cluster.wait_status(lambda s: cluster.homes(s).get(lost[0]) == victim.name,
                         f"{lost[0]} runs on {victim.name}", 60)
-    cluster.recheck(list(cluster.slots))
+    cluster.wait_checked(list(cluster.slots))
     lab.no_harm(cluster)
 
 
@@ -51,7 +51,7 @@ def leader_dies(context):
     times, _, _ = measure.failover(cluster, victim)
     context.note(f"{times}")
     check(lab.leader(cluster) is not victim, "the dead node leads")
-    cluster.recheck(list(cluster.slots))
+    cluster.wait_checked(list(cluster.slots))
     lab.no_harm(cluster)
 
 
@@ -275,7 +275,7 @@ def live_migration(context):
         copy = cluster.observer.slot(cluster.slots["big"]).copies[-1]
         context.note(f"{home} -> {target}: {took:.2f} s, pause {copy.gap_ns / 1e6:.0f} ms")
         check(copy.gap_ns < 500e6, f"a pause of {copy.gap_ns / 1e6:.0f} ms")
-        cluster.recheck(["big"])
+        cluster.wait_checked(["big"])
     lab.no_harm(cluster)
 
 
@@ -296,7 +296,7 @@ def migration_target_dies(context):
                         "the migration is given up", 40, node=cluster.room.nodes[home])
     lab.all_step(cluster, ["big"])
     equal(lab.epochs(cluster)["big"][0], before[0], "copies of big")
-    cluster.recheck(["big"])
+    cluster.wait_checked(["big"])
     lab.no_harm(cluster)
 
 
@@ -313,7 +313,7 @@ def migration_source_dies(context):
                         node=home, every_s=0.02)
     at = home.power_off()
     measure.wait_restarted(cluster, ["big"], at["mono_ns"])
-    cluster.recheck(["big"])
+    cluster.wait_checked(["big"])
     lab.no_harm(cluster)
 
 
@@ -372,7 +372,7 @@ def total_power_loss(context):
     cluster.power_on()
     measure.wait_restarted(cluster, list(cluster.slots), at)
     cluster.wait_members()
-    cluster.recheck(list(cluster.slots))
+    cluster.wait_checked(list(cluster.slots))
     lab.no_harm(cluster)
 
 

@@ -217,14 +217,16 @@ class Cluster:
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         return now - self.observer.u64(self.slots[name], 56) < within_ms * 1000000
 
-    def recheck(self, names, timeout_s=60):
-        """Waits until each guest has gone over all its memory once more from now on."""
-        def checks(name):
-            return self.observer.u64(self.slots[name], 80)
-        # Two more: the first may have begun before now.
-        wanted = {name: checks(name) + 2 for name in names}
-        wait_until(lambda: all(checks(name) >= count for name, count in wanted.items()),
-                   "self-checks over all memory", timeout_s)
+    def wait_checked(self, names, timeout_s=60):
+        """Waits until the newest copy of each guest has checked all of its memory once.
+
+        A restarted or moved copy does so first of all; later it goes round and round, slowly.
+        """
+        def is_checked(name):
+            copies = self.observer.slot(self.slots[name]).copies
+            return copies and copies[-1].first_check_ns
+        wait_until(lambda: all(is_checked(name) for name in names), "self-checks of all memory",
+                   timeout_s)
 
     def verdict(self, leave_out=()):
         """(double runs, damaged guests) the observer saw, leaving out guests made to be bad."""
