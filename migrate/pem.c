@@ -3,8 +3,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
+#include <malloc.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -18,6 +19,44 @@
 #define HEAD_MAX  64u
 #define WANTED    (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
 #define CHAIN_MAX 4
+
+static void *plain_malloc(size_t size, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    return malloc(size);
+}
+
+static void wiping_free(void *block, const char *file, int line)
+{
+    (void)file;
+    (void)line;
+    if (block)
+        explicit_bzero(block, malloc_usable_size(block));
+    free(block);
+}
+
+/* A block that moves leaves its old place wiped. */
+static void *wiping_realloc(void *block, size_t size, const char *file, int line)
+{
+    size_t old_size = block ? malloc_usable_size(block) : 0;
+
+    if (block && size <= old_size && size > 0)
+        return block;
+    void *moved = size > 0 ? malloc(size) : NULL;
+    if (size > 0 && !moved)
+        return NULL;
+    if (moved && block)
+        memcpy(moved, block, old_size < size ? old_size : size);
+    wiping_free(block, file, line);
+    return moved;
+}
+
+int pem_wipe_what_is_freed(void)
+{
+    return CRYPTO_set_mem_functions(plain_malloc, wiping_realloc, wiping_free) == 1 ? 0
+                                                                                    : -HA_E_USAGE;
+}
 
 bool pem_has_usages(X509 *cert)
 {

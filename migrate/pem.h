@@ -24,6 +24,11 @@ struct identity {
     int64_t expires_s; /* the earliest end among CA and certificate, seconds since 1970 */
 };
 
+/* Makes OpenSSL wipe every block it frees: its decoders leave copies of a key behind otherwise.
+ * Must come before anything else of OpenSSL in the process. Returns 0, or -HA_E_USAGE if it comes
+ * late. */
+int pem_wipe_what_is_freed(void);
+
 /* Parses a memfd of pem_seal (borrowed). The bytes read are wiped. Does not judge validity. Returns
  * 0 or a negative error; fini on success. */
 int identity_load(int memfd, struct identity *ret, struct ha_err *err);

@@ -232,6 +232,8 @@ int main(int argc, char **argv)
         fprintf(stderr, "hamgr-stream is started by hamgrd; it takes no arguments\n");
         return 2;
     }
+    if (pem_wipe_what_is_freed() < 0)
+        return 1;
     OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
     int rc = serve(&e);
     clean_up(&e);

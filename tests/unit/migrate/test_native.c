@@ -372,9 +372,9 @@ static void headers_bit_by_bit(void **state)
         unsigned at = bit / 8;
         data[at] ^= (uint8_t)(1u << bit % 8);
         struct outcome out = parse(data, size, 0);
-        /* LIBXC_CONTEXT made optional is an unknown optional record: it passes, then nothing fits.
-         */
-        if (out.rc == 0)
+        /* Byte 39 is the image's version: 3 becomes 2, which is allowed. LIBXC_CONTEXT made
+         * optional is an unknown optional record: it passes, then nothing fits. */
+        if (out.rc == 0 && bit != 8 * 39)
             assert_false(out.is_done);
         data[at] ^= (uint8_t)(1u << bit % 8);
     }
