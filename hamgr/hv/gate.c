@@ -96,12 +96,14 @@ bool gate_may_run(struct gate *gate)
 int gate_list(struct gate *gate)
 {
     gate->domain_count = 0;
+    gate->is_incomplete = true;
     int count = gate->hv->ops->list(gate->hv, gate->domains, GATE_DOMAINS_MAX);
     if (count < 0)
         return count;
     if ((uint32_t)count >= GATE_DOMAINS_MAX)
         return -HA_E_LIMIT;
     gate->domain_count = (uint32_t)count;
+    gate->is_incomplete = false;
     return count;
 }
 
@@ -128,6 +130,34 @@ struct hv_domain *gate_find_any(struct gate *gate, struct ha_uuid guest, uint64_
     struct hv_domain *ours = find_labelled(gate, guest, epoch, false);
 
     return ours ? ours : find_labelled(gate, guest, epoch, true);
+}
+
+struct hv_domain *gate_know(struct gate *gate, struct ha_uuid guest, uint64_t epoch,
+                            bool *ret_is_listed)
+{
+    struct hv_domain *d = gate_find(gate, guest, epoch);
+
+    *ret_is_listed = true;
+    if (d)
+        return d;
+    *ret_is_listed = gate_list(gate) >= 0;
+    return *ret_is_listed ? gate_find(gate, guest, epoch) : NULL;
+}
+
+void gate_note_built(struct gate *gate, const struct hv_label *label, const char *name,
+                     const struct hvp_done *done)
+{
+    if (done->outcome != HV_OK || done->value == 0 || done->value > UINT32_MAX ||
+        gate->is_incomplete || gate->domain_count + 1 >= GATE_DOMAINS_MAX) {
+        gate->is_incomplete = true;
+        return;
+    }
+    if (gate_find(gate, label->guest, label->epoch))
+        return; /* a listing has seen it already */
+    struct hv_domain *d = &gate->domains[gate->domain_count++];
+    *d = (struct hv_domain){
+        .domid = (uint32_t)done->value, .is_labelled = true, .label = *label, .state = HV_PAUSED};
+    snprintf(d->name, sizeof(d->name), "%s", name);
 }
 
 /* ---- rounds ------------------------------------------------------------------------------------

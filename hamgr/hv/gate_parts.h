@@ -50,8 +50,11 @@ struct gate {
     int event_fd;            /* the driver's; -1: poll */
     uint64_t listing_digest; /* of the last polled listing */
 
-    struct hv_domain *domains; /* the newest listing */
+    /* The newest listing, and what was built since. Domids and labels never change, so verbs find
+     * their domain here without a listing each; states are as old as the listing. */
+    struct hv_domain *domains;
     uint32_t domain_count;
+    bool is_incomplete; /* a build has ended since, and nobody knows how */
     uint32_t paused_count;
     char text[HA_TEXT_MAX]; /* what keeps the proof from being given */
     uint64_t text_told_ns;
@@ -73,6 +76,13 @@ struct hv_domain *gate_find(struct gate *gate, struct ha_uuid guest, uint64_t ep
 /* The same for a copy that is only to be stopped or removed: one of an earlier generation counts,
  * if there is none of this. */
 struct hv_domain *gate_find_any(struct gate *gate, struct ha_uuid guest, uint64_t epoch);
+/* The same from what is known, with a fresh listing only if it is not: its state may be old. NULL
+ * and *ret_is_listed false: the listing failed. */
+struct hv_domain *gate_know(struct gate *gate, struct ha_uuid guest, uint64_t epoch,
+                            bool *ret_is_listed);
+/* A copy was built: it is known now, or the next question lists. */
+void gate_note_built(struct gate *gate, const struct hv_label *label, const char *name,
+                     const struct hvp_done *done);
 /* Asks the state machine, with the page and the clock read now. */
 bool gate_may_run(struct gate *gate);
 /* Looks at page and clocks and does what is due. */

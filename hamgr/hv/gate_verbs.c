@@ -69,46 +69,41 @@ static enum hv_outcome run_paused(struct gate *gate, uint32_t domid, struct ha_e
     return outcome == HV_OK ? check_after_run(gate, domid, err) : outcome;
 }
 
-static enum hv_outcome refuse_run(struct ha_err *err, const char *text)
+/* Why the driver said no, from a fresh listing; the driver's own words if that tells nothing. What
+ * begins with "busy" is about now, not about the copy. */
+static void explain_refusal(const struct request *q, const struct hvp_domain *m, struct ha_err *err)
 {
-    ha_err_set(err, HA_E_REFUSED, "%s", text);
-    return HV_FAILED;
+    const struct hv_domain *d =
+        gate_list(q->gate) < 0 ? NULL : gate_find(q->gate, m->guest, m->epoch);
+
+    if (q->gate->is_incomplete)
+        ha_err_prefix(err, "busy: the domains can't be listed");
+    else if (!d)
+        ha_err_set(err, HA_E_NOT_FOUND, "there is no such domain");
+    else if (d->state == HV_SUSPENDED)
+        ha_err_set(err, HA_E_REFUSED, "busy: suspended for migration, to be prepared first");
+    else if (d->state == HV_BUILDING)
+        ha_err_set(err, HA_E_REFUSED, "busy: it is being built");
 }
 
-static enum hv_outcome run_domain(struct gate *gate, const struct hv_domain *d, struct ha_err *err)
-{
-    switch ((enum hv_domain_state)d->state) {
-    case HV_PAUSED:
-        return run_paused(gate, d->domid, err);
-    case HV_RUNNING:
-        return gate_may_run(gate) ? HV_OK : refuse_run(err, "gate closed: lease ended");
-    case HV_SUSPENDED:
-        return refuse_run(err, "busy: suspended for migration, to be prepared first");
-    case HV_BUILDING:
-        return refuse_run(err, "busy: it is being built");
-    case HV_POWEROFF:
-    case HV_REBOOT:
-    case HV_CRASHED:
-        break;
-    }
-    return refuse_run(err, "it has ended");
-}
-
+/* A domain suspended for migration is refused by the driver (H27), an ended one too. */
 static void run_now(const struct request *q, const struct hvp_domain *m)
 {
     struct ha_err err = {0};
+    bool is_listed;
+    const struct hv_domain *d = gate_know(q->gate, m->guest, m->epoch, &is_listed);
 
-    if (gate_list(q->gate) < 0) {
-        answer(q, HV_FAILED, 0, "busy: the domains can't be listed");
-        return;
-    }
-    const struct hv_domain *d = gate_find(q->gate, m->guest, m->epoch);
     if (!d) {
-        answer(q, HV_FAILED, 0, "there is no such domain");
+        answer(q, HV_FAILED, 0,
+               is_listed ? "there is no such domain" : "busy: the domains can't be listed");
         return;
     }
-    enum hv_outcome outcome = run_domain(q->gate, d, &err);
-    answer(q, outcome, d->domid, err.text);
+    uint32_t domid = d->domid;
+    bool is_closed = !gate_may_run(q->gate);
+    enum hv_outcome outcome = run_paused(q->gate, domid, &err);
+    if (outcome == HV_FAILED && !is_closed)
+        explain_refusal(q, m, &err);
+    answer(q, outcome, domid, err.text);
 }
 
 /* Behind the guest's worker: a verb of an earlier hamgrd may still be ending. */
@@ -162,13 +157,13 @@ static void do_pause(const struct request *q, const struct hvp_domain *m)
 
     if (job)
         job->ticket.was_running = false; /* whoever pauses now does not want it back after a save */
-    if (gate_list(q->gate) < 0) {
-        answer(q, HV_UNKNOWN, 0, "the domains can't be listed");
-        return;
-    }
-    const struct hv_domain *d = gate_find_any(q->gate, m->guest, m->epoch);
+    bool is_listed;
+    const struct hv_domain *d = gate_know(q->gate, m->guest, m->epoch, &is_listed);
+    if (!d && is_listed)
+        d = gate_find_any(q->gate, m->guest, m->epoch);
     if (!d) {
-        answer(q, HV_FAILED, 0, "there is no such domain");
+        answer(q, is_listed ? HV_FAILED : HV_UNKNOWN, 0,
+               is_listed ? "there is no such domain" : "the domains can't be listed");
         return;
     }
     enum hv_outcome outcome = q->gate->hv->ops->pause(q->gate->hv, d->domid, &err);
@@ -183,8 +178,8 @@ static void do_throttle(const struct request *q, const struct hvp_domain *m)
         answer(q, HV_FAILED, 0, "a throttle is 1 to 100 percent");
         return;
     }
-    const struct hv_domain *d =
-        gate_list(q->gate) < 0 ? NULL : gate_find(q->gate, m->guest, m->epoch);
+    bool is_listed;
+    const struct hv_domain *d = gate_know(q->gate, m->guest, m->epoch, &is_listed);
     if (!d) {
         answer(q, HV_FAILED, 0, "there is no such domain");
         return;
@@ -249,20 +244,20 @@ static void submit(const struct request *q, const struct worker_verb *verb, bool
         answer(q, HV_FAILED, 0, "busy: too many verbs are waiting");
 }
 
-/* A domain for a verb on it, from a fresh listing; NULL when answered. What is not there needs no
- * destroying: that is the proof the caller wants. */
+/* A domain for a verb on it; NULL when answered. What is not there needs no destroying: that is the
+ * proof the caller wants, and it comes from a fresh listing. */
 static const struct hv_domain *find_for_verb(const struct request *q, struct ha_uuid guest,
                                              uint64_t epoch)
 {
     bool is_removal = q->type == HVP_DESTROY || q->type == HVP_SHUTDOWN;
+    bool is_listed;
+    const struct hv_domain *d = gate_know(q->gate, guest, epoch, &is_listed);
 
-    if (gate_list(q->gate) < 0) {
+    if (!d && is_listed && is_removal)
+        d = gate_find_any(q->gate, guest, epoch);
+    if (!d && !is_listed)
         answer(q, is_removal ? HV_UNKNOWN : HV_FAILED, 0, "busy: the domains can't be listed");
-        return NULL;
-    }
-    const struct hv_domain *d =
-        is_removal ? gate_find_any(q->gate, guest, epoch) : gate_find(q->gate, guest, epoch);
-    if (!d)
+    else if (!d)
         answer(q, is_removal ? HV_OK : HV_FAILED, 0, "there is no such domain");
     return d;
 }
@@ -278,7 +273,6 @@ static void do_domain_job(const struct request *q, const struct hvp_domain *m)
                                .label = d->label,
                                .domid = d->domid,
                                .timeout_ms = m->timeout_ms,
-                               .is_running = d->state == HV_RUNNING,
                                .fd = -1};
     submit(q, &verb, false);
 }
@@ -300,7 +294,10 @@ static const char *refuse_build(const struct request *q, const struct hvp_create
         return "the name is not one";
     if (q->type == HVP_RESTORE && fd < 0)
         return "a restore needs a stream";
-    if (gate_list(q->gate) < 0)
+    /* Known to exist may be long ago; known not to exist is true unless a build's end is unknown.
+     */
+    if ((q->gate->is_incomplete || gate_find(q->gate, m->guest, m->epoch)) &&
+        gate_list(q->gate) < 0)
         return "busy: the domains can't be listed";
     return gate_find(q->gate, m->guest, m->epoch) ? "busy: this copy exists already" : NULL;
 }
@@ -334,8 +331,10 @@ static void do_save(const struct request *q, const struct hvp_save *m, int fd)
 
     if (fd < 0)
         answer(q, HV_FAILED, 0, "a save needs a stream");
-    else if (is_guest_free(q, m->guest, m->epoch))
+    else if (is_guest_free(q, m->guest, m->epoch)) {
+        (void)gate_list(q->gate); /* whether it runs now, not when it was listed last */
         d = find_for_verb(q, m->guest, m->epoch);
+    }
     if (!d) {
         if (fd >= 0)
             close(fd);
@@ -437,18 +436,6 @@ static void continue_after_save(struct gate *gate, const struct worker_job *job,
         qb_log(LOG_WARNING, "gate: %s stays paused after a failed save: %s", d->name, err.text);
 }
 
-/* Create has no domid to return; restore's may have been lost with its worker. */
-static void find_value(struct gate *gate, const struct worker_job *job, struct hvp_done *done)
-{
-    const struct hv_domain *d;
-
-    if (job->verb.type != HVP_CREATE || done->outcome != HV_OK || gate_list(gate) < 0)
-        return;
-    d = gate_find(gate, job->verb.label.guest, job->verb.label.epoch);
-    if (d)
-        done->value = d->domid;
-}
-
 void gate_job_done(void *user, struct worker_job *job, const struct hvp_done *done)
 {
     struct gate *gate = user;
@@ -459,7 +446,8 @@ void gate_job_done(void *user, struct worker_job *job, const struct hvp_done *do
                job->verb.domid, (unsigned long long)job->verb.label.epoch, done->outcome,
                done->text);
     continue_after_save(gate, job, &told);
-    find_value(gate, job, &told);
+    if (job->verb.type == HVP_CREATE || job->verb.type == HVP_RESTORE)
+        gate_note_built(gate, &job->verb.label, job->verb.name, done);
     if (job->ticket.owner)
         gate_reply(job->ticket.owner, job->ticket.id, (enum hv_outcome)told.outcome, told.value,
                    told.text);

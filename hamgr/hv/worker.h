@@ -28,7 +28,6 @@ struct worker_verb {
     size_t definition_size;
     uint64_t mem_kib;
     uint32_t timeout_ms; /* SHUTDOWN: for the guest; DIRTY_SAMPLE: the sample */
-    bool is_running;     /* SHUTDOWN: a paused guest can't listen, it is only destroyed */
     struct hvp_save save;
     int fd; /* stream end of SAVE and RESTORE, moved; -1 = none */
 };

@@ -105,12 +105,49 @@ static enum hv_outcome do_save(struct hv *hv, const struct worker_verb *verb, st
     return HV_UNKNOWN;
 }
 
+/* Finds one domain in a fresh listing: by domid, or by label when that is 0. False: not there. */
+static bool find_domain(struct hv *hv, uint32_t domid, const struct hv_label *label,
+                        struct hv_domain *ret)
+{
+    struct hv_domain *list = calloc(HA_GUESTS_MAX, sizeof(*list));
+    int count = list ? hv->ops->list(hv, list, HA_GUESTS_MAX) : 0;
+    bool is_found = false;
+
+    for (int i = 0; i < count && !is_found; i++) {
+        const struct hv_label *l = &list[i].label;
+        is_found = domid != 0 ? list[i].domid == domid
+                              : list[i].is_labelled && l->epoch == label->epoch &&
+                                    l->generation == label->generation &&
+                                    ha_uuid_equal(l->guest, label->guest) &&
+                                    ha_uuid_equal(l->cluster_id, label->cluster_id);
+        if (is_found)
+            *ret = list[i];
+    }
+    free(list);
+    return is_found;
+}
+
+/* Create does not return its domid; the gate wants to know it without a listing of its own. */
+static enum hv_outcome do_create(struct hv *hv, const struct worker_verb *verb, uint64_t *ret_value,
+                                 struct ha_err *err)
+{
+    struct hv_domain d;
+    enum hv_outcome outcome =
+        hv->ops->create(hv, &verb->label, verb->name, verb->definition, verb->definition_size, err);
+
+    if (outcome == HV_OK && find_domain(hv, 0, &verb->label, &d))
+        *ret_value = d.domid;
+    return outcome;
+}
+
+/* A paused guest can't listen: it is only destroyed. */
 static enum hv_outcome do_shutdown(struct hv *hv, const struct worker_verb *verb,
                                    struct ha_err *err)
 {
     struct ha_err ignored = {0};
+    struct hv_domain d;
 
-    if (verb->is_running && verb->timeout_ms > 0)
+    if (verb->timeout_ms > 0 && find_domain(hv, verb->domid, NULL, &d) && d.state == HV_RUNNING)
         (void)hv->ops->shutdown(hv, verb->domid, verb->timeout_ms, &ignored);
     return hv->ops->destroy(hv, verb->domid, err);
 }
@@ -126,8 +163,7 @@ static enum hv_outcome do_verb(struct hv *hv, const struct worker_verb *verb, ui
     *ret_value = verb->domid;
     switch (verb->type) {
     case HVP_CREATE:
-        return ops->create(hv, &verb->label, verb->name, verb->definition, verb->definition_size,
-                           err);
+        return do_create(hv, verb, ret_value, err);
     case HVP_RESTORE:
         outcome =
             ops->restore(hv, &verb->label, verb->name, verb->definition, verb->definition_size,

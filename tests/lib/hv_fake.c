@@ -113,6 +113,11 @@ static enum hv_outcome fake_run(struct hv *hv, uint32_t domid, struct ha_err *er
     if (begin(fake, HV_FAKE_RUN))
         return failed(err);
     wait_ms(atomic_load(&fake->run_delay_ms));
+    uint8_t state = hv_fake_state(fake, domid);
+    if (state != HV_PAUSED && state != HV_RUNNING) {
+        ha_err_set(err, HA_E_REFUSED, "domain %u is not paused", domid);
+        return HV_FAILED;
+    }
     atomic_fetch_add(&fake->run_count, 1);
     return move(fake, domid, HV_RUNNING, err);
 }
