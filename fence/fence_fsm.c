@@ -353,6 +353,17 @@ static struct fence_run *free_run(struct fence_fsm *fsm)
     return NULL;
 }
 
+/* Unique over views, and so over the processes that lead them: a late answer to a leader that has
+ * been restarted since never passes for an answer to its new one (I7). */
+static uint64_t new_run_id(struct step *s)
+{
+    uint64_t first = s->rt->view.counter << 20;
+
+    if (s->fsm->run_high < first)
+        s->fsm->run_high = first;
+    return ++s->fsm->run_high;
+}
+
 static void start_run(struct step *s, const struct fence_target *t,
                       const struct fence_device *device)
 {
@@ -367,7 +378,7 @@ static void start_run(struct step *s, const struct fence_target *t,
     if (!action)
         return;
     memset(run, 0, sizeof(*run));
-    run->id = ++s->fsm->run_high;
+    run->id = new_run_id(s);
     run->view = s->rt->view;
     run->node = t->node;
     run->incarnation = t->incarnation;

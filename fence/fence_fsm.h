@@ -128,7 +128,7 @@ enum fence_action_type {
 
 struct fence_action {
     uint8_t type;        /* enum fence_action_type */
-    uint64_t run;        /* START, CANCEL: id, unique in the cluster for (leader process, id) */
+    uint64_t run;        /* START, CANCEL: id, unique over all runs of this node's leaderships */
     uint32_t by;         /* member whose hamgr-fence is asked; may be this node */
     uint32_t node;       /* target */
     uint8_t action;      /* enum fencep_action: FENCEP_OFF */

@@ -308,6 +308,70 @@ static void drained_nodes_do_not_feed_each_other(void **state)
     plan_rig_free(r);
 }
 
+/* One destination for two draining nodes: its limit holds for all that comes, and a guest that
+ * waits or stops does not keep the others. */
+static void a_destination_is_not_flooded(void **state)
+{
+    struct plan_rig *r = plan_rig_new(3);
+
+    (void)state;
+    for (uint32_t guest = 1; guest <= 6; guest++) {
+        plan_rig_guest_add(r, guest, 1, (uint16_t)(guest * 10), 0);
+        plan_rig_run(r, guest, guest <= 3 ? 1 : 2);
+    }
+    build_migrate(r->b, 6, 1);
+    build_move(r->b, HA_CMD_ABORT, 6); /* waits 10 s after this */
+    build_want(r->b, 3, HA_WANT_STOPPED);
+    build_maintenance(r->b, 1, true);
+    build_maintenance(r->b, 2, true);
+    assert_string_equal(plan_rig_plan(r), "stop g3 n1 not-wanted\n"
+                                          "migrate g2 n1->n3 e2 drain\n"
+                                          "migrate g1 n1->n3 e2 drain\n");
+    uint64_t aborted_ms = build_guest_of(r->b, 6)->phase_wall_ms;
+    assert_int_equal(r->plan.next_ms, r->rt.now_ms + 10000 - (r->b->wall_ms - aborted_ms));
+    r->limits.move_parallel = 4;
+    assert_string_equal(plan_rig_plan(r), "stop g3 n1 not-wanted\n"
+                                          "migrate g2 n1->n3 e2 drain\n"
+                                          "migrate g1 n1->n3 e2 drain\n"
+                                          "migrate g5 n2->n3 e2 drain\n"
+                                          "migrate g4 n2->n3 e2 drain\n");
+    r->limits.shutdown = HA_SHUTDOWN_STOP;
+    plan_rig_report(r, 1)->is_shutting_down = true;
+    plan_rig_report(r, 2)->is_shutting_down = true;
+    assert_string_equal(plan_rig_plan(r), "stop g3 n1 not-wanted\n"
+                                          "stop g1 n1 shutdown relocate\n"
+                                          "stop g2 n1 shutdown relocate\n"
+                                          "stop g4 n2 shutdown relocate\n"
+                                          "stop g5 n2 shutdown relocate\n"
+                                          "stop g6 n2 shutdown relocate\n");
+    /* Each names the owner it means. */
+    for (uint32_t i = 0; i < r->plan.count; i++)
+        assert_int_not_equal(r->plan.proposals[i].incarnation, 0);
+    r->limits.proposals_max = 2;
+    plan_rig_plan(r);
+    assert_int_equal(r->plan.count, 2);
+    assert_true(r->plan.is_more);
+    plan_rig_free(r);
+}
+
+static void orders_of_a_move_are_passed_on(void **state)
+{
+    struct plan_rig *r = rig_full(1);
+
+    (void)state;
+    r->limits.deadline_ms = 60000;
+    build_maintenance(r->b, 1, true);
+    plan_rig_plan(r);
+    assert_int_equal(r->plan.count, 1);
+    assert_int_equal(r->plan.proposals[0].u.migrate.deadline_ms, 60000);
+    assert_int_equal(plan_rig_apply(r), 0);
+    build_maintenance(r->b, 2, true);
+    plan_rig_plan(r);
+    assert_int_equal(r->plan.count, 1);
+    assert_string_equal(r->plan.proposals[0].u.text.detail, "the node is in maintenance");
+    plan_rig_free(r);
+}
+
 static void an_absent_node_is_not_drained(void **state)
 {
     struct plan_rig *r = plan_rig_new(3);
@@ -340,6 +404,8 @@ int main(void)
         cmocka_unit_test(shutdown_gives_up_after_two_failed_moves),
         cmocka_unit_test(drained_nodes_do_not_feed_each_other),
         cmocka_unit_test(an_absent_node_is_not_drained),
+        cmocka_unit_test(a_destination_is_not_flooded),
+        cmocka_unit_test(orders_of_a_move_are_passed_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

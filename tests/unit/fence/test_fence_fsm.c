@@ -692,6 +692,24 @@ static void a_run_on_a_lost_member_frees_its_device(void **state)
     rig_free(r);
 }
 
+/* A restarted leader begins with an empty machine: answers to its former life must not fit. */
+static void answers_to_a_former_leader_do_not_fit(void **state)
+{
+    struct rig *r = rig_new();
+
+    (void)state;
+    add_device(r, 1, "ipmi-n4", 1, VICTIM);
+    lose(r, true);
+    uint64_t run = start(r);
+    build_restart(r->b, 1);
+    BUILD_OPEN(r->b, true, 1, 2, 3);
+    fence_fsm_init(&r->fsm);
+    assert_true(start(r) > run);
+    fence_fsm_result(&r->fsm, run, FENCEP_VERIFIED_OFF, "off");
+    assert_null(only(r, 0));
+    rig_free(r);
+}
+
 static void a_leader_that_steps_down_cancels(void **state)
 {
     struct rig *r = rig_new();
@@ -861,6 +879,7 @@ int main(void)
         cmocka_unit_test(a_result_of_an_earlier_view_is_not_evidence),
         cmocka_unit_test(a_node_that_comes_back_is_not_fenced),
         cmocka_unit_test(a_run_on_a_lost_member_frees_its_device),
+        cmocka_unit_test(answers_to_a_former_leader_do_not_fit),
         cmocka_unit_test(a_leader_that_steps_down_cancels),
         cmocka_unit_test(a_live_member_is_fenced_on_request),
         cmocka_unit_test(an_operators_wish_hastens_once),
