@@ -13,6 +13,7 @@ static void lease_evidence_needs_an_armed_incarnation(void **unused)
 
     (void)unused;
     assert_int_equal(build_node_cmd(b, HA_CMD_UNARMED, 1), 0);
+    assert_int_equal(build_node_cmd(b, HA_CMD_UNARMED, 1), HA_REASON_ALREADY);
     BUILD_OPEN(b, true, 2, 3);
     assert_int_equal(build_fenced(b, 1, HA_EVIDENCE_LEASE), HA_REASON_NOT_ARMED);
     assert_int_equal(build_fenced(b, 1, 0), HA_REASON_BAD_VALUE);
@@ -233,6 +234,8 @@ static void voters_are_kept_as_the_log_counts_them(void **unused)
     assert_int_equal(build_voter(b, false, 2), 0);
     assert_false(build_node_of(b, 2)->is_voter);
     assert_int_equal(build_voter(b, false, 2), HA_REASON_ALREADY);
+    assert_int_equal(build_voter(b, true, 2), 0); /* the same store again is a vote again */
+    assert_true(build_node_of(b, 2)->is_voter);
     assert_int_equal(build_voter(b, false, 9), HA_REASON_NO_SUCH_NODE);
     /* The log counts it, so the state keeps it, though nobody added the node. */
     assert_int_equal(build_voter(b, true, 9), 0);

@@ -263,6 +263,28 @@ static void stop_presumes_the_epoch_and_what_it_names(void **unused)
     build_free(b);
 }
 
+static void reports_of_a_free_guest_tell_old_from_done(void **unused)
+{
+    struct build *b = build_new(4);
+
+    (void)unused;
+    build_ready(b, 1);
+    build_guest(b, 1, HA_WANT_STARTED);
+    build_phase(b, 1, HA_PHASE_RUNNING, 1, 1);
+    struct ha_cmd stop = build_guest_command(b, HA_CMD_STOP, 1);
+    struct ha_cmd gone = build_guest_command(b, HA_CMD_NOT_RUNNING, 1);
+    stop.u.stop.mode = HA_STOP_GRACEFUL;
+    gone.u.not_running.cause = HA_END_STOPPED;
+    assert_int_equal(build_cmd(b, &gone), 0);
+    assert_int_equal(build_cmd(b, &gone), HA_REASON_ALREADY);
+    assert_int_equal(build_cmd(b, &stop), HA_REASON_ALREADY);
+    gone.epoch++;
+    stop.epoch++;
+    assert_int_equal(build_cmd(b, &gone), HA_REASON_STALE_EPOCH);
+    assert_int_equal(build_cmd(b, &stop), HA_REASON_STALE_EPOCH);
+    build_free(b);
+}
+
 static void assign_needs_a_wanted_guest_and_the_next_epoch(void **unused)
 {
     struct build *b = build_new(4);
@@ -500,6 +522,12 @@ static void guests_are_unique_bounded_and_true_to_their_digest(void **unused)
     cmd = good;
     cmd.u.guest_add.policy.priority = 1001;
     assert_int_equal(build_cmd(b, &cmd), HA_REASON_BAD_VALUE);
+    cmd = good;
+    cmd.u.guest_add.definition_size = HA_DEFINITION_MAX + 1;
+    assert_int_equal(ha_state_check(&b->state, &cmd), HA_REASON_BAD_VALUE);
+    cmd.u.guest_add.definition_size = 3;
+    cmd.u.guest_add.definition_bytes = NULL;
+    assert_int_equal(ha_state_check(&b->state, &cmd), HA_REASON_BAD_VALUE);
     assert_int_equal(build_cmd(b, &good), 0);
     assert_int_equal(build_guest(b, 3, HA_WANT_STARTED), HA_REASON_LIMIT);
     build_free(b);
@@ -659,6 +687,7 @@ int main(void)
         cmocka_unit_test(unknown_guests_are_named),
         cmocka_unit_test(owner_reports_presume_the_owner_record),
         cmocka_unit_test(stop_presumes_the_epoch_and_what_it_names),
+        cmocka_unit_test(reports_of_a_free_guest_tell_old_from_done),
         cmocka_unit_test(assign_needs_a_wanted_guest_and_the_next_epoch),
         cmocka_unit_test(ineligible_nodes_get_no_guests),
         cmocka_unit_test(witnesses_get_no_guests),

@@ -308,6 +308,8 @@ static int apply_init(const struct ha_cmd *cmd)
     int rc = build_apply(b, LOG_KIND_INIT, body, w.position);
     assert_int_equal(b->state.applied, rc == 0 ? 1 : 0);
     assert_int_equal(b->state.node_count, rc == 0 ? 1 : 0);
+    if (rc == 0)
+        assert_int_equal(b->state.nodes[0].is_witness, cmd->u.init.is_witness);
     build_free(b);
     return rc;
 }
@@ -320,7 +322,10 @@ static void a_cluster_does_not_begin_with_nonsense(void **unused)
     build_nodes(b, 1);
     const struct ha_cmd good = b->applied.cmd;
     assert_int_equal(apply_init(&good), 0);
+    assert_memory_equal(&b->state.cluster_id, &good.u.init.cluster_id, 16);
     struct ha_cmd cmd = good;
+    cmd.u.init.is_witness = true;
+    assert_int_equal(apply_init(&cmd), 0);
     cmd.node = 0;
     assert_int_equal(apply_init(&cmd), -HA_E_CORRUPT);
     cmd = good;
@@ -417,6 +422,10 @@ static void a_full_table_takes_no_bare_voter(void **unused)
     assert_int_equal(build_apply(b, LOG_KIND_VOTER, body, w.position), 0);
     assert_int_equal(b->applied.refusal, HA_REASON_LIMIT);
     assert_int_equal(b->state.node_count, HA_NODES_MAX);
+    change.node = 0;
+    w = ha_writer_of(body, sizeof(body));
+    log_voter_change_encode(&w, &change);
+    assert_int_equal(build_apply(b, LOG_KIND_VOTER, body, w.position), -HA_E_CORRUPT);
     build_free(b);
 }
 

@@ -335,6 +335,9 @@ DAMAGE(incarnation_of_free, in_phase(state, HA_PHASE_FREE)->incarnation = 1)
 DAMAGE(promise_to_end, struct ha_guest *guest = in_phase(state, HA_PHASE_MIGRATING);
        guest->ticket.dst = 3; guest->ticket.dst_incarnation = state->nodes[2].incarnation;
        state->nodes[2].mem_kib = 1)
+DAMAGE(promise_to_owner, struct ha_guest *guest = in_phase(state, HA_PHASE_RUNNING);
+       guest->node = 3; guest->incarnation = state->nodes[2].incarnation;
+       state->nodes[2].mem_kib = 1)
 DAMAGE(too_many, state->guest_count = state->guest_capacity + 1)
 
 static const struct damage damages[] = {
@@ -386,6 +389,7 @@ static const struct damage damages[] = {
     {"a guest larger than any machine", huge_guest},
     {"a free guest with an incarnation", incarnation_of_free},
     {"memory promised twice to a destination", promise_to_end},
+    {"memory promised twice to an owner", promise_to_owner},
     {"more guests than room", too_many},
 };
 

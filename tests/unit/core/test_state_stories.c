@@ -282,6 +282,9 @@ static void the_death_of_an_end_settles_its_tickets(void **unused)
         BUILD_OPEN(b, true, view[0], view[1], view[2]);
         assert_int_equal(build_fenced(b, table[i].dead, HA_EVIDENCE_AGENT), 0);
         assert_owner(b, table[i].phase_after, table[i].node_after, table[i].epoch_after);
+        /* The source's copy is given up only with the source. */
+        if (table[i].phase_after == HA_PHASE_SWITCHED)
+            assert_int_equal(build_guest_of(b, 1)->ticket.src_incarnation == 0, table[i].dead == 1);
         /* A closed ticket stays closed for the end that has not heard of it. */
         if (table[i].phase == HA_PHASE_MIGRATING && table[i].phase_after != HA_PHASE_MIGRATING)
             assert_int_equal(build_cmd(b, &switch_cmd), HA_REASON_STALE_TICKET);
