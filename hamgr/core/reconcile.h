@@ -52,6 +52,7 @@ struct ha_local_verb {
     uint64_t retry_ms;     /* no verb before this time */
     char text[128];        /* why it failed */
     uint8_t end_cause;     /* enum ha_end_cause: copied from the DESTROY duty that carried one */
+    bool is_create_unknown; /* HV_UNKNOWN of create: a failed start once nothing is there */
 };
 
 struct ha_inventory {

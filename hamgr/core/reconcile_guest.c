@@ -14,8 +14,8 @@ static bool is_node_guarded(const struct rec *r)
 }
 
 /* Why a start that left no domain behind has ended; 0 while it has not begun. A create of unknown
- * outcome (its verb left a text) counts as failed once a fresh listing shows that nothing is there:
- * else it would be tried for ever without counting. */
+ * outcome counts as failed once a fresh listing shows that nothing is there: else it would be tried
+ * for ever without counting. */
 static uint8_t start_end_cause(const struct ha_local_verb *verb)
 {
     if (!verb)
@@ -24,7 +24,9 @@ static uint8_t start_end_cause(const struct ha_local_verb *verb)
         return verb->end_cause;
     if (verb->has_run && !verb->is_run_failed)
         return HA_END_LOST;
-    return verb->is_create_failed || verb->is_run_failed || verb->text[0] ? HA_END_START_FAILED : 0;
+    if (verb->is_create_failed || verb->is_create_unknown || verb->is_run_failed)
+        return HA_END_START_FAILED;
+    return 0;
 }
 
 static void start_missing(struct rec *r, const struct rec_copy *c)

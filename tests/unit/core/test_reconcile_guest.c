@@ -196,6 +196,7 @@ static void unknown_create_is_cleared_away_before_it_counts(void **state)
     struct ha_local_verb *verb = rig_verb(r, g1(), epoch_of(r));
 
     (void)state;
+    verb->is_create_unknown = true;
     snprintf(verb->text, sizeof(verb->text), "worker killed");
     rig_domain(r, 1, epoch_of(r), HV_BUILDING);
     r->is_fresh = false;
@@ -205,6 +206,17 @@ static void unknown_create_is_cleared_away_before_it_counts(void **state)
     r->domain_count = 0;
     assert_int_equal(rig_proposal(r), HA_CMD_NOT_RUNNING);
     assert_int_equal(r->duties.list[0].cmd.u.not_running.cause, HA_END_START_FAILED);
+    rig_free(r);
+}
+
+/* hamgr-hv was busy, or its gate closed: no verdict, the text is only for people. */
+static void a_create_refused_for_now_is_tried_again(void **state)
+{
+    struct rig *r = rig_in(HA_PHASE_ASSIGNED);
+
+    (void)state;
+    snprintf(rig_verb(r, g1(), epoch_of(r))->text, 128, "busy: another verb");
+    assert_int_equal(rig_type(r), HA_DUTY_CREATE);
     rig_free(r);
 }
 
@@ -833,6 +845,7 @@ int main(void)
         cmocka_unit_test(an_evicted_node_does_nothing),
         cmocka_unit_test(failed_create_frees_the_guest_only_with_proof),
         cmocka_unit_test(unknown_create_is_cleared_away_before_it_counts),
+        cmocka_unit_test(a_create_refused_for_now_is_tried_again),
         cmocka_unit_test(unrunnable_start_is_destroyed_then_failed),
         cmocka_unit_test(nothing_begins_while_a_proposal_is_open),
         cmocka_unit_test(retries_wait_their_time),

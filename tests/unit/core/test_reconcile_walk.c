@@ -509,6 +509,7 @@ static void end_verb(struct world *w, struct node *n, struct ha_local_verb *v)
         if (chance(w, 50))
             effect(w, n, v->guest, v->epoch, verb);
         snprintf(v->text, sizeof(v->text), "unknown");
+        v->is_create_unknown = verb == HA_VERB_CREATE;
         return;
     }
     /* Proven not to have happened. */

@@ -98,6 +98,25 @@ static void missed_progress_does_not_stop_it(void **state)
     assert_int_equal(fsm.step, HA_MOVE_FINISHING);
 }
 
+/* A guest that is suspended shows by whatever says so first. */
+static void the_end_of_the_stream_means_stopped(void **state)
+{
+    struct move_fsm fsm;
+
+    (void)state;
+    move_fsm_init(&fsm, true, 0, 0, T0);
+    move_fsm_connected(&fsm, T0);
+    move_fsm_stream_done(&fsm, T0 + 1);
+    assert_int_equal(fsm.step, HA_MOVE_STOPPED);
+    move_fsm_init(&fsm, false, 0, 0, T0);
+    move_fsm_connected(&fsm, T0);
+    move_fsm_restored(&fsm, T0 + 7000);
+    assert_int_equal(fsm.step, HA_MOVE_STOPPED);
+    assert_null(move_fsm_late(&fsm, T0 + 7000 + MOVE_IDLE_MS + MOVE_DRAIN_MS - 1));
+    move_fsm_switched(&fsm, T0 + 7001);
+    assert_int_equal(report(&fsm, T0 + 9000).elapsed_ms, 7001);
+}
+
 static void failure_is_final_until_the_log_decides(void **state)
 {
     struct move_fsm fsm;
@@ -193,13 +212,15 @@ static void decisions_are_never_late(void **state)
     move_fsm_saved(&fsm, T0 + 50);
     assert_int_equal(move_fsm_deadline_ms(&fsm), T0 + 50 + MOVE_REPORT_MS);
     assert_null(move_fsm_waiting(&fsm, T0 + 50 + MOVE_REPORT_MS - 1));
-    assert_non_null(move_fsm_waiting(&fsm, T0 + 50 + MOVE_REPORT_MS));
+    const char *deciding = move_fsm_waiting(&fsm, T0 + 50 + MOVE_REPORT_MS);
+    assert_non_null(deciding);
     assert_null(move_fsm_late(&fsm, T0 + 1000000000));
     assert_false(move_fsm_fail(&fsm, T0 + 60)); /* a broken stream is nothing any more */
     assert_int_equal(fsm.step, HA_MOVE_DECIDING);
     move_fsm_switched(&fsm, T0 + 70);
     assert_null(move_fsm_late(&fsm, T0 + 1000000000));
     assert_non_null(move_fsm_waiting(&fsm, T0 + 70 + MOVE_REPORT_MS));
+    assert_string_not_equal(move_fsm_waiting(&fsm, T0 + 70 + MOVE_REPORT_MS), deciding);
     assert_false(move_fsm_fail(&fsm, T0 + 80));
 }
 
@@ -260,6 +281,27 @@ static void counters_that_go_back_do_not_fool_it(void **state)
     uint64_t rate = report(&fsm, T0 + 3100).rate_kib_s;
     assert_in_range(rate, 90 * 1024, 105 * 1024);
     assert_int_equal(report(&fsm, T0 - 1).rate_kib_s, 0);
+}
+
+/* The hypervisor's own count of bytes serves as well as the stream's. */
+static void bytes_of_the_hypervisor_count(void **state)
+{
+    struct move_fsm fsm;
+    struct hv_progress progress = pages(0, 1000000, 0, 0, 0, HV_LIVE);
+
+    (void)state;
+    move_fsm_init(&fsm, true, 3000, 0, T0);
+    move_fsm_connected(&fsm, T0);
+    for (uint64_t ms = 0; ms <= 2000; ms += 100) {
+        progress.bytes = ms * 104858;
+        move_fsm_hv(&fsm, T0 + ms, &progress);
+    }
+    uint64_t rate = report(&fsm, T0 + 2000).rate_kib_s;
+    assert_in_range(rate, 95 * 1024, 105 * 1024);
+    assert_null(move_fsm_late(&fsm, T0 + 4999));
+    progress.pages_sent = 5; /* pages elided on the way are progress, too */
+    move_fsm_hv(&fsm, T0 + 4999, &progress);
+    assert_null(move_fsm_late(&fsm, T0 + 7998));
 }
 
 static void eta_is_remaining_over_what_is_gained(void **state)
@@ -348,6 +390,7 @@ int main(void)
         cmocka_unit_test(source_goes_from_preparing_to_finishing),
         cmocka_unit_test(destination_decides_only_with_both),
         cmocka_unit_test(missed_progress_does_not_stop_it),
+        cmocka_unit_test(the_end_of_the_stream_means_stopped),
         cmocka_unit_test(failure_is_final_until_the_log_decides),
         cmocka_unit_test(preparing_ends_after_15_s),
         cmocka_unit_test(copying_ends_when_no_byte_moves),
@@ -357,6 +400,7 @@ int main(void)
         cmocka_unit_test(the_deadline_counts_until_the_hand_over),
         cmocka_unit_test(rate_is_the_last_two_seconds),
         cmocka_unit_test(counters_that_go_back_do_not_fool_it),
+        cmocka_unit_test(bytes_of_the_hypervisor_count),
         cmocka_unit_test(eta_is_remaining_over_what_is_gained),
         cmocka_unit_test(eta_is_silent_when_it_does_not_converge),
         cmocka_unit_test(later_rounds_send_what_was_dirty),
