@@ -43,14 +43,13 @@ static void log_applied(struct hamgrd *d, const struct log_entry *entry,
         return;
     const struct ha_cmd *cmd = &applied->cmd;
     const struct ha_guest *guest = ha_state_guest(&d->state, cmd->guest);
-    const char *subject = guest ? guest->name : shell_node_name(d, cmd->node);
-    if (applied->is_noop)
-        qb_log(LOG_INFO, "%s %s: no-op, %s | index=%" PRIu64 " actor=%s", ha_cmd_name(cmd->type),
-               subject, ha_reason_text(applied->refusal), entry->index, cmd->actor);
-    else
-        qb_log(LOG_INFO, "%s %s: %s | index=%" PRIu64 " node=%s epoch=%" PRIu64 " actor=%s",
-               ha_cmd_name(cmd->type), subject, ha_reason_text(cmd->reason), entry->index,
-               shell_node_name(d, cmd->node), cmd->epoch, cmd->actor);
+    const char *subject = guest ? guest->name : cmd->node ? shell_node_name(d, cmd->node) : "";
+    const char *outcome = applied->is_noop ? "no-op, " : "";
+    const char *why = ha_reason_text(applied->is_noop ? applied->refusal : cmd->reason);
+
+    qb_log(LOG_INFO, "%s %s: %s%s | index=%" PRIu64 " node=%s epoch=%" PRIu64 " actor=%s",
+           ha_cmd_name(cmd->type), subject, outcome, why, entry->index,
+           cmd->node ? shell_node_name(d, cmd->node) : "-", cmd->epoch, cmd->actor);
 }
 
 /* Applies one entry; false when this node must stop. */

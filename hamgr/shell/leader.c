@@ -16,6 +16,7 @@ struct fence_request {
     uint64_t id;  /* at hamgr-fence, 0 = free */
     uint64_t run; /* the leader's id */
     uint32_t leader;
+    struct fencep_run order;
 };
 
 struct leader {
@@ -191,6 +192,7 @@ static void on_result(struct hamgrd *d, const struct ha_packet *packet)
         if (!r->id || r->id != packet->id)
             continue;
         reply.id = r->run;
+        reply.run = r->order;
         uint32_t leader = r->leader;
         r->id = 0;
         if (leader == d->identity.node)
