@@ -206,7 +206,10 @@ static void a_silent_agent_is_no_evidence(void **state)
     lose(r, true);
     uint64_t run = start(r);
     assert_int_equal(r->out.next_ms, r->rt.now_ms + 20000 + FENCE_LATE_MS);
-    pass(r, 20000 + FENCE_LATE_MS);
+    pass(r, 20000 + FENCE_LATE_MS - 1);
+    assert_null(only(r, 0));
+    assert_int_equal(r->out.next_ms, r->rt.now_ms + 1);
+    pass(r, 1);
     assert_null(only(r, 0));
     assert_int_equal(step_of(r, VICTIM), FENCE_BACKOFF);
     fence_fsm_result(&r->fsm, run, FENCEP_VERIFIED_OFF, "too late"); /* of nobody's run */
@@ -566,6 +569,28 @@ static void members_take_turns(void **state)
     rig_free(r);
 }
 
+/* The shortest way first: the leader's own hamgr-fence, whatever its id. */
+static void the_leader_asks_itself_first(void **state)
+{
+    struct rig *r = rig_new();
+
+    (void)state;
+    r->rt.self = 2;
+    for (uint32_t member = 1; member <= 3; member++)
+        add_device(r, member, "ipmi-n4", 1, VICTIM);
+    lose(r, true);
+    const struct fence_action *action = only(r, FENCE_ACT_START);
+    assert_non_null(action);
+    assert_int_equal(action->by, 2);
+    r->rt.is_leader = false;
+    action = only(r, FENCE_ACT_CANCEL); /* says whom, what and where */
+    assert_non_null(action);
+    assert_int_equal(action->by, 2);
+    assert_int_equal(action->node, VICTIM);
+    assert_string_equal(action->device, "ipmi-n4");
+    rig_free(r);
+}
+
 static void an_absent_member_is_not_asked(void **state)
 {
     struct rig *r = rig_new();
@@ -873,6 +898,7 @@ int main(void)
         cmocka_unit_test(retries_back_off),
         cmocka_unit_test(another_member_runs_what_the_leader_can_not),
         cmocka_unit_test(members_take_turns),
+        cmocka_unit_test(the_leader_asks_itself_first),
         cmocka_unit_test(an_absent_member_is_not_asked),
         cmocka_unit_test(a_device_that_turns_up_is_used),
         cmocka_unit_test(a_device_runs_for_one_node_at_a_time),
