@@ -63,6 +63,7 @@ struct gate {
     int listen_fd;
     struct gate_peer *peers;
     struct gate_wait *waits;
+    uint32_t wait_count;
     int changed_fd; /* eventfd: HVP_CHANGED is due */
     bool is_stopping;
 };

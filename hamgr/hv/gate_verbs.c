@@ -13,6 +13,7 @@
 #include "hamgr/hv/gate_parts.h"
 
 #define PERCENT_MAX 100u
+#define WAITS_MAX   HA_GUESTS_MAX /* runs behind workers: one for each guest a node may have */
 
 struct request {
     struct gate *gate;
@@ -109,13 +110,15 @@ static void run_now(const struct request *q, const struct hvp_domain *m)
 /* Behind the guest's worker: a verb of an earlier hamgrd may still be ending. */
 static void run_later(const struct request *q, const struct hvp_domain *m)
 {
-    struct gate_wait *wait = calloc(1, sizeof(*wait));
+    bool has_room = q->gate->wait_count < WAITS_MAX;
+    struct gate_wait *wait = has_room ? calloc(1, sizeof(*wait)) : NULL;
     struct gate_wait **link = &q->gate->waits;
 
     if (!wait) {
-        answer(q, HV_FAILED, 0, "busy: no memory");
+        answer(q, HV_FAILED, 0, "busy: too many verbs are waiting");
         return;
     }
+    q->gate->wait_count++;
     *wait = (struct gate_wait){.peer = q->peer, .id = q->id, .request = *m};
     while (*link)
         link = &(*link)->next;
@@ -142,6 +145,7 @@ static void run_waiting(struct gate *gate)
         }
         struct request q = {gate, wait->peer, HVP_RUN, wait->id};
         *link = wait->next;
+        gate->wait_count--;
         run_now(&q, &wait->request);
         free(wait);
     }
@@ -398,6 +402,7 @@ void gate_forget_peer(struct gate *gate, struct gate_peer *peer)
             continue;
         }
         *link = wait->next;
+        gate->wait_count--;
         free(wait);
     }
 }

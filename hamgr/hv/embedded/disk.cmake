@@ -6,7 +6,7 @@ add_library(emb_disk STATIC disk.c)
 target_link_libraries(emb_disk PUBLIC ha_pure)
 
 add_executable(hamgr-disk hamgr-disk.c)
-target_link_libraries(hamgr-disk PRIVATE ha_base PkgConfig::QB)
+target_link_libraries(hamgr-disk PRIVATE ha_base PkgConfig::QB PkgConfig::SYSTEMD)
 add_executable(hamgr-storage hamgr-storage.c storage_ctl.c)
 target_link_libraries(hamgr-storage PRIVATE ha_base PkgConfig::QB PkgConfig::JANSSON)
 install(TARGETS hamgr-disk hamgr-storage DESTINATION ${CMAKE_INSTALL_SBINDIR})

@@ -27,6 +27,7 @@
 
 #include <qb/qblog.h>
 #include <qb/qbloop.h>
+#include <systemd/sd-daemon.h>
 
 #include "hamgr/hv/embedded/storage.h"
 #include "hamgr/ipc/sock.h"
@@ -529,6 +530,7 @@ static int run(struct backend *b)
     find_disks(b);
     on_scan(b);
     qb_log(LOG_NOTICE, "ready | node=%u dir=%s storage=%s", b->node, b->dir, b->storage_path);
+    (void)sd_notify(0, "READY=1");
     qb_loop_run(b->loop);
     return EXIT_SUCCESS;
 }
