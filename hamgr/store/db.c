@@ -4,6 +4,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -94,16 +96,29 @@ static int count_wal_pages(void *user, sqlite3 *sql, const char *name, int pages
     return SQLITE_OK;
 }
 
+/* As a URI with psow=0: a commit is padded to whole sectors, so that a write torn by a power cut
+ * never reaches into the sectors of the one before, which was acknowledged. */
+static int open_file(struct db *db, const char *path, struct ha_err *err)
+{
+    char uri[3 * PATH_MAX + 16];
+    size_t used = (size_t)snprintf(uri, sizeof(uri), "file:");
+
+    for (const char *p = path; *p && used < sizeof(uri) - 16; p++) {
+        bool is_plain = *p != '%' && *p != '?' && *p != '#';
+        used += (size_t)snprintf(uri + used, sizeof(uri) - used, is_plain ? "%c" : "%%%02X",
+                                 (unsigned char)*p);
+    }
+    snprintf(uri + used, sizeof(uri) - used, "?psow=0");
+    int rc = sqlite3_open_v2(uri, &db->sql, SQLITE_OPEN_READWRITE | SQLITE_OPEN_URI, NULL);
+    return rc == SQLITE_OK ? 0 : db_error(db, rc, "open the database", err);
+}
+
 /* Every connection: exclusive, so that no shared-memory file is needed and nobody else writes; no
- * checkpoint behind our back (the thread says when, and never after a failure); a commit padded to
- * whole sectors, so that a torn write of the next one can't reach into it. */
+ * checkpoint behind our back (the thread says when, and never after a failure). */
 static int set_up(struct db *db, struct ha_err *err)
 {
-    int off = 0;
-
     sqlite3_extended_result_codes(db->sql, 1);
     sqlite3_busy_timeout(db->sql, 0);
-    sqlite3_file_control(db->sql, "main", SQLITE_FCNTL_POWERSAFE_OVERWRITE, &off);
     sqlite3_db_config(db->sql, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     sqlite3_db_config(db->sql, SQLITE_DBCONFIG_DEFENSIVE, 1, NULL);
     sqlite3_db_config(db->sql, SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0, NULL);
@@ -188,8 +203,9 @@ int db_open(const char *path, struct db *ret_db, struct ha_err *err)
     struct db *db = ret_db;
 
     memset(db, 0, sizeof(*db));
-    int r = sqlite3_open_v2(path, &db->sql, SQLITE_OPEN_READWRITE, NULL);
-    int rc = r == SQLITE_OK ? set_up(db, err) : db_error(db, r, "open the database", err);
+    int rc = open_file(db, path, err);
+    if (rc == 0)
+        rc = set_up(db, err);
     if (rc == 0)
         rc = check_kind(db, err);
     if (rc == 0)
@@ -539,8 +555,9 @@ int db_create(const char *path, const struct store_identity *identity,
     if (fd < 0)
         return ha_err_set(err, errno, "create %s: %s", path, strerror(errno));
     close(fd);
-    int r = sqlite3_open_v2(path, &db.sql, SQLITE_OPEN_READWRITE, NULL);
-    int rc = r == SQLITE_OK ? set_up(&db, err) : db_error(&db, r, "open the database", err);
+    int rc = open_file(&db, path, err);
+    if (rc == 0)
+        rc = set_up(&db, err);
     if (rc == 0)
         rc = fill(&db, identity, entries, count, err);
     if (rc == 0) /* the WAL is empty: closing takes it away */

@@ -16,7 +16,8 @@
 struct file {
     sqlite3_file base;
     struct file *next; /* open files */
-    uint8_t *durable;  /* contents as of the last sync */
+    bool is_db;
+    uint8_t *durable; /* contents as of the last sync */
     size_t durable_size;
     sqlite3_file *real;
 };
@@ -59,7 +60,28 @@ static void remember_durable(struct file *file)
     file->durable = read_whole(file, &file->durable_size);
 }
 
-/* One file after the power came back. */
+/* The sector at `at` of the first, if that long. */
+static bool has_sector(const uint8_t *data, size_t size, size_t at, uint8_t ret_sector[SECTOR])
+{
+    memset(ret_sector, 0, SECTOR);
+    if (data && at < size)
+        memcpy(ret_sector, data + at, size - at < SECTOR ? size - at : SECTOR);
+    return data && at < size;
+}
+
+/* What a sector that was written to holds after the power came back. */
+static void toss(const uint8_t *now, const uint8_t *before, uint8_t *ret_sector)
+{
+    uint64_t coin = ha_rng_below(&disk.rng, 8);
+
+    if (coin > 0) {
+        memcpy(ret_sector, coin % 2 ? now : before, SECTOR);
+        return;
+    }
+    for (size_t i = 0; i < SECTOR; i++)
+        ret_sector[i] = (uint8_t)ha_rng_next(&disk.rng);
+}
+
 static void tear(struct file *file)
 {
     size_t size;
@@ -68,12 +90,14 @@ static void tear(struct file *file)
     uint8_t *result = calloc(1, end + SECTOR);
 
     for (size_t at = 0; data && result && at < end; at += SECTOR) {
-        size_t length = end - at < SECTOR ? end - at : SECTOR;
-        bool survives = ha_rng_below(&disk.rng, 2) == 0;
-        const uint8_t *from = survives ? data : file->durable;
-        size_t limit = survives ? size : file->durable_size;
-        if (from && at < limit)
-            memcpy(result + at, from + at, limit - at < length ? limit - at : length);
+        uint8_t now[SECTOR];
+        uint8_t before[SECTOR];
+        bool is_new = has_sector(data, size, at, now);
+        bool is_old = has_sector(file->durable, file->durable_size, at, before);
+        if (is_new && is_old && memcmp(now, before, SECTOR) == 0)
+            memcpy(result + at, now, SECTOR);
+        else
+            toss(now, before, result + at);
     }
     size_t kept = ha_rng_below(&disk.rng, 2) == 0 ? size : file->durable_size;
     if (result && kept > 0)
@@ -178,7 +202,8 @@ static int xsync(sqlite3_file *base, int flags)
     int rc = SQLITE_IOERR_FSYNC;
     if (!disk.is_dead && is_due(disk.fault == FAULT_POWER_CUT))
         cut_power();
-    else if (!disk.is_dead && !is_due(disk.fault == FAULT_SYNC_EIO))
+    else if (!disk.is_dead && !is_due(disk.fault == FAULT_SYNC_EIO ||
+                                      (disk.fault == FAULT_CHECKPOINT_EIO && file->is_db)))
         rc = file->real->pMethods->xSync(file->real, flags);
     if (rc == SQLITE_OK)
         remember_durable(file);
@@ -250,6 +275,7 @@ static int xopen(sqlite3_vfs *vfs, sqlite3_filename name, sqlite3_file *base, in
     if (rc != SQLITE_OK)
         return rc;
     file->base.pMethods = &methods;
+    file->is_db = (flags & SQLITE_OPEN_MAIN_DB) != 0;
     remember_durable(file);
     pthread_mutex_lock(&mutex);
     file->next = disk.files;

@@ -302,6 +302,25 @@ static void history_is_a_ring(void **state)
     dir_remove(dir);
 }
 
+static void aged_history_is_pruned(void **state)
+{
+    char *dir = dir_make();
+    struct store *store = store_fresh(dir);
+    const uint64_t day_ms = 24ull * 3600 * 1000;
+    struct lines lines = {0};
+
+    (void)state;
+    store_history(store, 1, 1000, "{\"old\": true}");
+    for (unsigned i = 2; i <= 400; i++)
+        store_history(store, i, 500 * day_ms, "{}");
+    store_close(store, 5000);
+    store = store_again(dir);
+    assert_int_equal(store_history_read(store, 0, 1000, take_line, &lines), 399);
+    assert_int_equal(lines.first, 2);
+    store_close(store, 5000);
+    dir_remove(dir);
+}
+
 /* In bursts, so that the queue has room: a stall may lose lines, a healthy disk does not. */
 static void old_history_is_pruned(void **state)
 {
@@ -355,6 +374,7 @@ int main(void)
         cmocka_unit_test(install_replaces_the_log),
         cmocka_unit_test(definitions_are_kept_by_digest),
         cmocka_unit_test(history_is_a_ring),
+        cmocka_unit_test(aged_history_is_pruned),
         cmocka_unit_test(old_history_is_pruned),
         cmocka_unit_test(a_cluster_begins_with_its_first_entries),
     };
