@@ -18,8 +18,11 @@
 #include "hamgr/core/reason.h"
 #include "hamgr/server/request.h"
 
-#define WAIT_MS      30000u /* a proposal's fate: two view changes with their hold, and some */
-#define REQUESTS_MAX 64u    /* waiting at once; more is somebody's runaway script */
+#define WAIT_MS 30000u /* a proposal's fate: two view changes with their hold, and some */
+/* A view change takes two commits; with a member that hangs, h more, twice: 3 s is ample. */
+#define VIEW_TRY_MS  50u
+#define VIEW_TRIES   60u
+#define REQUESTS_MAX 64u /* waiting at once; more is somebody's runaway script */
 
 struct client {
     qb_ipcs_connection_t *connection;
@@ -40,6 +43,10 @@ struct request {
     request_then then;
     void *kept;
     qb_loop_timer_handle timer;
+    /* A proposal held back while the view changes: */
+    struct ha_cmd cmd;
+    uint8_t *definition; /* copy of what cmd borrows */
+    uint32_t tries;
 };
 
 struct server {
@@ -114,6 +121,7 @@ static void remove_request(struct request *r)
         qb_loop_timer_del(r->server->loop, r->timer);
     json_decref(r->args);
     free(r->kept);
+    free(r->definition);
     free(r);
 }
 
@@ -278,21 +286,53 @@ static void begin_wait(struct request *r, request_then then)
                           on_wait_over, &r->timer);
 }
 
-void request_propose(struct request *r, struct ha_cmd *cmd, request_then then)
+static void on_view_wait(void *data);
+
+/* Refuses, or proposes, or waits a little for a view that is just changing. */
+static void try_propose(struct request *r)
 {
     const struct server_api *api = r->server->api;
     char text[HA_TEXT_MAX], fix[HA_TEXT_MAX];
+    uint16_t reason =
+        ha_refusal(api->state(api->user), api->runtime(api->user), &r->cmd, text, fix);
 
+    if (reason == HA_REASON_NO_QUORUM && r->tries++ < VIEW_TRIES) {
+        if (r->timer)
+            qb_loop_timer_del(r->server->loop, r->timer);
+        qb_loop_timer_add(r->server->loop, QB_LOOP_MED, VIEW_TRY_MS * QB_TIME_NS_IN_MSEC, r,
+                          on_view_wait, &r->timer);
+    } else if (reason != 0) {
+        request_refuse(r, reason == HA_REASON_NO_QUORUM ? HA_E_NO_QUORUM : HA_E_REFUSED, text, fix);
+    } else {
+        begin_wait(r, r->then);
+        api->propose(api->user, &r->cmd, on_proposed, (void *)(uintptr_t)r->number);
+    }
+}
+
+static void on_view_wait(void *data)
+{
+    struct request *r = data;
+
+    r->timer = 0;
+    try_propose(r);
+}
+
+void request_propose(struct request *r, struct ha_cmd *cmd, request_then then)
+{
     snprintf(cmd->actor, sizeof(cmd->actor), "%s", r->actor);
     if (cmd->reason == 0)
         cmd->reason = HA_REASON_OPERATOR;
-    uint16_t reason = ha_refusal(api->state(api->user), api->runtime(api->user), cmd, text, fix);
-    if (reason != 0) {
-        request_refuse(r, reason == HA_REASON_NO_QUORUM ? HA_E_NO_QUORUM : HA_E_REFUSED, text, fix);
-        return;
+    r->cmd = *cmd;
+    r->then = then;
+    r->tries = 0;
+    if (cmd->type == HA_CMD_GUEST_ADD) {
+        free(r->definition);
+        r->definition = malloc(cmd->u.guest_add.definition_size);
+        ha_assert(r->definition);
+        memcpy(r->definition, cmd->u.guest_add.definition_bytes, cmd->u.guest_add.definition_size);
+        r->cmd.u.guest_add.definition_bytes = r->definition;
     }
-    begin_wait(r, then);
-    api->propose(api->user, cmd, on_proposed, (void *)(uintptr_t)r->number);
+    try_propose(r);
 }
 
 void request_propose_voter(struct request *r, bool is_added, uint32_t node, struct ha_uuid store_id,

@@ -299,6 +299,7 @@ static void on_ok(struct hamgrd *d, struct local_verb *verb, uint8_t which,
         note_domain(d, verb, HV_PAUSED, (uint32_t)done->value);
         break;
     case HA_VERB_RUN:
+        qb_log(LOG_DEBUG, "epoch %" PRIu64 " runs", verb->v.epoch);
         note_domain(d, verb, HV_RUNNING, (uint32_t)done->value);
         break;
     case HA_VERB_SAVE:

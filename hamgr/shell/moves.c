@@ -451,6 +451,7 @@ void moves_handover(struct hamgrd *d, uint32_t from, uint64_t ticket)
         return;
     struct local_verb *verb = verb_of(d, move);
     if (!verb->v.is_handover) {
+        qb_log(LOG_INFO, "migration %" PRIu64 ": HANDOVER heard", move->ticket);
         verb->v.is_handover = true;
         move_fsm_handover(&move->fsm, shell_now_ms());
         shell_wake(d);
@@ -463,6 +464,10 @@ void moves_hv_progress(struct hamgrd *d, uint64_t request, const struct hv_progr
         struct local_verb *verb = hvlink_find(d, move->guest, move->epoch);
         if (!verb || verb->request != request)
             continue;
+        if (progress->phase == HV_STOPPED && move->progress.hv.phase != HV_STOPPED)
+            qb_log(LOG_INFO,
+                   "migration %" PRIu64 ": the guest is stopped, round %u, %" PRIu64 " pages left",
+                   move->ticket, progress->round, progress->pages_dirty);
         move->progress.hv = *progress;
         move_fsm_hv(&move->fsm, shell_now_ms(), progress);
         tell_progress(d, move);
@@ -484,11 +489,14 @@ void moves_hv_done(struct hamgrd *d, struct local_verb *verb, uint8_t which,
                  done->text);
         fail(d, move, why);
     } else if (which == HA_VERB_SAVE) {
+        qb_log(LOG_INFO, "migration %" PRIu64 ": the source is suspended and drained",
+               move->ticket);
         verb->v.is_save_done = true;
         move->is_save_done = true;
         move_fsm_saved(&move->fsm, shell_now_ms());
         say_handover(d, move);
     } else {
+        qb_log(LOG_INFO, "migration %" PRIu64 ": the destination is complete", move->ticket);
         verb->v.is_restore_done = true;
         move_fsm_restored(&move->fsm, shell_now_ms());
     }

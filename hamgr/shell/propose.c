@@ -10,11 +10,14 @@
 
 #include "hamgr/base/assert.h"
 
+#define TRIES_MAX 8u /* view changes one proposal is carried over */
+
 struct proposal {
     struct proposal *next;
     uint64_t seq;
     uint8_t kind;
     bool is_sent;
+    uint8_t tries;
     propose_fn done;
     void *user;
     size_t body_size;
@@ -125,10 +128,30 @@ void propose_applied(struct hamgrd *d, const struct log_entry *entry,
         resolve(d, place, applied->is_noop ? HA_E_REFUSED : 0, applied->refusal, entry->index);
 }
 
+/* The log says so only when a later view is open here: it can't be adopted any more, so it is
+ * proposed again, under a new number and behind the others, as if it had just been made. */
 void propose_lost(struct hamgrd *d, uint64_t seq)
 {
     struct proposal **place = find(d, seq);
+    struct proposal *p = *place;
 
-    if (*place)
+    if (!p)
+        return;
+    if (++p->tries >= TRIES_MAX) {
         resolve(d, place, HA_E_UNKNOWN, HA_REASON_NO_QUORUM, 0);
+        return;
+    }
+    *place = p->next;
+    p->next = NULL;
+    p->seq = ++d->proposal_seq;
+    p->is_sent = false;
+    for (uint32_t i = 0; i < d->verb_count; i++) {
+        if (d->verbs[i].proposal == seq)
+            d->verbs[i].proposal = p->seq;
+    }
+    struct proposal **tail = &d->proposals;
+    while (*tail)
+        tail = &(*tail)->next;
+    *tail = p;
+    shell_wake(d);
 }
