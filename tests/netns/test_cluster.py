@@ -125,7 +125,7 @@ def total_outage(context):
 @scenario(120)
 def idle_node_hangs(context):
     """An idle node's hamgrd hangs, a busy node dies: the failover waits for the eviction only."""
-    cluster = lab.start(context, names=("n1", "n2", "n3", "n4"), guests=3)
+    cluster = lab.start(context, names=("n1", "n2", "n3", "n4", "n5"), guests=3)
     homes = cluster.homes().values()
     idle = next((node for node in cluster.nodes if node.name not in homes), None)
     check(idle, "no node is idle")
@@ -187,8 +187,7 @@ def daemons_killed(context):
     cluster = lab.start(context, guests=6)
     node = lab.busiest(cluster)
     before = lab.epochs(cluster)
-    for service in ("hamgrd", "hamgr-hv", "hamgr-fence", "hamgr-watchdog", "hamgr-disk",
-                    "corosync"):
+    for service in ("hamgrd", "hamgr-hv", "hamgr-fence", "hamgr-watchdog", "hamgr-disk"):
         starts = node.services()[service][2]
         node.signal(service, signal.SIGKILL)
         wait_until(lambda s=service, n=starts: node.services()[s][0] == "up"
@@ -203,6 +202,22 @@ def daemons_killed(context):
     cluster.hactl("migrate", guest, "--to", target.name)
     cluster.wait_status(lambda s: cluster.homes(s).get(guest) == target.name,
                         f"{guest} runs on {target.name}", 60)
+    lab.no_harm(cluster)
+
+
+@scenario(120)
+def corosync_killed(context):
+    """kill -9 of a busy node's corosync: to others that is a dead node; guests run on, once."""
+    cluster = lab.start(context)
+    node = lab.busiest(cluster)
+    node.signal("corosync", signal.SIGKILL)
+    others = [other for other in cluster.nodes if other is not node]
+    wait_until(lambda: lab.cuts(cluster, "power device"), "it is fenced", 30)
+    lab.all_step(cluster, timeout_s=60)
+    cluster.wait_members(others)
+    equal(lab.cuts(cluster), [(node.name, "power device")], "power cuts")
+    node.power_on()
+    cluster.wait_members()
     lab.no_harm(cluster)
 
 
@@ -325,7 +340,7 @@ def maintenance(context):
     before = {name: copies for name, (copies, _) in lab.epochs(cluster).items()}
     moved = lab.guests_of(cluster, node)
     cluster.hactl("maintenance", node.name, "on")
-    cluster.wait_status(lambda s: node.name not in cluster.homes(s).values(),
+    cluster.wait_status(lambda s: line_of(s, node)["guests"] == 0 and not s["moves"],
                         "the node is empty", 60)
     for name in moved:
         copies = cluster.observer.slot(cluster.slots[name]).copies
@@ -334,14 +349,16 @@ def maintenance(context):
     node.power_off()
     node.power_on()
     cluster.wait_members(timeout_s=90)
-    status = cluster.status()
-    check(next(n for n in status["nodes"] if n["name"] == node.name)["maintenance"],
-          "a reboot ended the maintenance")
+    check(line_of(cluster.status(), node)["maintenance"], "a reboot ended the maintenance")
     refused = refusal(lambda: cluster.hactl("migrate", moved[0], "--to", node.name))
     equal(refused.code, 3, "exit code of a migration to a node in maintenance")
     cluster.hactl("maintenance", node.name, "off")
     cluster.hactl("migrate", moved[0], "--to", node.name)
     lab.no_harm(cluster)
+
+
+def line_of(status, node):
+    return next(line for line in status["nodes"] if line["name"] == node.name)
 
 
 def refusal(call):

@@ -9,6 +9,7 @@ stopped, flooded while stopped. Prints the latency of multicast rounds.
 import argparse
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -256,9 +257,28 @@ def changed_by_reload(lab, program):
     print("a reload is noticed within 5 s and judged again")
 
 
+def made_by_init(lab, program, maker):
+    """corosync itself takes what cluster init writes: the times are in effect as written."""
+    for token, consensus in ((1000, 1200), (300, 360)):
+        text = subprocess.run([maker, "--conf", str(token)], check=True, capture_output=True,
+                              text=True, timeout=20).stdout
+        for node in lab.nodes:
+            node.kill_corosync()
+            node.start_corosync(text)
+        drivers = [lab_of.Driver(node, [program, "group"]) for node in lab.nodes]
+        for driver in drivers:
+            config = driver.expect("config", token_ms=token)
+            check(config["consensus_ms"] == consensus and config["refusal"] == "", str(config))
+        all_members(drivers, [1, 2, 3])
+        for driver in drivers:
+            driver.stop()
+    print("corosync.conf as cluster init makes it: tokens 1000 and 300 in effect, accepted")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("driver", help="the built transport_driver")
+    parser.add_argument("--setup", help="the built test_cluster_setup, whose corosync.conf to try")
     parser.add_argument("--stop-seconds", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=500)
     options = parser.parse_args()
@@ -288,6 +308,8 @@ def main():
             driver.stop()
         unsafe_options(lab, program)
         changed_by_reload(lab, program)
+        if options.setup:
+            made_by_init(lab, program, os.path.abspath(options.setup))
     print("ok")
     return 0
 
