@@ -572,16 +572,19 @@ static bool is_reunion_held(struct step *s, struct fence_target *t, const struct
     return true;
 }
 
-/* A hamgrd that restarts must not cost its host (L5): the guests run there on its lease. */
+/* A hamgrd that restarts must not cost its host (L5): the guests run there on its lease, which ends
+ * L after its last heartbeat: at the latest L after this view began without it. */
 static bool is_restart_held(struct step *s, struct fence_target *t, const struct ha_node *node,
                             uint32_t slot)
 {
     uint64_t lease_ms = node->is_armed && node->lease_ms ? node->lease_ms : s->rt->lease_ms;
-    uint64_t evidence_ms = s->in->evidence_ms[slot];
+    uint64_t silent_ms = s->in->evidence_ms[slot];
 
-    if (node->status != HA_NODE_UNCLEAN || !s->in->is_host_up[slot] || evidence_ms >= lease_ms)
+    if (silent_ms < s->rt->view_age_ms)
+        silent_ms = s->rt->view_age_ms;
+    if (node->status != HA_NODE_UNCLEAN || !s->in->is_host_up[slot] || silent_ms >= lease_ms)
         return false;
-    again_at(s, s->rt->now_ms + (lease_ms - evidence_ms));
+    again_at(s, s->rt->now_ms + (lease_ms - silent_ms));
     snprintf(t->text, sizeof(t->text), "its host is up: hamgrd may return within L, %" PRIu64 " ms",
              lease_ms);
     return true;

@@ -213,6 +213,24 @@ static void a_restarting_hamgrd_gets_its_lease(void **state)
     rig_free(r);
 }
 
+/* The ages may be unknown for long: L after the view began its lease is over all the same. */
+static void a_restarting_hamgrd_without_known_age_gets_no_more(void **state)
+{
+    struct rig *r = rig_new();
+
+    (void)state;
+    add_device(r, 1, "ipmi-n4", 1, VICTIM);
+    lose(r, true);
+    r->in.is_host_up[3] = true;
+    uint32_t lease_ms = build_node_of(r->b, VICTIM)->lease_ms;
+    r->rt.view_age_ms = lease_ms - 1;
+    assert_null(only(r, 0));
+    assert_int_equal(r->out.next_ms, r->rt.now_ms + 1);
+    pass(r, 1);
+    assert_non_null(only(r, FENCE_ACT_START));
+    rig_free(r);
+}
+
 static void a_host_that_goes_down_later_is_fenced_at_once(void **state)
 {
     struct rig *r = rig_new();
@@ -497,6 +515,7 @@ int main(void)
         cmocka_unit_test(after_a_gap_nothing_starts_for_h),
         cmocka_unit_test(an_operator_does_not_wait_for_h),
         cmocka_unit_test(a_restarting_hamgrd_gets_its_lease),
+        cmocka_unit_test(a_restarting_hamgrd_without_known_age_gets_no_more),
         cmocka_unit_test(a_host_that_goes_down_later_is_fenced_at_once),
         cmocka_unit_test(a_frozen_node_is_left_to_the_operator),
         cmocka_unit_test(a_node_without_guests_is_not_shot),
