@@ -185,29 +185,16 @@ bool rec_has_verb(const struct rec_copy *c, uint8_t verb)
 
 /* --- Lookups in the sorted inventory --- */
 
-/* Orders a domain against (labelled, guest, epoch). */
-static int compare_domain(const struct hv_domain *domain, struct ha_uuid guest, uint64_t epoch)
-{
-    int order;
-
-    if (!domain->is_labelled)
-        return -1;
-    order = ha_uuid_cmp(domain->label.guest, guest);
-    if (order != 0)
-        return order;
-    return domain->label.epoch == epoch ? 0 : domain->label.epoch < epoch ? -1 : 1;
-}
-
-/* First domain not below (guest, epoch). */
-static uint32_t domain_position(const struct ha_inventory *inventory, struct ha_uuid guest,
-                                uint64_t epoch)
+/* First labelled domain of the guest, or where it would be. */
+static uint32_t domain_position(const struct ha_inventory *inventory, struct ha_uuid guest)
 {
     uint32_t low = 0;
     uint32_t high = inventory->domain_count;
 
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
-        if (compare_domain(&inventory->domains[middle], guest, epoch) < 0)
+        const struct hv_domain *domain = &inventory->domains[middle];
+        if (!domain->is_labelled || ha_uuid_cmp(domain->label.guest, guest) < 0)
             low = middle + 1;
         else
             high = middle;
@@ -312,7 +299,7 @@ static bool is_label_ours(const struct rec *r, const struct hv_label *label)
 static void look_at_domains(const struct rec *r, struct rec_copy *c)
 {
     const struct ha_inventory *inventory = r->inventory;
-    uint32_t i = domain_position(inventory, c->guest->id, 0);
+    uint32_t i = domain_position(inventory, c->guest->id);
 
     for (; i < inventory->domain_count; i++) {
         const struct hv_domain *domain = &inventory->domains[i];

@@ -115,6 +115,8 @@ static inline struct ha_duties *rig_look(struct rig *r)
                                      .verb_count = r->verb_count,
                                      .verbs = r->verbs};
 
+    /* Whatever an earlier call left in the duties must not shine through. */
+    memset(&r->duties, 0x5a, sizeof(r->duties.list[0]) * 40 + 8);
     r->rt.self = r->self;
     r->rt.view = r->b->state.view;
     r->rt.commit_index = applied;
