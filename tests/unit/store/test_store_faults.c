@@ -288,10 +288,11 @@ static void power_cuts_lose_nothing_acknowledged(void **state)
     unsigned cuts = 0;
 
     (void)state;
-    for (unsigned at = 0; at < 450; at++)
+    /* Every third operation (all of them take a minute), to the end of the life and beyond. */
+    for (unsigned at = 0; at < 450; at += 3)
         cuts += survive_cut(at, 1000 + at);
-    print_message("%u of 450 lives were cut\n", cuts);
-    assert_true(cuts > 100 && cuts < 450); /* the whole life was covered */
+    print_message("%u of 150 lives were cut\n", cuts);
+    assert_true(cuts > 80 && cuts < 150);
 }
 
 /* --- rot --- */
