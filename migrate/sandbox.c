@@ -165,6 +165,12 @@ static const int stream_calls[] = {
     SCMP_SYS(restart_syscall),
 };
 
+/* A sanitizer's own calls, in its builds only: at exits, and to name its maps. */
+#ifndef __SANITIZE_ADDRESS__
+#define __SANITIZE_ADDRESS__ 0
+#endif
+static const int sanitizer_calls[] = {SCMP_SYS(sigaltstack), SCMP_SYS(prctl)};
+
 /* What a handshake needs besides: nothing that opens or names anything. */
 static const int handshake_calls[] = {
     SCMP_SYS(accept4),     SCMP_SYS(getsockopt), SCMP_SYS(setsockopt), SCMP_SYS(getpeername),
@@ -198,6 +204,8 @@ int sandbox_filter(enum sandbox_stage stage, struct ha_err *err)
         rc = allow(ctx, stream_calls, sizeof(stream_calls) / sizeof(stream_calls[0]));
     if (rc == 0)
         rc = allow_memory(ctx);
+    if (rc == 0 && __SANITIZE_ADDRESS__)
+        rc = allow(ctx, sanitizer_calls, sizeof(sanitizer_calls) / sizeof(sanitizer_calls[0]));
     if (rc == 0 && stage == SANDBOX_HANDSHAKE)
         rc = allow(ctx, handshake_calls, sizeof(handshake_calls) / sizeof(handshake_calls[0]));
     if (rc == 0)

@@ -209,6 +209,9 @@ class End:
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"hamgr-stream hangs; END {self.end}, notes {self.notes}") from None
+        # A death by the system call filter, or a sanitizer's report, must not pass unseen.
+        if self.process.returncode not in (0, 1):
+            raise AssertionError(f"hamgr-stream died: {self.process.returncode}; END {self.end}")
         self.control.close()
         if self.feeder:
             self.feeder.native.close()
