@@ -36,12 +36,13 @@ static void drop_old_verbs(struct hamgrd *d)
 static void settle_tickets(struct hamgrd *d)
 {
     for (uint32_t i = 0; i < d->verb_count; i++) {
-        struct ha_local_verb *v = &d->verbs[i].v;
-        const struct ha_guest *guest = ha_state_guest(&d->state, v->guest);
-        if (!guest || guest->ticket.id || v->verb != HA_VERB_NONE)
+        struct local_verb *verb = &d->verbs[i];
+        const struct ha_guest *guest = ha_state_guest(&d->state, verb->v.guest);
+        if (!guest || guest->ticket.id == verb->ticket || verb->v.verb != HA_VERB_NONE)
             continue;
-        v->is_save_done = v->is_save_failed = false;
-        v->is_restore_done = v->is_restore_failed = v->is_handover = false;
+        verb->ticket = 0;
+        verb->v.is_save_done = verb->v.is_save_failed = false;
+        verb->v.is_restore_done = verb->v.is_restore_failed = verb->v.is_handover = false;
     }
 }
 

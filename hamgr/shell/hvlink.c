@@ -330,6 +330,8 @@ static void on_not_ok(struct local_verb *verb, uint8_t which, const struct hvp_d
     verb->v.retry_ms = shell_now_ms() + RETRY_AFTER_FAILURE_MS;
     if (which == HA_VERB_RUN && is_proven && verb->is_first_run)
         verb->v.has_run = false;
+    if (!is_proven && which == HA_VERB_CREATE)
+        verb->v.is_create_unknown = true;
     if (!is_proven || is_refused_for_now(done->text))
         return;
     if (which == HA_VERB_CREATE)

@@ -365,6 +365,7 @@ static struct move *new_move(struct hamgrd *d, const struct ha_guest *guest, boo
     move_fsm_init(&move->fsm, is_source, d->config.idle_timeout_ms,
                   guest->ticket.deadline_ms ? guest->ticket.deadline_ms : d->config.deadline_ms,
                   shell_now_ms());
+    verb_of(d, move)->ticket = move->ticket;
     move->next = d->moves;
     d->moves = move;
     return move;

@@ -512,7 +512,7 @@ static void prepare(struct hamgrd *d)
                                        .reset_ms = d->config.reset_ms,
                                        .drain_ms = d->config.drain_ms,
                                        .rho_ppm = 5000};
-    d->limits = (struct ha_plan_limits){.start_parallel = 64,
+    d->limits = (struct ha_plan_limits){.start_parallel = d->config.start_parallel,
                                         .move_parallel = d->config.parallel,
                                         .proposals_max = HA_PROPOSALS_MAX,
                                         .shutdown = d->config.shutdown,

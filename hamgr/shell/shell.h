@@ -46,6 +46,7 @@ struct local_verb {
     uint64_t request;  /* id at hamgr-hv, 0 = none */
     uint64_t proposal; /* seq of the proposal under way, 0 = none */
     bool is_first_run; /* RUN in flight is the first of this copy */
+    uint64_t ticket;   /* migration that the save and restore flags are about */
 };
 
 typedef void (*propose_fn)(void *user, int outcome, uint16_t reason, uint64_t index);
