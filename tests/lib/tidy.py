@@ -13,7 +13,7 @@ import sys
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 FILE_MAX = 800
 FUNCTION_MAX = 70
-LINE_MAX = 100
+LINE_MAX = 120  # of scripts; in C clang-format decides (100)
 CONDITIONALS_MAX = 3  # `#if` a file, include guard apart: platform choice is by file
 # Calls with a better one at hand: shells, unbounded copies, hidden state, unchecked numbers.
 BANNED = {
@@ -92,7 +92,7 @@ def check(path, text):
     if len(lines) > FILE_MAX:
         yield FILE_MAX, f"{len(lines)} lines, at most {FILE_MAX}"
     for number, line in enumerate(lines, 1):
-        if script and len(line) > LINE_MAX:  # C: clang-format
+        if script and len(line) > LINE_MAX:
             yield number, f"{len(line)} columns, at most {LINE_MAX}"
         if UNFINISHED.search(line):
             yield number, "unfinished business belongs to an issue"
