@@ -37,8 +37,8 @@ static const char *const statement_text[DB_STATEMENT_COUNT] = {
     [DB_DEFINITION_LIST] = "SELECT digest FROM definition",
     [DB_DEFINITION_DROP] = "DELETE FROM definition WHERE digest = ?1",
     [DB_HISTORY_PUT] = "INSERT INTO history (idx, wall_ms, json) VALUES (?1, ?2, ?3)",
-    [DB_HISTORY_CUT] = "DELETE FROM history WHERE seq <= (SELECT max(seq) FROM history) - ?1"
-                       " OR wall_ms < ?2",
+    [DB_HISTORY_CUT] = ("DELETE FROM history WHERE seq <= (SELECT max(seq) FROM history) - ?1"
+                        " OR wall_ms < ?2"),
 };
 
 /* What a result code says about: the contents, the disk, the medium's rights, or us. */
