@@ -129,12 +129,23 @@ void await_steps(uint32_t number, uint64_t more)
     }
 }
 
+static bool has_crashed(void)
+{
+    struct hv_domain list[64];
+    int count = hv->ops->list(hv, list, 64);
+
+    for (int n = 0; n < count; n++)
+        if (list[n].state == HV_CRASHED)
+            return true;
+    return false;
+}
+
 void await_checked(uint32_t number, uint64_t epoch)
 {
     uint64_t end_ms = now_ms() + WAIT_MS;
 
     while (!contract->is_checked(number, epoch)) {
-        if (now_ms() > end_ms)
+        if (now_ms() > end_ms || has_crashed())
             fail_msg("guest %u did not pass its self-check at epoch %u", number, (unsigned)epoch);
         sleep_ms(1);
     }
