@@ -76,7 +76,9 @@ struct log_voter_change {
 };
 
 /* A change that changes nothing (adding a voter, removing none) is never numbered, nor is the
- * removal of the last voter: log and state can't come to count different voters. */
+ * removal of the last voter: log and state can't come to count different voters. A node is made a
+ * voter only as a member of the open view that has acknowledged its newest entries; proposed too
+ * early, the fate is "lost", to be proposed again. */
 
 void log_member_encode(struct ha_writer *w, const struct log_member *member);
 /* Fails the reader for a member that can't be. */

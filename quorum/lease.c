@@ -10,6 +10,14 @@
  * the quorum of the new voters. For the same reason evidence counts at the earliest from the last
  * voter change: quorums of neighbouring sets do meet, and whoever acknowledged under an older set
  * did so before it stored the next one, which was committed before the last one was numbered.
+ *
+ * And it counts only if the last OPEN in its sender's log is the last one in ours, and names us.
+ * Else a node left out of view 4 could renew its lease from members that were in view 4 and have
+ * promised a view 5 which names it and never opens, while a FENCED numbered in view 4 on evidence
+ * waits in a minority's log to be adopted and committed by view 6. As it is: FENCED is numbered
+ * after the OPEN of view 4 was stored by a quorum; who of them acknowledged under an older OPEN did
+ * so before it promised view 4, and told the age of that. So no such lease is left when FENCED is
+ * numbered.
  */
 #include <string.h>
 
@@ -50,6 +58,7 @@ void log_lease_heard(struct log *log, struct log_peer *peer, const struct log_he
             continue;
         peer->acked_n = hb->acks[i].n;
         peer->acked_voters = hb->voters;
+        peer->acked_opened = hb->opened;
         log_lease_count(log);
     }
 }
@@ -64,7 +73,18 @@ static uint64_t acked_by(struct log *log, uint32_t i)
         return 0;
     if (peer == log->self)
         return log->lease.n;
-    return ha_digest_equal(peer->acked_voters, voters->digest) ? peer->acked_n : 0;
+    if (!ha_digest_equal(peer->acked_voters, voters->digest) ||
+        log_view_cmp(peer->acked_opened, log->survey.open_view) != 0)
+        return 0;
+    return peer->acked_n;
+}
+
+/* The last OPEN in this log names this process. */
+static bool is_named_by_open(const struct log *log)
+{
+    int i = log_names_find(&log->survey.open_names, log->config.self.node);
+
+    return i >= 0 && log->survey.open_names.list[i].nonce == log->config.self.nonce;
 }
 
 void log_lease_count(struct log *log)
@@ -73,7 +93,7 @@ void log_lease_count(struct log *log)
     uint64_t acked[HA_NODES_MAX];
     uint32_t count = log->survey.voters.count;
 
-    if (lease->is_void || count == 0)
+    if (lease->is_void || count == 0 || !is_named_by_open(log))
         return;
     for (uint32_t i = 0; i < count; i++) { /* sorted, newest first */
         uint64_t n = acked_by(log, i);

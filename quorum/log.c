@@ -23,7 +23,8 @@ static size_t pending_bytes(const struct log_config *config)
 
 static size_t ring_bytes(const struct log_config *config)
 {
-    return config->ring_bytes < 2 * (size_t)HA_ENTRY_MAX ? 2 * (size_t)HA_ENTRY_MAX
+    /* With less, one entry and the gap at the ring's end could stop everything. */
+    return config->ring_bytes < 4 * (size_t)HA_ENTRY_MAX ? 4 * (size_t)HA_ENTRY_MAX
                                                          : config->ring_bytes;
 }
 
@@ -75,10 +76,11 @@ struct log *log_init(void *memory, const struct log_config *config, const struct
     for (uint32_t i = 0; i < loaded->voter_count && i < HA_NODES_MAX; i++)
         log_voters_add(&base->voters, loaded->voters[i].node, loaded->voters[i].store_id);
     log_voters_set_digest(&base->voters);
+    base->open_view = loaded->base_view;
     log->survey = *base;
     log->promised = log->durable_promised = loaded->promised;
     log->log_view = log->durable_log_view = loaded->log_view;
-    log->durable_last = log->commit = loaded->base_index;
+    log->durable_last = log->commit = log->commit_known = loaded->base_index;
     log->counter_high = loaded->promised.counter > loaded->log_view.counter
                             ? loaded->promised.counter
                             : loaded->log_view.counter;
@@ -224,13 +226,20 @@ static void dispatch(struct log *log, const struct log_event *event)
 /* Everything that follows from where we are now. */
 static void pump(struct log *log)
 {
+    if (log->is_installing && log->phase == LOG_PHASE_PROMISED)
+        log_view_leave(log, "a snapshot is stored first");
     log_view_timer(log);
     log_lead_timer(log);
     log_lead_decide(log);
     log_view_take_stage(log);
-    log_propose_pump(log);
-    log_entries_flush(log);
-    log_persist_pump(log);
+    for (int round = 0; round < 3;
+         round++) { /* a commit may open the view, which may number more */
+        log_propose_pump(log);
+        log_entries_flush(log);
+        log_persist_pump(log);
+        if (!log_commit_advance(log))
+            break;
+    }
     if (log->is_connected && !log->is_stopped && log->now_ms >= log->heartbeat_ms)
         log_heartbeat_send(log);
 }
@@ -364,6 +373,7 @@ void log_trim(struct log *log, uint64_t index, struct log_actions *ret_actions)
         if (entry)
             log_survey_entry(&log->base_survey, entry);
         log->ring.base = i;
+        log->needs_snapshot = false; /* there is room again */
     }
 }
 
@@ -375,17 +385,31 @@ bool log_snapshot_is_due(const struct log *log)
     if (first > r->last || log->commit < first)
         return false;
     uint64_t bytes = r->head - r->cells[first % r->capacity].offset;
-    return r->last - first + 1 >= r->capacity / 2 || bytes >= r->byte_capacity / 2;
+    /* Room for two entries and the gap at the ring's end: whoever asks after each commit never
+     * finds the memory full with nothing left to commit. */
+    uint64_t limit = r->byte_capacity - 3 * (uint64_t)HA_ENTRY_MAX;
+    if (limit > r->byte_capacity / 2)
+        limit = r->byte_capacity / 2;
+    return r->last - first + 1 >= r->capacity / 2 || bytes >= limit;
+}
+
+/* A longer log of our own is worth less than a snapshot of a later view: what it has beyond is not
+ * committed and never will be, for the OPEN of that view is below it. */
+bool log_snapshot_is_newer(const struct log *log, uint64_t index, struct log_view view)
+{
+    return index > log->ring.last || (index > log->commit && log_view_cmp(view, log->log_view) > 0);
+}
+
+bool log_snapshot_begin_at(struct log *log, uint64_t index, struct log_view view)
+{
+    if (log->is_stopped || log->is_installing || log->writing.is_failed ||
+        log->lead.state != LOG_LEAD_NONE || !log_snapshot_is_newer(log, index, view))
+        return false;
+    log->is_installing = true;
+    return true;
 }
 
 bool log_snapshot_begin(struct log *log, uint64_t index)
 {
-    bool is_free = log->phase == LOG_PHASE_IDLE ||
-                   (log->phase >= LOG_PHASE_ADOPTED && log->lead.state == LOG_LEAD_NONE);
-
-    if (log->is_stopped || log->is_installing || !is_free || index <= log->ring.last ||
-        log->writing.is_failed)
-        return false;
-    log->is_installing = true;
-    return true;
+    return log_snapshot_begin_at(log, index, (struct log_view){0, 0});
 }

@@ -217,11 +217,15 @@ uint64_t log_view_age_ms(const struct log *log, uint64_t now_ms);
  */
 void log_trim(struct log *log, uint64_t index, struct log_actions *ret_actions);
 /* True when entries not yet covered by a snapshot fill half of the memory: make one now, whatever
- * their number, or the log has to stop taking entries. */
+ * their number, or the log has to stop taking entries. Ask after each COMMIT and each finished
+ * snapshot. */
 bool log_snapshot_is_due(const struct log *log);
-/* Asks before a received snapshot at index replaces the store. True: do it, then feed
- * LOG_EV_SNAPSHOT (index 0 if nothing was replaced); until then the log takes no entries and
- * promises nothing. False: it has more than that already (or is busy), drop the snapshot. */
+/* Asks before a received snapshot at index, whose last OPEN is of view, replaces the store. True:
+ * do it, then feed LOG_EV_SNAPSHOT (index 0 if nothing was replaced); until then the log takes no
+ * entries and promises nothing. False: it has more than that already (or leads), drop the snapshot.
+ * Actions (a view may be left for it) come with the next step. */
+bool log_snapshot_begin_at(struct log *log, uint64_t index, struct log_view view);
+/* The same without knowing the view: false also where own leftovers reach beyond index. */
 bool log_snapshot_begin(struct log *log, uint64_t index);
 
 #endif

@@ -91,10 +91,15 @@ static bool speaks(struct log *log, struct log_peer *peer, uint16_t *low, uint16
     return false;
 }
 
-/* At most one batch behind `end`. */
+/* At most one batch behind. Beside an open view its commit index tells that: the end of its log may
+ * be leftovers. Without one nobody knows what is committed, and the end `end` of the longest log
+ * has to do. */
 static bool is_near(const struct log *log, const struct log_peer *peer, uint64_t end)
 {
-    return peer->hb.last + LOG_BATCH >= end && peer->hb.last + 1 >= log->ring.first &&
+    bool is_open = log->phase == LOG_PHASE_OPEN;
+    uint64_t at = is_open ? peer->hb.commit : peer->hb.last;
+
+    return at + LOG_BATCH >= (is_open ? log->commit : end) && at + 1 >= log->ring.first &&
            !(peer->hb.flags & LOG_FLAG_SNAPSHOT);
 }
 
@@ -150,7 +155,8 @@ static uint32_t name_members(struct log *log, bool are_near, struct log_names *r
         if (!is_nameable(log, peer))
             continue;
         /* Heartbeats tell an old end of a busy member's log: it was near when it was named. */
-        bool is_member = log_peer_is_named(log, peer) && !(peer->hb.flags & LOG_FLAG_SNAPSHOT);
+        bool is_member = log_peer_is_named(log, peer) && peer->hb.last + 1 >= log->ring.first &&
+                         !(peer->hb.flags & LOG_FLAG_SNAPSHOT);
         if (!is_member && !(are_near ? is_near(log, peer, end) : is_in_reach(log, peer)))
             continue;
         if (!speaks(log, peer, &low, &high))
@@ -163,12 +169,12 @@ static uint32_t name_members(struct log *log, bool are_near, struct log_names *r
     return voters;
 }
 
-/* Nobody can open a view without these, and they lack more than memory holds. */
+/* They lack more than memory holds, and the voters of the log to be adopted may need them. */
 static void feed_distant(struct log *log)
 {
     for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
         struct log_peer *peer = &log->peers[i];
-        if (is_nameable(log, peer) && !is_in_reach(log, peer) && peer->hb.last < log->commit)
+        if (is_nameable(log, peer) && !is_in_reach(log, peer) && peer->hb.commit < log->commit)
             log_lead_want_snapshot(log, peer, peer->hb.last);
     }
 }
@@ -188,8 +194,11 @@ static void start(struct log *log, const char *why)
     char text[120];
     uint32_t quorum = log_quorum(&log->survey.voters);
 
-    if (name_members(log, true, &names) < quorum && name_members(log, false, &names) < quorum) {
-        feed_distant(log);
+    /* Who is far behind is left to catch up later, unless it takes all to be a quorum (which the
+     * log to be adopted may see in another way than ours). */
+    feed_distant(log);
+    bool is_enough = log->attempts == 0 && name_members(log, true, &names) >= quorum;
+    if (!is_enough && name_members(log, false, &names) < quorum) {
         log->attempt_ms = log->now_ms + log->config.timing.heartbeat_ms / 2;
         if (log_may_trace_drop(log, 1))
             log_trace(log, "%s, but those in reach are no quorum -> wait", why);
@@ -363,7 +372,7 @@ static void feed_by_snapshot(struct log *log)
     for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
         struct log_peer *peer = &log->peers[i];
         if (is_nameable(log, peer) && (peer->hb.flags & LOG_FLAG_SNAPSHOT) &&
-            peer->hb.last < log->commit)
+            peer->hb.commit < log->commit)
             log_lead_want_snapshot(log, peer, peer->hb.last);
     }
 }

@@ -144,47 +144,45 @@ static void take_caught_up(struct log *log, struct log_view view)
             log_appended(log, log_ring_at(r, i));
     }
     log->log_view = view;
+    log->needs_snapshot = false;
     log->need_ms = 0;
 }
 
-/* Tells that entries up to index are committed. */
-static void advance(struct log *log, uint64_t index)
+/* Takes what it can; returns the index up to which this log now surely equals the sender's. */
+static uint64_t catch_up(struct log *log, const struct log_entries *m)
 {
-    uint64_t first = log->commit + 1;
+    struct ha_reader r = ha_reader_of(m->list, m->list_size);
+    struct ha_digest digest;
+    struct log_entry entry;
+    uint64_t equal = m->prev_index;
 
-    log->commit = index;
-    log_act(log, LOG_ACT_COMMIT)->u.commit.index = index;
-    log_propose_committed(log, first, index);
+    if (m->prev_index >= log->ring.first && (!log_ring_digest(&log->ring, m->prev_index, &digest) ||
+                                             !ha_digest_equal(digest, m->prev_digest)))
+        return 0;
+    for (uint16_t i = 0; i < m->count && !log->is_stopped; i++) {
+        if (log_entry_decode(&r, &entry) < 0 || !catch_up_entry(log, &entry))
+            break;
+        equal = entry.index;
+    }
+    return equal;
 }
 
 static void receive_catch_up(struct log *log, struct log_peer *peer, const struct log_msg *msg)
 {
     const struct log_entries *m = &msg->u.entries;
-    struct ha_reader r = ha_reader_of(m->list, m->list_size);
-    struct ha_digest digest;
-    struct log_entry entry;
-    uint64_t end = m->prev_index + m->count;
 
     if (log->phase != LOG_PHASE_IDLE || log->is_installing || m->to != log->config.self.node ||
-        log_view_cmp(msg->header.view, log->log_view) < 0 || end > m->commit)
+        log_view_cmp(msg->header.view, log->log_view) < 0 || m->prev_index + m->count > m->commit)
         return;
-    if (m->prev_index >= log->ring.first && (!log_ring_digest(&log->ring, m->prev_index, &digest) ||
-                                             !ha_digest_equal(digest, m->prev_digest)))
-        return;
-    for (uint16_t i = 0; i < m->count && !log->is_stopped; i++) {
-        if (log_entry_decode(&r, &entry) < 0 || !catch_up_entry(log, &entry))
-            break;
-    }
+    uint64_t equal = catch_up(log, m);
     if (log->is_stopped)
         return;
     if (log->ring.is_staging)
         take_caught_up(log, msg->header.view);
-    if (end > log->ring.last)
-        end = log->ring.last;
-    if (end <= log->commit || !log_ring_digest(&log->ring, end, &digest))
+    if (equal <= log->commit_known || equal > log->ring.last)
         return;
-    advance(log, end);
-    if (m->commit > end)
+    log->commit_known = equal;
+    if (m->commit > equal)
         log_entries_ask(log, peer->node, LOG_ENTRIES_CATCH_UP);
 }
 
@@ -259,8 +257,8 @@ void log_entries_need(struct log *log, struct log_peer *peer, const struct log_m
     if (m->to != log->config.self.node || !may_answer(log, peer, msg, &last))
         return;
     uint64_t common = log_ring_common(&log->ring, &m->runs, m->commit);
-    if (m->mode == LOG_ENTRIES_CATCH_UP && m->runs.count > 0 && common > peer->hb.last)
-        peer->hb.last = common; /* it is nearer than its last heartbeat told */
+    if (m->commit > peer->hb.commit)
+        peer->hb.commit = m->commit; /* it is nearer than its last heartbeat told */
     if (common > last)
         common = last;
     if (common + 1 < log->ring.first) {
@@ -375,11 +373,32 @@ void log_commit_to(struct log *log, uint64_t index)
     if (index > log->ring.last)
         index = log->ring.last;
     /* Entries of older views are committed by this view's OPEN, never by counting (H10). */
-    if (log->phase < LOG_PHASE_ADOPTED || index <= log->commit || index < log->current.open_index)
+    if (log->phase < LOG_PHASE_ADOPTED || index < log->current.open_index)
         return;
-    advance(log, index);
-    if (log->phase == LOG_PHASE_ADOPTED)
+    if (index > log->commit_known)
+        log->commit_known = index;
+}
+
+/* Tells what is committed, as far as the store was given it: a snapshot of the state must not come
+ * to lie in the store ahead of the entries it covers. */
+bool log_commit_advance(struct log *log)
+{
+    uint64_t given = log->writing.token != 0 ? log->writing.last : log->durable_last;
+    uint64_t index = log->commit_known;
+    uint64_t first = log->commit + 1;
+
+    if (!log->writing.is_failed && index > given)
+        index = given;
+    if (index > log->ring.last)
+        index = log->ring.last;
+    if (index < first || log->is_stopped)
+        return false;
+    log->commit = index;
+    log_act(log, LOG_ACT_COMMIT)->u.commit.index = index;
+    log_propose_committed(log, first, index);
+    if (log->phase == LOG_PHASE_ADOPTED && index >= log->current.open_index)
         log_view_opened(log);
+    return true;
 }
 
 /* The leader sends what it numbered since: one message (if it fits) and, next, one write. While a
@@ -475,7 +494,7 @@ void log_snapshot_installed(struct log *log, const struct log_event *event)
     log->is_installing = false;
     if (index == 0)
         return;
-    if (index <= log->ring.last) {
+    if (!log_snapshot_is_newer(log, index, event->u.snapshot.log_view)) {
         log_stop(log, "a snapshot at %llu replaced a log that reaches %llu",
                  (unsigned long long)index, (unsigned long long)log->ring.last);
         return;
@@ -484,11 +503,14 @@ void log_snapshot_installed(struct log *log, const struct log_event *event)
         log_voters_add(&survey.voters, event->u.snapshot.voters[i].node,
                        event->u.snapshot.voters[i].store_id);
     log_voters_set_digest(&survey.voters);
+    survey.open_view = event->u.snapshot.log_view;
+    if (log_view_cmp(survey.open_view, log->current.view) == 0)
+        survey.open_names = log->current.names;
     log_ring_init(&log->ring, index, event->u.snapshot.digest, event->u.snapshot.log_view);
     log->base_survey = survey;
     log_set_survey(log, &survey);
     log->durable_last = index;
-    log->commit = index;
+    log->commit = log->commit_known = index;
     log->writing.truncate_from = 0;
     log->needs_snapshot = false;
     log->need_ms = 0;

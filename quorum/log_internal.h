@@ -74,9 +74,11 @@ struct log_ring {
 /* What a log says about itself when read from base to end (with the stage in place, if wished). */
 struct log_survey {
     struct log_voters voters;
-    uint64_t voter_index; /* last VOTER entry, 0 none in memory */
-    uint64_t open_index;  /* last OPEN entry, 0 none in memory */
-    uint16_t proto;       /* highest protocol any view used */
+    uint64_t voter_index;        /* last VOTER entry, 0 none in memory */
+    uint64_t open_index;         /* last OPEN entry, 0 none in memory */
+    struct log_view open_view;   /* of the last OPEN, in memory or not */
+    struct log_names open_names; /* whom it names; none when not known */
+    uint16_t proto;              /* highest protocol any view used */
 };
 
 struct log_peer {
@@ -93,7 +95,8 @@ struct log_peer {
     /* Leases. */
     uint64_t ack_ms;  /* delivery of the newest heartbeat of it we ever acknowledged; 0 never */
     uint64_t acked_n; /* newest own heartbeat it acknowledged... */
-    struct ha_digest acked_voters; /* ...while its log named these voters */
+    struct ha_digest acked_voters; /* ...while its log named these voters... */
+    struct log_view acked_opened;  /* ...and the last OPEN in it was this view's */
     /* The newest log position it acknowledged, and as whom. */
     uint64_t log_nonce;
     struct ha_uuid log_store;
@@ -194,7 +197,7 @@ struct log {
     struct log_view promised, log_view;                 /* in memory */
     struct log_view durable_promised, durable_log_view; /* in the store */
     uint64_t durable_last;
-    uint64_t commit;
+    uint64_t commit, commit_known; /* told; known to be committed */
     struct log_writing writing;
 
     bool is_connected, is_stopped, is_installing, is_stage_ready, needs_snapshot;
@@ -244,6 +247,9 @@ const struct log_entry *log_ring_staged(const struct log_ring *r, uint64_t index
 /* Digest and view of entry index; false when not known. Index 0 is the empty log. */
 bool log_ring_digest(const struct log_ring *r, uint64_t index, struct ha_digest *ret);
 bool log_ring_view(const struct log_ring *r, uint64_t index, struct log_view *ret);
+/* Room for a proposal of size bytes, with some left for the OPENs of views that follow: a log that
+ * is full of uncommitted entries could not open the view that commits them. */
+bool log_ring_has_room(const struct log_ring *r, uint32_t size);
 /* Appends a copy. False when there is no room. */
 bool log_ring_append(struct log_ring *r, const struct log_entry *entry);
 void log_ring_stage(struct log_ring *r, uint64_t first);
@@ -330,10 +336,16 @@ void log_entries_ack(struct log *log, struct log_peer *peer, const struct log_ms
 void log_entries_ask(struct log *log, uint32_t to, uint8_t mode);
 void log_note_ack(struct log *log, struct log_peer *peer, struct log_view view, uint64_t index);
 void log_commit_to(struct log *log, uint64_t index);
+/* Tells the shell what is committed by now; true if that was anything. */
+bool log_commit_advance(struct log *log);
 void log_commit_count(struct log *log);
 void log_entries_flush(struct log *log);
 void log_persist_pump(struct log *log);
 void log_persisted(struct log *log, uint64_t token, bool is_ok);
+/* ---- log.c */
+bool log_snapshot_is_newer(const struct log *log, uint64_t index, struct log_view view);
+
+/* ---- log_entries.c, further */
 void log_snapshot_installed(struct log *log, const struct log_event *event);
 /* Takes a new last entry into the survey. */
 void log_appended(struct log *log, const struct log_entry *entry);

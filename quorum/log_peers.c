@@ -166,6 +166,21 @@ static void check_rollback(struct log *log, struct log_peer *peer)
               (unsigned long long)hb->last, (unsigned long long)peer->log_index);
 }
 
+/* What is committed anywhere is committed: whoever has the same entry there knows it too. */
+static void learn_commit(struct log *log, const struct log_peer *peer)
+{
+    struct ha_digest digest;
+
+    if (peer->hb.commit == 0 || !log_ring_digest(&log->ring, peer->hb.commit, &digest))
+        return;
+    bool is_same = ha_digest_equal(digest, peer->hb.commit_digest);
+    if (is_same && peer->hb.commit > log->commit_known)
+        log->commit_known = peer->hb.commit;
+    else if (!is_same && peer->hb.commit <= log->commit && log_may_trace_drop(log, 2))
+        log_trace(log, "n%u has another committed entry %llu than this log", peer->node,
+                  (unsigned long long)peer->hb.commit);
+}
+
 /* Says what this node lacks of the log of an open view, if it hears so from the leader. */
 static void follow(struct log *log, struct log_peer *peer)
 {
@@ -176,15 +191,11 @@ static void follow(struct log *log, struct log_peer *peer)
         log->current.view.leader == peer->node && log->current.leader_nonce == peer->nonce) {
         if (log->phase == LOG_PHASE_PROMISED && hb->phase >= LOG_PHASE_ADOPTED)
             log_entries_ask(log, peer->node, LOG_ENTRIES_ADOPT);
-        if (log->phase >= LOG_PHASE_ADOPTED) {
-            if (hb->phase == LOG_PHASE_OPEN)
-                log_commit_to(log, hb->commit);
-            if (hb->end > log->ring.last)
-                log_entries_ask(log, peer->node, LOG_ENTRIES_VIEW);
-        }
+        if (log->phase >= LOG_PHASE_ADOPTED && hb->end > log->ring.last)
+            log_entries_ask(log, peer->node, LOG_ENTRIES_VIEW);
         return;
     }
-    if (log->phase == LOG_PHASE_IDLE && is_leader && hb->commit > log->ring.last)
+    if (log->phase == LOG_PHASE_IDLE && is_leader && hb->commit > log->commit)
         log_entries_ask(log, peer->node, LOG_ENTRIES_CATCH_UP);
 }
 
@@ -203,6 +214,7 @@ void log_peers_heartbeat(struct log *log, struct log_peer *peer, const struct lo
     if (hb->acked > 0)
         log_note_ack(log, peer, msg->header.view, hb->acked);
     log_lease_heard(log, peer, hb);
+    learn_commit(log, peer);
     if (log->phase != LOG_PHASE_IDLE && log_view_cmp(hb->open, log->promised) > 0) {
         log_trace(log, "n%u is open in view %llu.%u, later than ours", peer->node,
                   (unsigned long long)hb->open.counter, hb->open.leader);
@@ -269,6 +281,9 @@ void log_heartbeat_send(struct log *log)
     hb->last = log->durable_last;
     hb->end = log->ring.last;
     hb->commit = log->commit;
+    hb->commit_digest = (struct ha_digest){0, 0};
+    log_ring_digest(&log->ring, log->commit, &hb->commit_digest);
+    hb->opened = log->survey.open_view;
     hb->acked = log_view_cmp(log->self->log_view, log->promised) == 0 ? log->self->log_index : 0;
     hb->open = log->phase == LOG_PHASE_OPEN ? log->current.view : (struct log_view){0, 0};
     hb->voters = log->survey.voters.digest;

@@ -93,6 +93,19 @@ void log_propose_local(struct log *log, const struct log_event *event)
     p->high++;
 }
 
+/* A new voter must be a member whose store has just shown that it works: a vote given to one that
+ * can't store may take the quorum away for good. */
+static bool may_vote(struct log *log, const struct log_voter_change *change)
+{
+    const struct log_peer *peer = log_peer_find(log, change->node);
+
+    return !change->is_added ||
+           (peer && log_peer_is_named(log, peer) && peer->log_nonce == peer->nonce &&
+            ha_uuid_equal(peer->log_store, change->store_id) &&
+            log_view_cmp(peer->log_view, log->current.view) == 0 &&
+            peer->log_index + LOG_BATCH >= log->commit && !log->writing.is_failed);
+}
+
 /* Gives a proposal the next number, if it may have one. */
 static enum numbering number(struct log *log, uint32_t origin, uint64_t nonce,
                              const struct log_proposal *proposal)
@@ -119,11 +132,16 @@ static enum numbering number(struct log *log, uint32_t origin, uint64_t nonce,
             log_trace(log, "n%u proposes a voter change that changes nothing -> refused", origin);
             return REFUSED;
         }
+        if (!may_vote(log, &change)) {
+            log_trace(log, "n%u has not acknowledged the newest entries -> no vote for it yet",
+                      change.node);
+            return REFUSED;
+        }
     }
     if (!log_ring_digest(&log->ring, log->ring.last, &previous))
         return NOT_NOW;
     entry.digest = log_entry_digest(previous, &entry);
-    if (!log_ring_append(&log->ring, &entry)) {
+    if (!log_ring_has_room(&log->ring, entry.body_size) || !log_ring_append(&log->ring, &entry)) {
         if (log_may_trace_drop(log, 3))
             log_trace(log, "no room for entry %llu until a snapshot is made -> proposals wait",
                       (unsigned long long)entry.index);

@@ -125,6 +125,18 @@ static bool fill(struct log_ring *r, struct log_cell *cell, const struct log_ent
     return true;
 }
 
+bool log_ring_has_room(const struct log_ring *r, uint32_t size)
+{
+    uint64_t first = r->base + 1 > r->first ? r->base + 1 : r->first;
+    uint64_t used = first <= r->last ? r->head - cell_at(r, first)->offset : 0;
+    uint64_t to_end = r->byte_capacity - r->head % r->byte_capacity;
+
+    if (size > to_end)
+        used += to_end;
+    return r->last + 1 - first + r->capacity / 4 < r->capacity &&
+           used + size + HA_ENTRY_MAX <= r->byte_capacity;
+}
+
 bool log_ring_append(struct log_ring *r, const struct log_entry *entry)
 {
     ha_assert(!r->is_staging && entry->index == r->last + 1);
@@ -334,6 +346,11 @@ void log_survey_entry(struct log_survey *s, const struct log_entry *entry)
     } else if (entry->kind == LOG_KIND_OPEN &&
                log_open_decode(entry->body, entry->body_size, &open) == 0) {
         s->open_index = entry->index;
+        s->open_view = open.view;
+        s->open_names.count = open.member_count;
+        for (uint32_t i = 0; i < open.member_count; i++)
+            s->open_names.list[i] =
+                (struct log_name){.node = open.members[i].node, .nonce = open.members[i].nonce};
         if (open_proto(&open) > s->proto)
             s->proto = open_proto(&open);
     }

@@ -28,8 +28,11 @@ void log_view_leave(struct log *log, const char *why)
     if (log->phase == LOG_PHASE_IDLE)
         return;
     log_trace(log, "%s -> out of view " VIEW_FMT, why, VIEW_ARG(log->current.view));
-    if (log->phase == LOG_PHASE_OPEN)
+    if (log->phase == LOG_PHASE_OPEN) {
         log_act(log, LOG_ACT_VIEW_CLOSED)->u.view.view = log->current.view;
+        if (log->lease.end_ms == 0)
+            log->lease.is_void = true;
+    }
     log->phase = LOG_PHASE_IDLE;
     log->lead.state = LOG_LEAD_NONE;
     log->is_stage_ready = false;
@@ -48,6 +51,7 @@ void log_view_promise(struct log *log, struct log_view view, uint64_t leader_non
     log->current = (struct log_current){
         .view = view, .leader_nonce = leader_nonce, .names = *names, .since_ms = log->now_ms};
     log->phase = LOG_PHASE_PROMISED;
+    log->commit_known = log->commit;
     log->need_ms = 0;
     log->wanted_ms = 0;
     for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
@@ -352,7 +356,8 @@ void log_view_timer(struct log *log)
         log->lead.state != LOG_LEAD_NONE)
         return;
     const struct log_peer *leader = log_peer_find(log, log->current.view.leader);
-    if (!leader || !log_peer_is_alive(log, leader) || leader->nonce != log->current.leader_nonce)
+    bool is_silent = leader && leader->is_heard && !log_peer_is_alive(log, leader);
+    if (!leader || !leader->is_present || leader->nonce != log->current.leader_nonce || is_silent)
         log_view_leave(log, "its leader is gone");
     else if (log->now_ms - log->current.since_ms >= t->lease_ms / 2 + t->heartbeat_ms)
         log_view_leave(log, "it got nowhere");

@@ -73,8 +73,10 @@ static void put_heartbeat(struct ha_writer *w, const struct log_heartbeat *m)
     ha_put_u64(w, m->last);
     ha_put_u64(w, m->end);
     ha_put_u64(w, m->commit);
+    ha_put_digest(w, m->commit_digest);
     ha_put_u64(w, m->acked);
     put_view(w, m->open);
+    put_view(w, m->opened);
     ha_put_digest(w, m->voters);
     put_count(w, m->ack_count, HA_NODES_MAX);
     for (uint32_t i = 0; i < m->ack_count; i++) {
@@ -95,8 +97,10 @@ static void get_heartbeat(struct ha_reader *r, struct log_heartbeat *m)
     m->last = ha_get_u64(r);
     m->end = ha_get_u64(r);
     m->commit = ha_get_u64(r);
+    m->commit_digest = ha_get_digest(r);
     m->acked = ha_get_u64(r);
     m->open = get_view(r);
+    m->opened = get_view(r);
     m->voters = ha_get_digest(r);
     m->ack_count = get_count(r, HA_NODES_MAX);
     for (uint32_t i = 0; i < m->ack_count; i++) {

@@ -88,10 +88,12 @@ struct log_heartbeat {
     uint64_t last;            /* last durable index */
     uint64_t end;             /* last index in memory */
     uint64_t commit;
-    uint64_t acked;          /* last index acknowledged in the header's view, 0 none */
-    struct log_view open;    /* the view it is open in, or {0, 0} */
-    struct ha_digest voters; /* of the voters its log names now */
-    uint32_t ack_count;      /* newest heartbeat heard of each member of the header's view */
+    struct ha_digest commit_digest; /* of entry `commit`: who has the same knows it committed */
+    uint64_t acked;                 /* last index acknowledged in the header's view, 0 none */
+    struct log_view open;           /* the view it is open in, or {0, 0} */
+    struct log_view opened;         /* view of the last OPEN in its log */
+    struct ha_digest voters;        /* of the voters its log names now */
+    uint32_t ack_count;             /* newest heartbeat heard of each member of the header's view */
     struct {
         uint32_t node;
         uint64_t nonce;
