@@ -607,6 +607,9 @@ static void third_nodes_have_no_part_in_it(void **state)
         assert_int_equal(rig_type(r), 0);
         src_domain(r, HV_SUSPENDED);
         assert_int_equal(rig_type(r), HA_DUTY_DESTROY);
+        r->domain_count = 0;
+        dst_domain(r, HV_PAUSED);
+        assert_int_equal(rig_type(r), HA_DUTY_DESTROY);
         rig_free(r);
     }
 }

@@ -156,6 +156,19 @@ static void every_guest_is_found_among_many(void **state)
     rig_free(r);
 }
 
+/* What is known of another copy of the guest is not known of this one. */
+static void records_of_other_epochs_do_not_count(void **state)
+{
+    struct rig *r = rig_in(HA_PHASE_RUNNING);
+
+    (void)state;
+    rig_domain(r, 1, epoch_of(r), HV_PAUSED);
+    rig_verb(r, g1(), epoch_of(r) + 1)->is_proposed = true;
+    rig_verb(r, g1(), epoch_of(r) - 1)->is_proposed = true;
+    assert_int_equal(rig_type(r), HA_DUTY_RUN);
+    rig_free(r);
+}
+
 /* --- Order and limits --- */
 
 static void creates_follow_the_order_of_assignment(void **state)
@@ -192,6 +205,7 @@ static void armed_is_proposed_until_the_log_has_it(void **state)
     assert_int_equal(cmd->u.armed.lease_ms, 6900);
     assert_int_equal(cmd->u.armed.watchdog_ms, 5000);
     assert_true(ha_uuid_is_zero(r->duties.list[0].guest));
+    assert_int_equal(r->duties.list[0].reason, HA_REASON_OBSERVED);
     rig_verb(r, (struct ha_uuid){{0}}, HA_CMD_ARMED)->is_proposed = true;
     assert_int_equal(rig_type(r), 0);
     r->verb_count = 0;
@@ -279,6 +293,7 @@ int main(void)
         cmocka_unit_test(foreign_domains_are_reported_never_destroyed),
         cmocka_unit_test(strays_are_left_alone_outside_a_view),
         cmocka_unit_test(every_guest_is_found_among_many),
+        cmocka_unit_test(records_of_other_epochs_do_not_count),
         cmocka_unit_test(creates_follow_the_order_of_assignment),
         cmocka_unit_test(armed_is_proposed_until_the_log_has_it),
         cmocka_unit_test(a_keeper_seen_before_disarm_does_not_count),
