@@ -237,6 +237,29 @@ static void strange_device_lists_are_survived(void **state)
     rig_free(r);
 }
 
+/* More words than the entry holds: cut, not overrun. */
+static void long_answers_are_cut(void **state)
+{
+    struct rig *r = rig_new();
+    char words[300];
+
+    (void)state;
+    memset(words, 'w', sizeof(words) - 1);
+    words[sizeof(words) - 1] = '\0';
+    add_device(r, 1, "pdu-a", 1, VICTIM);
+    add_device(r, 1, "pdu-b", 1, VICTIM);
+    add_device(r, 1, "pdu-c", 1, VICTIM);
+    lose(r, true);
+    step(r);
+    assert_int_equal(r->out.count, 3);
+    for (uint32_t i = 0; i < 3; i++)
+        fence_fsm_result(&r->fsm, r->out.list[i].run, FENCEP_VERIFIED_OFF, words);
+    assert_non_null(only(r, FENCE_ACT_PROPOSE));
+    assert_int_equal(strlen(r->out.list[0].cmd.u.fenced.detail), 127);
+    assert_int_equal(build_cmd(r->b, &r->out.list[0].cmd), HA_REASON_NONE);
+    rig_free(r);
+}
+
 /* Everything fails together: 31 dead nodes, one device each, at once. */
 static void many_dead_nodes_are_fenced_in_parallel(void **state)
 {
@@ -287,6 +310,7 @@ int main(void)
         cmocka_unit_test(a_device_runs_for_one_node_at_a_time),
         cmocka_unit_test(the_table_has_names_and_no_way_out_of_proven_but_idle),
         cmocka_unit_test(strange_device_lists_are_survived),
+        cmocka_unit_test(long_answers_are_cut),
         cmocka_unit_test(many_dead_nodes_are_fenced_in_parallel),
     };
 

@@ -481,6 +481,24 @@ static void a_live_member_is_fenced_on_request(void **state)
     rig_free(r);
 }
 
+/* It says off, but the node goes on: the device lies. Asked again, slowly, and never believed. */
+static void a_live_member_that_stays_is_asked_again(void **state)
+{
+    struct rig *r = rig_new();
+
+    (void)state;
+    add_device(r, 1, "ipmi-n4", 1, VICTIM);
+    build_node_cmd(r->b, HA_CMD_FENCE_WANT, VICTIM);
+    fence_fsm_result(&r->fsm, start(r), FENCEP_VERIFIED_OFF, "off");
+    assert_null(only(r, 0));
+    assert_int_equal(r->out.next_ms, r->rt.now_ms + FENCE_RETRY_MAX_MS);
+    assert_string_equal(r->progress[3].text, "ipmi-n4: off");
+    pass(r, FENCE_RETRY_MAX_MS);
+    fence_fsm_result(&r->fsm, start(r), FENCEP_IS_ON, "");
+    assert_null(only(r, 0));
+    rig_free(r);
+}
+
 /* Requests merge: the run under way serves; a back-off is cut short once. */
 static void an_operators_wish_hastens_once(void **state)
 {
@@ -529,6 +547,7 @@ int main(void)
         cmocka_unit_test(answers_to_a_former_leader_do_not_fit),
         cmocka_unit_test(a_leader_that_steps_down_cancels),
         cmocka_unit_test(a_live_member_is_fenced_on_request),
+        cmocka_unit_test(a_live_member_that_stays_is_asked_again),
         cmocka_unit_test(an_operators_wish_hastens_once),
     };
 
