@@ -85,6 +85,8 @@ struct ha_runtime {
     bool is_votequorum_quorate; /* shown, never counted */
     bool is_store_failed;
     uint64_t store_stall_ms;
+    uint64_t loop_gap_ms;      /* the loop's longest absence in the last 10 to 20 s */
+    uint64_t loop_gap_ms_max;  /* ... since the start */
     bool is_gate_open;
     bool is_quarantined;
     char gate_text[HA_TEXT_MAX];

@@ -166,6 +166,8 @@ static json_t *local_json(const struct ha_state *state, const struct ha_runtime 
     json_object_set_new(json, "gate_text", json_string(rt->gate_text));
     json_object_set_new(json, "store_failed", json_boolean(rt->is_store_failed));
     json_object_set_new(json, "store_stall_ms", number(rt->store_stall_ms));
+    json_object_set_new(json, "loop_gap_ms", number(rt->loop_gap_ms));
+    json_object_set_new(json, "loop_gap_ms_max", number(rt->loop_gap_ms_max));
     json_object_set_new(json, "corosync", json_string(rt->corosync_text));
     json_object_set_new(json, "votequorum_quorate", json_boolean(rt->is_votequorum_quorate));
     return json;
@@ -276,10 +278,13 @@ static void run_events(struct request *r)
                                (json_int_t)request_state(r)->applied));
 }
 
+static const char *const guest_keys[] = {"guest", NULL};
+static const char *const events_keys[] = {"since", "count", NULL};
+
 const struct verb show_verbs[] = {
-    {"status", false, run_status},
-    {"guest-show", false, run_guest_show},
-    {"explain", false, run_explain},
-    {"events", false, run_events},
-    {NULL, false, NULL},
+    {"status", false, run_status, NULL},
+    {"guest-show", false, run_guest_show, guest_keys},
+    {"explain", false, run_explain, guest_keys},
+    {"events", false, run_events, events_keys},
+    {NULL, false, NULL, NULL},
 };

@@ -426,10 +426,6 @@ static void on_packet(void *user, const struct ha_packet *packet)
     case HVP_RELEASE:
         break; /* requests: never from this side */
     }
-    for (unsigned i = 0; i < HA_SOCK_FDS_MAX; i++) {
-        if (packet->fds[i] >= 0)
-            close(packet->fds[i]);
-    }
 }
 
 static void on_up(void *user)

@@ -109,6 +109,24 @@ static void put_fence(struct ha_writer *w, const void *m)
     peer_fence_encode(w, m);
 }
 
+static void tell_result(struct hamgrd *d, uint32_t leader, const struct peer_fence *result)
+{
+    if (leader == d->identity.node)
+        leader_fence_result(d, leader, result);
+    else
+        peers_send(d, PEER_FENCE_RESULT, leader, put_fence, result);
+}
+
+/* Nothing was run, or nobody will say how it ended: nothing is known. */
+static void tell_failure(struct hamgrd *d, uint32_t leader, uint64_t run_id,
+                         const struct fencep_run *run, const char *why)
+{
+    struct peer_fence result = {.id = run_id, .run = *run, .result = {.outcome = FENCEP_FAILED}};
+
+    snprintf(result.result.text, sizeof(result.result.text), "%s", why);
+    tell_result(d, leader, &result);
+}
+
 static void request_run(struct hamgrd *d, uint32_t leader, uint64_t run_id,
                         const struct fencep_run *run)
 {
@@ -119,18 +137,24 @@ static void request_run(struct hamgrd *d, uint32_t leader, uint64_t run_id,
     for (uint32_t i = 0; i < RUNS_MAX; i++) {
         if (l->requests[i].id)
             continue;
-        l->requests[i] =
-            (struct fence_request){.id = ++l->request_high, .run = run_id, .leader = leader};
         fencep_run_encode(&w, run);
-        link_send(d->fence_link, FENCEP_RUN, l->requests[i].id, body, w.position, NULL, 0);
+        if (link_send(d->fence_link, FENCEP_RUN, l->request_high + 1, body, w.position, NULL, 0) <
+            0)
+            break;
+        l->requests[i] = (struct fence_request){
+            .id = ++l->request_high, .run = run_id, .leader = leader, .order = *run};
         return;
     }
+    tell_failure(d, leader, run_id, run, "hamgr-fence can't be reached here");
 }
 
 void leader_fence_run(struct hamgrd *d, uint32_t from, const struct peer_fence *request)
 {
     struct fencep_run run = request->run;
 
+    /* Of the view promised last: a leader that hung and wakes up behind its view fences nobody. */
+    if (!d->log || log_view_now(d->log).leader != from)
+        return;
     /* A cancel is a run without a device name: dropped at hamgr-fence if it has not begun. */
     if (run.device[0] != '\0') {
         request_run(d, from, request->id, &run);
@@ -193,12 +217,8 @@ static void on_result(struct hamgrd *d, const struct ha_packet *packet)
             continue;
         reply.id = r->run;
         reply.run = r->order;
-        uint32_t leader = r->leader;
         r->id = 0;
-        if (leader == d->identity.node)
-            leader_fence_result(d, leader, &reply);
-        else
-            peers_send(d, PEER_FENCE_RESULT, leader, put_fence, &reply);
+        tell_result(d, r->leader, &reply);
     }
 }
 
@@ -242,7 +262,12 @@ static void on_down(void *user, const char *why)
     qb_log(LOG_WARNING, "hamgr-fence: connection lost: %s", why);
     d->own_devices.count = 0;
     leader_devices(d, d->identity.node, &d->own_devices);
-    memset(d->leader->requests, 0, sizeof(d->leader->requests));
+    for (uint32_t i = 0; i < RUNS_MAX; i++) {
+        struct fence_request r = d->leader->requests[i];
+        d->leader->requests[i].id = 0;
+        if (r.id)
+            tell_failure(d, r.leader, r.run, &r.order, "the connection to hamgr-fence was lost");
+    }
     shell_wake(d);
 }
 

@@ -6,6 +6,7 @@
 #include <qb/qbutil.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "hamgr/base/assert.h"
@@ -100,6 +101,8 @@ static void on_timer(void *data)
             link->callbacks->up(link->user);
         return;
     }
+    if (link->is_adopted)
+        return; /* ended before its owner heard of it: down has been called */
     link->fd = ha_sock_connect(link->path, NULL);
     if (link->fd < 0) {
         link->fd = -1;
@@ -161,7 +164,8 @@ static int enqueue(struct link *link, uint16_t type, uint64_t id, const void *bo
 
     if (link->queue_count < QUEUE_MAX)
         item = malloc(sizeof(*item) + body_size);
-    if (!item) {
+    if (!item) { /* the next poll finds the end, the owner hears it: nothing gets lost unheard */
+        shutdown(link->fd, SHUT_RDWR);
         close_fds(fds, fd_count);
         return -HA_E_LIMIT;
     }
@@ -223,6 +227,7 @@ static void drain_input(struct link *link)
             return;
         }
         link->callbacks->packet(link->user, &packet);
+        close_fds(packet.fds, HA_SOCK_FDS_MAX);
     }
 }
 

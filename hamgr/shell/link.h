@@ -15,7 +15,7 @@ struct link;
 
 struct link_callbacks {
     void (*up)(void *user);
-    /* The packet's body is borrowed; its fds are the callback's. */
+    /* The packet's body and its fds are borrowed: no service sends us any, all are closed. */
     void (*packet)(void *user, const struct ha_packet *packet);
     void (*down)(void *user, const char *why);
 };

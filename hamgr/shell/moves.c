@@ -506,9 +506,12 @@ void moves_hv_done(struct hamgrd *d, struct local_verb *verb, uint8_t which,
 
 void moves_peer_progress(struct hamgrd *d, uint32_t from, const struct ha_move_progress *progress)
 {
-    (void)from;
-    show_progress(d, progress);
-    shell_wake(d);
+    /* Shown, never acted on; only of tickets that are open, so that nobody fills the table. */
+    for (uint32_t i = 0; i < d->state.guest_count; i++) {
+        const struct ha_ticket *ticket = &d->state.guests[i].ticket;
+        if (ticket->id && ticket->id == progress->ticket && ticket->src == from)
+            show_progress(d, progress);
+    }
 }
 
 /* Ends this end of a closed ticket. */

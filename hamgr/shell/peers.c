@@ -20,8 +20,8 @@ void peers_send(struct hamgrd *d, uint8_t type, uint32_t to,
                                                  .nonce = d->nonce,
                                                  .to = to});
     encode(&w, m);
-    if (!w.failed && d->transport)
-        transport_send(d->transport, buffer, w.position, false);
+    if (!w.failed)
+        shell_multicast(d, buffer, w.position, false);
 }
 
 static void put_report(struct ha_writer *w, const void *m)

@@ -12,9 +12,11 @@
 
 #include "hamgr/base/assert.h"
 #include "hamgr/shell/identity.h"
+#include "quorum/msg.h"
 
-#define LEASE_SLACK_MS 1000u /* lease = auto: the smallest allowed L and a second more */
-#define TICK_MS        100u  /* moves' repeats and deadlines; reports each tenth */
+#define LEASE_SLACK_MS   1000u /* lease = auto: the smallest allowed L and a second more */
+#define DAMAGED_EVERY_MS 60000u
+#define TICK_MS          100u /* moves' repeats and deadlines; reports each tenth */
 
 uint64_t shell_now_ms(void)
 {
@@ -30,6 +32,21 @@ uint64_t shell_wall_ms(void)
 
     clock_gettime(CLOCK_REALTIME, &now);
     return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+void shell_turn_begin(struct hamgrd *d)
+{
+    if (d->turn_depth++ == 0)
+        d->turn_began_ms = shell_now_ms();
+}
+
+void shell_turn_end(struct hamgrd *d)
+{
+    uint64_t now_ms = shell_now_ms();
+
+    ha_assert(d->turn_depth > 0);
+    if (--d->turn_depth == 0)
+        gap_note(&d->gap, now_ms, now_ms - d->turn_began_ms);
 }
 
 int shell_node_slot(const struct hamgrd *d, uint32_t node)
@@ -98,13 +115,36 @@ static void view_changed(struct hamgrd *d, bool is_open)
     shell_wake(d);
 }
 
+_Static_assert(LOG_MSG_MAX <= SHELL_MESSAGE_MAX, "the log's longest message can be sent");
+
+void shell_multicast(struct hamgrd *d, const uint8_t *data, size_t size, bool is_heartbeat)
+{
+    static uint8_t buffer[SHELL_MESSAGE_MAX + sizeof(struct ha_digest)];
+    struct ha_writer w = ha_writer_of(buffer, sizeof(buffer));
+
+    ha_assert(size <= SHELL_MESSAGE_MAX);
+    if (!d->transport)
+        return;
+    ha_put_raw(&w, data, size);
+    ha_put_digest(&w, ha_digest_bytes((struct ha_digest){0}, data, size));
+    transport_send(d->transport, buffer, w.position, is_heartbeat);
+}
+
+/* Takes the digest off; false if it is another. */
+static bool is_whole(const uint8_t *data, size_t *size)
+{
+    if (*size <= sizeof(struct ha_digest))
+        return false;
+    *size -= sizeof(struct ha_digest);
+    struct ha_reader r = ha_reader_of(data + *size, sizeof(struct ha_digest));
+    return ha_digest_equal(ha_get_digest(&r), ha_digest_bytes((struct ha_digest){0}, data, *size));
+}
+
 static void carry_out(struct hamgrd *d, const struct log_action *action)
 {
     switch ((enum log_action_type)action->type) {
     case LOG_ACT_SEND:
-        if (d->transport)
-            transport_send(d->transport, action->u.send.data, action->u.send.size,
-                           action->u.send.is_heartbeat);
+        shell_multicast(d, action->u.send.data, action->u.send.size, action->u.send.is_heartbeat);
         break;
     case LOG_ACT_PERSIST:
         persist(d, action);
@@ -143,7 +183,9 @@ static void on_log_timer(void *data)
     struct log_event event = {.type = LOG_EV_TIMER};
 
     d->log_timer = 0;
+    shell_turn_begin(d);
     shell_log_event(d, &event);
+    shell_turn_end(d);
 }
 
 static void set_log_timer(struct hamgrd *d)
@@ -252,6 +294,7 @@ static int32_t on_store(int32_t fd, int32_t events, void *data)
 
     (void)fd;
     (void)events;
+    shell_turn_begin(d);
     while (store_take(d->store, &done)) {
         if (!done.is_ok && !d->rt.is_store_failed) {
             d->rt.is_store_failed = true;
@@ -266,6 +309,7 @@ static int32_t on_store(int32_t fd, int32_t events, void *data)
             shell_log_event(d, &event);
         }
     }
+    shell_turn_end(d);
     return 0;
 }
 
@@ -305,7 +349,14 @@ static int make_log(struct hamgrd *d, struct ha_err *err)
     d->log_memory = aligned_alloc(64, size);
     ha_assert(d->log_memory);
     d->log = log_init(d->log_memory, &config, &loaded);
-    return store_each_entry(d->store, load_entry, d, err);
+    rc = store_each_entry(d->store, load_entry, d, err);
+    if (rc <
+        0) { /* half a log must not be taken for one when corosync's configuration comes again */
+        free(d->log_memory);
+        d->log_memory = NULL;
+        d->log = NULL;
+    }
+    return rc;
 }
 
 static bool check_lease(struct hamgrd *d)
@@ -328,9 +379,8 @@ static bool check_lease(struct hamgrd *d)
     return false;
 }
 
-static bool on_config(void *user, const struct transport_config *config)
+static bool take_config(struct hamgrd *d, const struct transport_config *config)
 {
-    struct hamgrd *d = user;
     struct ha_err err = {0};
     const char *refusal = transport_config_refusal(config);
 
@@ -359,6 +409,14 @@ static bool on_config(void *user, const struct transport_config *config)
     return true;
 }
 
+static bool on_config(void *user, const struct transport_config *config)
+{
+    shell_turn_begin(user);
+    bool is_accepted = take_config(user, config);
+    shell_turn_end(user);
+    return is_accepted;
+}
+
 static void on_members(void *user, const uint32_t *nodes, uint32_t count)
 {
     struct log_event event = {.type = LOG_EV_MEMBERS};
@@ -366,20 +424,41 @@ static void on_members(void *user, const uint32_t *nodes, uint32_t count)
     event.u.members.count = count;
     memcpy(event.u.members.nodes, nodes, count * sizeof(nodes[0]));
     qb_log(LOG_INFO, "corosync: %u members of the group", count);
+    shell_turn_begin(user);
     shell_log_event(user, &event);
+    shell_turn_end(user);
+}
+
+/* Foreign processes in our group, or memory that fails: said once a minute. */
+static void note_damaged(struct hamgrd *d, uint32_t from)
+{
+    uint64_t now_ms = shell_now_ms();
+
+    d->damaged_count++;
+    if (d->damaged_ms && now_ms < d->damaged_ms + DAMAGED_EVERY_MS)
+        return;
+    d->damaged_ms = now_ms;
+    qb_log(LOG_WARNING,
+           "a message from %s is no hamgrd's, or was damaged: dropped | dropped so far=%" PRIu64,
+           shell_node_name(d, from), d->damaged_count);
 }
 
 static void on_message(void *user, uint32_t from, const uint8_t *data, size_t size)
 {
-    if (peer_is_message(data, size)) {
-        peers_message(user, from, data, size);
-        return;
-    }
     struct log_event event = {.type = LOG_EV_MESSAGE};
-    event.u.message.from = from;
-    event.u.message.data = data;
-    event.u.message.size = size;
-    shell_log_event(user, &event);
+
+    shell_turn_begin(user);
+    if (!is_whole(data, &size)) {
+        note_damaged(user, from);
+    } else if (peer_is_message(data, size)) {
+        peers_message(user, from, data, size);
+    } else {
+        event.u.message.from = from;
+        event.u.message.data = data;
+        event.u.message.size = size;
+        shell_log_event(user, &event);
+    }
+    shell_turn_end(user);
 }
 
 static void on_down(void *user, const char *why)
@@ -387,7 +466,9 @@ static void on_down(void *user, const char *why)
     struct log_event event = {.type = LOG_EV_DOWN};
 
     qb_log(LOG_WARNING, "corosync: connection lost: %s", why);
+    shell_turn_begin(user);
     shell_log_event(user, &event);
+    shell_turn_end(user);
 }
 
 static void on_health(void *user, enum transport_health health, const char *why)
@@ -412,6 +493,8 @@ void shell_refresh(struct hamgrd *d)
     rt->wall_ms = shell_wall_ms();
     rt->self = d->identity.node;
     rt->store_stall_ms = store_stall_ms(d->store);
+    rt->loop_gap_ms = gap_recent_ms(&d->gap, rt->now_ms);
+    rt->loop_gap_ms_max = d->gap.max_ms;
     if (d->transport)
         rt->is_votequorum_quorate =
             transport_votequorum(d->transport, &rt->is_votequorum_quorate, &votes) &&
@@ -461,6 +544,7 @@ static void work(void *data)
     struct hamgrd *d = data;
 
     d->is_woken = false;
+    shell_turn_begin(d);
     shell_refresh(d);
     duties_run(d);
     leader_run(d);
@@ -469,6 +553,7 @@ static void work(void *data)
     set_look_timer(d);
     if (d->server)
         server_poke(d->server);
+    shell_turn_end(d);
 }
 
 void shell_wake(struct hamgrd *d)
@@ -484,12 +569,19 @@ void shell_wake(struct hamgrd *d)
 static void on_tick(void *data)
 {
     struct hamgrd *d = data;
+    uint64_t now_ms = shell_now_ms();
 
+    /* A late tick: something kept the loop away, inside a callback or outside of all. */
+    if (d->tick_due_ms && now_ms > d->tick_due_ms)
+        gap_note(&d->gap, now_ms, now_ms - d->tick_due_ms);
+    shell_turn_begin(d);
     shell_refresh(d);
     moves_tick(d);
     transfer_tick(d);
     if (d->rt.now_ms >= d->report_sent_ms + 1000)
         shell_wake(d);
+    shell_turn_end(d);
+    d->tick_due_ms = shell_now_ms() + TICK_MS;
     qb_loop_timer_add(d->loop, QB_LOOP_LOW, TICK_MS * QB_TIME_NS_IN_MSEC, d, on_tick,
                       &d->second_timer);
 }

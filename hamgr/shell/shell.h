@@ -30,6 +30,7 @@
 #include "hamgr/ipc/keeperproto.h"
 #include "hamgr/ipc/streamproto.h"
 #include "hamgr/server/api.h"
+#include "hamgr/shell/gap.h"
 #include "hamgr/shell/link.h"
 #include "hamgr/shell/message.h"
 #include "hamgr/store/store.h"
@@ -39,6 +40,7 @@
 #define SHELL_SNAPSHOT_EVERY 2048u /* applied entries between snapshots */
 #define SHELL_RING_ENTRIES   8192u
 #define SHELL_RING_BYTES     (4u * 1024 * 1024)
+#define SHELL_MESSAGE_MAX    (128u * 1024) /* bytes of a message between hamgrds */
 
 /* One guest copy this node works on, beside what the reconciler needs to know about it. */
 struct local_verb {
@@ -113,10 +115,10 @@ struct hamgrd {
     struct keeper_status keeper_status;
     bool is_keeper_known;
     uint64_t arm_asked_ms;
-    uint64_t keeper_request;        /* newest question's id; 0 = none is open */
+    uint64_t keeper_request; /* newest question's id; 0 = none is open */
     uint64_t keeper_request_high;
-    uint64_t keeper_asked_applied;  /* state.applied when it was asked */
-    uint64_t keeper_seen_applied;   /* ... when the newest answer was asked for */
+    uint64_t keeper_asked_applied;              /* state.applied when it was asked */
+    uint64_t keeper_seen_applied;               /* ... when the newest answer was asked for */
     uint64_t armed_proposal, capacity_proposal; /* not 0: under way */
 
     /* fencing */
@@ -140,6 +142,13 @@ struct hamgrd {
     bool is_shutting_down;
     char alarm[HA_TEXT_MAX];
 
+    /* The loop's absences (shell_turn_*). */
+    struct loop_gap gap;
+    unsigned turn_depth;
+    uint64_t turn_began_ms;
+    uint64_t tick_due_ms;
+    uint64_t damaged_ms, damaged_count; /* messages that were none: last told, all */
+
     bool is_woken;
     qb_loop_timer_handle look_timer;   /* next_ms of duties and plan */
     qb_loop_timer_handle second_timer; /* reports, deadlines */
@@ -150,6 +159,12 @@ struct hamgrd {
 /* shell.c */
 uint64_t shell_now_ms(void);
 uint64_t shell_wall_ms(void);
+/* Around what the loop calls: how long it took counts as a gap of the loop. May be nested. */
+void shell_turn_begin(struct hamgrd *d);
+void shell_turn_end(struct hamgrd *d);
+/* Multicasts to all hamgrds, with a digest behind the message: what was damaged, or is no message
+ * of a hamgrd, is dropped before anything looks into it. At most SHELL_MESSAGE_MAX bytes. */
+void shell_multicast(struct hamgrd *d, const uint8_t *data, size_t size, bool is_heartbeat);
 /* Runs duties and plan soon, once however often it is called before that. */
 void shell_wake(struct hamgrd *d);
 /* Feeds an event (now_ms and wall_ms are filled in) and carries out the actions. */

@@ -151,7 +151,7 @@ void transfer_ack(struct hamgrd *d, uint32_t from, const struct peer_chunk *chun
     struct transfer **place = find(d, true, from);
     struct transfer *t = *place;
 
-    if (!t || t->number != chunk->transfer || chunk->offset > t->total)
+    if (!t || t->number != chunk->transfer || chunk->offset > t->sent)
         return;
     if (chunk->offset > t->received) {
         t->received = chunk->offset;
@@ -202,6 +202,25 @@ static void tell_log(struct hamgrd *d, const struct transfer *t)
     shell_log_event(d, &event);
 }
 
+/* Decodes into a state of its own: a damaged blob must not cost the one in use. */
+static int try_state(struct hamgrd *d, const struct transfer *t, const uint8_t *bytes, size_t size)
+{
+    struct ha_guest *guests = calloc(HA_GUESTS_MAX, sizeof(*guests));
+    struct ha_state *state = calloc(1, sizeof(*state));
+    int rc = guests && state ? 0 : -HA_E_NO_MEMORY;
+
+    if (rc == 0) {
+        ha_state_init(state, guests, HA_GUESTS_MAX);
+        rc = ha_state_decode(state, bytes, size);
+    }
+    if (rc == 0 && (state->applied != t->index || !ha_digest_equal(state->digest, t->digest) ||
+                    !ha_uuid_equal(state->cluster_id, d->identity.cluster_id)))
+        rc = -HA_E_CORRUPT;
+    free(state);
+    free(guests);
+    return rc;
+}
+
 /* A complete blob: into the state, then into the store; the log hears of it when that is durable.
  */
 static int install(struct hamgrd *d, struct transfer *t)
@@ -213,9 +232,12 @@ static int install(struct hamgrd *d, struct transfer *t)
 
     if (!state_bytes)
         return -HA_E_CORRUPT;
+    int rc = try_state(d, t, state_bytes, state_size);
+    if (rc < 0)
+        return rc;
     if (!log_snapshot_begin(d->log, t->index))
         return -HA_E_STALE; /* it has more than that by now */
-    int rc = ha_state_decode(&d->state, state_bytes, state_size);
+    rc = ha_state_decode(&d->state, state_bytes, state_size);
     if (rc == 0)
         rc = take_definitions(d, &r);
     if (rc == 0) {
@@ -247,8 +269,11 @@ void transfer_chunk(struct hamgrd *d, uint32_t from, const struct peer_chunk *ch
         fresh->view = chunk->view;
         fresh->total = chunk->total;
         fresh->data = malloc(chunk->total);
-        ha_assert(fresh->data);
         place = find(d, false, from);
+        if (!fresh->data) { /* a total nobody has: not worth dying for */
+            drop(place);
+            return;
+        }
     }
     struct transfer *t = *place;
     if (t->token)
