@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The connection to this node's hamgrd, and the envelopes that come from it or stand for it.
+ */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,14 +25,40 @@ void print_envelope(const json_t *envelope)
     free(text);
 }
 
+/* "hamgr.guest-add/1" for the command "guest add". */
+static json_t *schema_name(void)
+{
+    char name[64];
+
+    snprintf(name, sizeof(name), "hamgr.%s/1", current_command ? current_command->name : "error");
+    for (char *at = name; *at; at++) {
+        if (*at == ' ')
+            *at = '-';
+    }
+    return json_string(name);
+}
+
+json_t *make_error(const char *code, const char *message, const char *fix)
+{
+    return json_pack("[{s:s, s:s, s:s}]", "code", code, "message", message, "fix", fix);
+}
+
+void print_document(const json_t *of, json_t *data, json_t *errors)
+{
+    json_t *generation = json_object_get(of, "generation"), *view = json_object_get(of, "view");
+    json_t *all =
+        json_pack("{s:o, s:O, s:O, s:o, s:o}", "schema", schema_name(), "generation",
+                  generation ? generation : json_null(), "view", view ? view : json_null(), "data",
+                  data ? data : json_null(), "errors", errors ? errors : json_array());
+
+    print_envelope(all);
+    json_decref(all);
+}
+
 int fail_locally(int code, const char *name, const char *message, const char *fix)
 {
     if (is_json) {
-        json_t *envelope = json_pack("{s:s, s:n, s:n, s:n, s:[{s:s, s:s, s:s}]}", "schema",
-                                     "hamgr.error/1", "generation", "view", "data", "errors",
-                                     "code", name, "message", message, "fix", fix);
-        print_envelope(envelope);
-        json_decref(envelope);
+        print_document(NULL, NULL, make_error(name, message, fix));
     } else {
         fprintf(stderr, "hactl: %s\n", message);
         if (fix[0])
@@ -105,6 +134,8 @@ json_t *ask(const char *cmd, json_t *request)
     char *answer = text && send_text(text) ? receive_text(&size) : NULL;
     if (answer)
         envelope = json_loadb(answer, size, 0, NULL);
+    if (envelope) /* the command's own, whatever verbs it is made of */
+        json_object_set_new(envelope, "schema", schema_name());
     if (!envelope) {
         fail_locally(EXIT_NOT_REACHABLE, "unreachable", "the connection to hamgrd broke",
                      "repeat the command");

@@ -109,19 +109,18 @@ static struct ha_uuid random_id(void)
 }
 
 static int tell_made(const struct setup_words *w, const struct store_identity *identity,
-                     const char *schema, const char *next)
+                     const char *next)
 {
     char id[HA_UUID_TEXT];
 
     ha_uuid_format(identity->cluster_id, id);
     if (is_json) {
-        json_t *all = json_pack(
-            "{s:s, s:I, s:n, s:{s:s, s:I, s:I, s:s, s:s}, s:[]}", "schema", schema, "generation",
-            (json_int_t)identity->generation, "view", "data", "cluster_id", id, "generation",
-            (json_int_t)identity->generation, "node_id", (json_int_t)identity->node, "node",
-            w->node_name, "state", w->state_dir, "errors");
-        print_envelope(all);
-        json_decref(all);
+        print_document(NULL,
+                       json_pack("{s:s, s:I, s:I, s:s, s:s}", "cluster_id", id, "generation",
+                                 (json_int_t)identity->generation, "node_id",
+                                 (json_int_t)identity->node, "node", w->node_name, "state",
+                                 w->state_dir),
+                       NULL);
     } else {
         printf("Cluster id %s, generation %" PRIu64 "; this node is %s (%u).\n%s\n", id,
                identity->generation, w->node_name, identity->node, next);
@@ -179,7 +178,7 @@ static int run_init(const struct command *command, int argc, char **argv)
     if (give_to_daemon(w.state_dir, &err) < 0)
         return local_failure(&err);
     return tell_made(
-        &w, &identity, "hamgr.cluster-init/1",
+        &w, &identity,
         "Start corosync and hamgrd, then hactl cluster add-node for each further node.");
 }
 
@@ -209,7 +208,7 @@ static int run_join(const struct command *command, int argc, char **argv)
     if (give_to_daemon(w.state_dir, &err) < 0)
         return local_failure(&err);
     return tell_made(
-        &w, &identity, "hamgr.cluster-join/1",
+        &w, &identity,
         "Start corosync and hamgrd: it copies the state and becomes a voter by itself.");
 }
 
@@ -247,7 +246,7 @@ static int run_add(const struct command *command, int argc, char **argv)
         return code;
     if (!w.addr[0] || w.id == 0)
         return usage_error(command, "--addr IP and --id N are needed");
-    code = ask_and_tell("node-add",
+    code = ask_and_tell("cluster-add-node",
                         json_pack("{s:s, s:s, s:I, s:b}", "node", name, "address", w.addr, "id",
                                   (json_int_t)w.id, "witness", w.is_witness ? 1 : 0),
                         NULL);
@@ -260,7 +259,7 @@ static int run_remove(const struct command *command, int argc, char **argv)
 {
     if (argc != 2)
         return usage_error(command, "one node is expected");
-    return ask_and_tell("node-remove", json_pack("{s:s}", "node", argv[1]),
+    return ask_and_tell("cluster-remove-node", json_pack("{s:s}", "node", argv[1]),
                         "removed; take it out of corosync.conf on the others as well");
 }
 

@@ -15,7 +15,8 @@
 #include "hamgr/hv/embedded/definition.h"
 
 #define START_MS 120000u
-#define STOP_MS  180000u /* a guest's own stop timeout is 60 s by default, then it is destroyed */
+/* Beyond the guest's own stop timeout: it is destroyed then, and that is proven. */
+#define STOP_MORE_MS 60000u
 
 enum option_kind { POLICY_NUMBER, POLICY_MS, POLICY_YES, DEFINITION, OTHER };
 
@@ -54,7 +55,6 @@ static const struct guest_option guest_options[] = {
 #define OPTION_COUNT (sizeof(guest_options) / sizeof(guest_options[0]))
 #define OPT_STOPPED  200
 #define OPT_DRY_RUN  201
-#define OPT_DETACH   202
 
 struct guest_words {
     const char *name;
@@ -64,7 +64,6 @@ struct guest_words {
     const char *uuid;
     bool has_policy;
     bool is_dry_run;
-    bool is_detached;
     bool is_stopped;
 };
 
@@ -160,13 +159,12 @@ static void fill_long_options(struct option *ret_options)
             (struct option){guest_options[n].name, required_argument, NULL, (int)n + 1};
     ret_options[n++] = (struct option){"stopped", no_argument, NULL, OPT_STOPPED};
     ret_options[n++] = (struct option){"dry-run", no_argument, NULL, OPT_DRY_RUN};
-    ret_options[n++] = (struct option){"detach", no_argument, NULL, OPT_DETACH};
     ret_options[n] = (struct option){NULL, 0, NULL, 0};
 }
 
 static int parse_words(const struct command *command, int argc, char **argv, struct guest_words *w)
 {
-    struct option options[OPTION_COUNT + 4];
+    struct option options[OPTION_COUNT + 3];
     int option, code = EXIT_DONE;
 
     fill_long_options(options);
@@ -176,8 +174,6 @@ static int parse_words(const struct command *command, int argc, char **argv, str
             w->is_stopped = true;
         else if (option == OPT_DRY_RUN)
             w->is_dry_run = true;
-        else if (option == OPT_DETACH)
-            w->is_detached = true;
         else if (option >= 1 && option <= (int)OPTION_COUNT)
             code = take_option(command, &guest_options[option - 1], optarg, w);
         else
@@ -205,10 +201,22 @@ static void random_uuid(char *ret_text)
     ha_uuid_format(id, ret_text);
 }
 
+static int tell_dry_run(const struct guest_words *w, const char *uuid, uint32_t memory_mib)
+{
+    if (is_json) {
+        json_object_set_new(w->args, "dry_run", json_true());
+        print_document(NULL, json_incref(w->args), NULL);
+        return EXIT_DONE;
+    }
+    printf("%s would be added: %u MiB, uuid %s\n%s", w->name, memory_mib, uuid, w->definition);
+    return EXIT_DONE;
+}
+
 static int send_add(const struct command *command, struct guest_words *w)
 {
     struct emb_definition definition;
     struct ha_err err = {0};
+    struct ha_uuid id;
     char uuid[HA_UUID_TEXT], done[256];
 
     if (w->definition_size == 0)
@@ -216,21 +224,25 @@ static int send_add(const struct command *command, struct guest_words *w)
     if (emb_definition_parse((const uint8_t *)w->definition, w->definition_size, &definition,
                              &err) < 0)
         return usage_error(command, "the definition: %s", err.text);
+    if (!ha_name_is_valid(w->name))
+        return usage_error(command, "a guest's name is 1 to 63 of letters, digits, . _ -");
+    if (w->uuid && ha_uuid_parse(w->uuid, &id) < 0)
+        return usage_error(command, "--uuid takes a uuid");
     if (w->uuid)
-        snprintf(uuid, sizeof(uuid), "%.36s", w->uuid);
+        snprintf(uuid, sizeof(uuid), "%s", w->uuid);
     else
         random_uuid(uuid);
+    json_t *text = json_stringn(w->definition, w->definition_size);
+    if (!text)
+        return usage_error(command, "the definition is no UTF-8 text");
+    json_object_set_new(w->args, "definition", text);
     json_object_set_new(w->args, "guest", json_string(w->name));
     json_object_set_new(w->args, "uuid", json_string(uuid));
-    json_object_set_new(w->args, "definition", json_string(w->definition));
     json_object_set_new(w->args, "memory_kib",
                         json_integer((json_int_t)definition.memory_mib * 1024));
     json_object_set_new(w->args, "stopped", json_boolean(w->is_stopped));
-    if (w->is_dry_run) {
-        printf("%s would be added: %u MiB, uuid %s\n%s", w->name, definition.memory_mib, uuid,
-               w->definition);
-        return EXIT_DONE;
-    }
+    if (w->is_dry_run)
+        return tell_dry_run(w, uuid, definition.memory_mib);
     snprintf(done, sizeof(done), "%s is added%s", w->name,
              w->is_stopped ? "" : ", it starts where there is room");
     return ask_and_tell("guest-add", json_incref(w->args), done);
@@ -259,7 +271,7 @@ static int run_set(const struct command *command, int argc, char **argv)
         return EXIT_OUTCOME_UNKNOWN;
     w->args = json_object();
     int code = parse_words(command, argc, argv, w);
-    if (code == EXIT_DONE && (w->definition_size > 0 || w->uuid || w->is_stopped))
+    if (code == EXIT_DONE && (w->definition_size > 0 || w->uuid || w->is_stopped || w->is_dry_run))
         code =
             usage_error(command, "only policy can be set: remove and add the guest for the rest");
     if (code == EXIT_DONE && !w->has_policy)
@@ -297,31 +309,99 @@ static const char *one_guest(const struct command *command, int argc, char **arg
     return name;
 }
 
-static int change_and_wait(const struct command *command, int argc, char **argv, const char *verb,
-                           const char *phase, uint64_t timeout_ms)
+static void tell_change(const json_t *envelope, const json_t *guest, bool is_already,
+                        bool is_detached)
 {
-    bool is_detached;
-    int code;
-    const char *name = one_guest(command, argc, argv, &is_detached, &code);
+    bool is_running = strcmp(text_of(guest, "phase"), "running") == 0;
 
-    if (code == EXIT_DONE)
-        code = ask_and_tell(verb, json_pack("{s:s}", "guest", name), NULL);
-    if (code == EXIT_DONE && !is_detached)
-        code = wait_guest(name, phase, NULL, timeout_ms);
-    if (code == EXIT_DONE && !is_json)
-        printf("%s is %s%s\n", name, is_detached ? "to be " : "",
-               strcmp(phase, "free") == 0 ? "stopped" : "running");
-    return code;
+    if (is_json)
+        print_document(envelope,
+                       json_pack("{s:s, s:s, s:s, s:s, s:b, s:b}", "guest", text_of(guest, "name"),
+                                 "phase", text_of(guest, "phase"), "node", text_of(guest, "node"),
+                                 "want", text_of(guest, "want"), "already", is_already ? 1 : 0,
+                                 "detached", is_detached ? 1 : 0),
+                       NULL);
+    else if (is_detached)
+        printf("%s is wanted %s\n", text_of(guest, "name"), text_of(guest, "want"));
+    else if (is_running)
+        printf("%s %s on %s\n", text_of(guest, "name"), is_already ? "runs already" : "runs",
+               text_of(guest, "node"));
+    else
+        printf("%s is stopped%s\n", text_of(guest, "name"), is_already ? " already" : "");
+}
+
+/* Asks for a change that guest-start and guest-stop make; whether it was so already. */
+static int ask_change(const char *verb, const char *name, bool *ret_is_already)
+{
+    json_t *envelope, *data;
+    int code = ask_data(verb, json_pack("{s:s}", "guest", name), &envelope, &data);
+
+    if (code != EXIT_DONE)
+        return code;
+    *ret_is_already = is_true(data, "already");
+    json_decref(envelope);
+    return EXIT_DONE;
+}
+
+static int tell_detached(const char *name, bool is_already)
+{
+    json_t *envelope, *data;
+    int code = ask_data("guest-show", json_pack("{s:s}", "guest", name), &envelope, &data);
+
+    if (code != EXIT_DONE)
+        return code;
+    tell_change(envelope, data, is_already, true);
+    json_decref(envelope);
+    return EXIT_DONE;
+}
+
+static int change_and_wait(const char *verb, const struct guest_wait *wanted, bool is_detached)
+{
+    json_t *envelope;
+    const json_t *guest;
+    bool is_already = false;
+
+    int code = ask_change(verb, wanted->guest, &is_already);
+    if (code != EXIT_DONE)
+        return code;
+    if (is_detached)
+        return tell_detached(wanted->guest, is_already);
+    uint64_t began_ms = now_ms();
+    code = wait_guest(wanted, &envelope, &guest);
+    if (code != EXIT_DONE)
+        return code;
+    /* "Already" means that nothing had to be waited for, not that it was wanted already. */
+    tell_change(envelope, guest, is_already && now_ms() - began_ms < 100, false);
+    json_decref(envelope);
+    return EXIT_DONE;
 }
 
 static int run_start(const struct command *command, int argc, char **argv)
 {
-    return change_and_wait(command, argc, argv, "guest-start", "running", START_MS);
+    bool is_detached;
+    int code;
+    struct guest_wait wanted = {.phase = "running", .timeout_ms = START_MS};
+
+    wanted.guest = one_guest(command, argc, argv, &is_detached, &code);
+    return code == EXIT_DONE ? change_and_wait("guest-start", &wanted, is_detached) : code;
 }
 
 static int run_stop(const struct command *command, int argc, char **argv)
 {
-    return change_and_wait(command, argc, argv, "guest-stop", "free", STOP_MS);
+    json_t *envelope, *data;
+    bool is_detached;
+    int code;
+    struct guest_wait wanted = {.phase = "free"};
+
+    wanted.guest = one_guest(command, argc, argv, &is_detached, &code);
+    if (code == EXIT_DONE)
+        code = ask_data("guest-show", json_pack("{s:s}", "guest", wanted.guest), &envelope, &data);
+    if (code != EXIT_DONE)
+        return code;
+    wanted.timeout_ms =
+        number_of(json_object_get(data, "policy"), "stop_timeout_ms") + STOP_MORE_MS;
+    json_decref(envelope);
+    return change_and_wait("guest-stop", &wanted, is_detached);
 }
 
 static int run_remove(const struct command *command, int argc, char **argv)
@@ -330,6 +410,8 @@ static int run_remove(const struct command *command, int argc, char **argv)
     int code;
     const char *name = one_guest(command, argc, argv, &is_detached, &code);
 
+    if (code == EXIT_DONE && is_detached)
+        code = usage_error(command, "--detach is not expected");
     return code != EXIT_DONE
                ? code
                : ask_and_tell("guest-remove", json_pack("{s:s}", "guest", name), "removed");
@@ -347,12 +429,8 @@ static int run_list(const struct command *command, int argc, char **argv)
     if (code != EXIT_DONE)
         return code;
     if (is_json) {
-        json_t *all = json_pack("{s:s, s:O, s:O, s:{s:O}, s:[]}", "schema", "hamgr.guest-list/1",
-                                "generation", json_object_get(envelope, "generation"), "view",
-                                json_object_get(envelope, "view"), "data", "guests",
-                                json_object_get(data, "guests"), "errors");
-        print_envelope(all);
-        json_decref(all);
+        print_document(envelope, json_pack("{s:O}", "guests", json_object_get(data, "guests")),
+                       NULL);
     } else {
         json_array_foreach(json_object_get(data, "guests"), i, guest)
             printf("%-20s %-10s %-12s %s\n", text_of(guest, "name"), text_of(guest, "phase"),
@@ -369,6 +447,8 @@ static int run_show(const struct command *command, int argc, char **argv)
     int code;
     const char *name = one_guest(command, argc, argv, &is_detached, &code);
 
+    if (code == EXIT_DONE && is_detached)
+        code = usage_error(command, "--detach is not expected");
     if (code == EXIT_DONE)
         code = ask_data("guest-show", json_pack("{s:s}", "guest", name), &envelope, &data);
     if (code != EXIT_DONE)

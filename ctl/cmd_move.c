@@ -5,6 +5,7 @@
 #include <getopt.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -49,79 +50,88 @@ static const json_t *find_move(const json_t *data, uint64_t ticket)
     return NULL;
 }
 
-/* Why a ticket ended as it did, from the history. */
-static void say_reason(uint64_t ticket)
+/* Why a ticket ended as it did, from the history, into text[256]. */
+static void find_reason(const char *name, uint64_t ticket, char *text)
 {
     json_t *envelope, *data;
     const json_t *event;
     size_t i;
 
-    if (ask_data("events", json_pack("{s:I, s:i}", "since", (json_int_t)ticket - 1, "count", 200),
-                 &envelope, &data) != EXIT_DONE)
-        return;
+    /* Not ask_data: a failure here must not print a document of its own. */
+    envelope = ask("events", json_pack("{s:I, s:i}", "since", (json_int_t)ticket, "count", 1000));
+    data = json_object_get(envelope, "data");
     json_array_foreach(json_object_get(data, "events"), i, event)
     {
         const char *type = text_of(event, "type");
         if ((strcmp(type, "ABORT") == 0 || strcmp(type, "REVERT") == 0) &&
-            (number_of(event, "ticket") == ticket || !json_object_get(event, "ticket")))
-            fprintf(stderr, "  %s\n", text_of(event, "text"));
+            strcmp(text_of(event, "guest"), name) == 0 && !is_true(event, "is_noop"))
+            snprintf(text, 256, "%s", text_of(event, "text"));
     }
     json_decref(envelope);
 }
 
-/* After the ticket closed: the epoch it reserved tells whether the destination's copy won. */
-static int tell_end(const json_t *guest, const char *name, const char *to, uint64_t ticket,
-                    uint64_t started_ms)
-{
-    char message[256];
+struct migration {
+    char name[128];
+    char from[128];
+    char to[128];
+    uint64_t ticket;
+    uint64_t started_ms;
+};
 
-    if (is_json) {
-        json_t *all = json_pack("{s:s, s:n, s:n, s:{s:I, s:s, s:s, s:b, s:I}, s:[]}", "schema",
-                                "hamgr.migrate/1", "generation", "view", "data", "op",
-                                (json_int_t)ticket, "guest", name, "node", text_of(guest, "node"),
-                                "moved", strcmp(text_of(guest, "node"), to) == 0, "elapsed_ms",
-                                (json_int_t)(now_ms() - started_ms), "errors");
-        print_envelope(all);
-        json_decref(all);
-    }
-    if (strcmp(text_of(guest, "node"), to) == 0) {
-        if (!is_json)
+static json_t *migration_json(const struct migration *m, const char *node, bool is_moved)
+{
+    return json_pack("{s:I, s:s, s:s, s:s, s:s, s:b, s:I}", "op", (json_int_t)m->ticket, "guest",
+                     m->name, "from", m->from, "to", m->to, "node", node, "moved", is_moved ? 1 : 0,
+                     "elapsed_ms", (json_int_t)(now_ms() - m->started_ms));
+}
+
+/* After the ticket closed: whose copy won is where the guest is. */
+static int tell_end(const json_t *envelope, const json_t *guest, const struct migration *m)
+{
+    const char *node = text_of(guest, "node");
+    char message[512], reason[256] = "";
+
+    if (strcmp(node, m->to) == 0) {
+        if (is_json)
+            print_document(envelope, migration_json(m, node, true), NULL);
+        else
             printf("%s%s runs on %s after %" PRIu64 " ms\n",
-                   isatty(STDOUT_FILENO) ? "\r\033[K" : "", name, to, now_ms() - started_ms);
+                   isatty(STDOUT_FILENO) ? "\r\033[K" : "", m->name, m->to,
+                   now_ms() - m->started_ms);
         return EXIT_DONE;
     }
-    if (!is_json) {
-        snprintf(message, sizeof(message), "%s did not move: %s", name, text_of(guest, "text"));
-        fprintf(stderr, "hactl: %s\n", message);
-        say_reason(ticket);
-    }
+    find_reason(m->name, m->ticket, reason);
+    snprintf(message, sizeof(message), "%s did not move: %s", m->name,
+             reason[0] ? reason : text_of(guest, "text"));
+    if (!is_json)
+        return fail_locally(EXIT_REFUSED, "refused", message, "");
+    print_document(envelope, migration_json(m, node, false), make_error("refused", message, ""));
     return EXIT_REFUSED;
 }
 
-static int follow(const char *name, uint64_t ticket, uint64_t started_ms)
+static int follow(const struct migration *m)
 {
     uint64_t last_ms = 0;
-    char to[128] = "";
 
-    while (now_ms() < started_ms + MOVE_MS) {
+    while (now_ms() < m->started_ms + MOVE_MS) {
         json_t *envelope, *data;
         int code = ask_data("status", json_object(), &envelope, &data);
         if (code != EXIT_DONE)
             return code;
-        const json_t *move = find_move(data, ticket);
-        const json_t *guest = find_named(json_object_get(data, "guests"), name);
+        const json_t *move = find_move(data, m->ticket);
+        const json_t *guest = find_named(json_object_get(data, "guests"), m->name);
         if (move) {
-            snprintf(to, sizeof(to), "%s", text_of(move, "to"));
             print_progress(move, &last_ms);
         } else {
-            code = tell_end(guest, name, to, ticket, started_ms);
+            code = tell_end(envelope, guest, m);
             json_decref(envelope);
             return code;
         }
         json_decref(envelope);
         pause_ms(POLL_MS);
     }
-    return EXIT_OUTCOME_UNKNOWN;
+    return fail_locally(EXIT_OUTCOME_UNKNOWN, "outcome-unknown", "it still moves",
+                        "it goes on: look with hactl status");
 }
 
 static int parse_migrate(const struct command *command, int argc, char **argv, json_t *args,
@@ -157,29 +167,30 @@ static int parse_migrate(const struct command *command, int argc, char **argv, j
 
 static int run_migrate(const struct command *command, int argc, char **argv)
 {
+    struct migration m = {.started_ms = now_ms()};
     json_t *args = json_object(), *envelope, *data;
-    uint64_t started_ms = now_ms();
     bool is_detached = false;
-    char name[128];
 
     int code = parse_migrate(command, argc, argv, args, &is_detached);
     if (code != EXIT_DONE) {
         json_decref(args);
         return code;
     }
-    snprintf(name, sizeof(name), "%s", text_of(args, "guest"));
     code = ask_data("migrate", args, &envelope, &data);
     if (code != EXIT_DONE)
         return code;
-    uint64_t ticket = number_of(data, "index");
+    m.ticket = number_of(data, "op");
+    snprintf(m.name, sizeof(m.name), "%s", text_of(data, "guest"));
+    snprintf(m.from, sizeof(m.from), "%s", text_of(data, "from"));
+    snprintf(m.to, sizeof(m.to), "%s", text_of(data, "to"));
     if (is_detached && is_json)
         print_envelope(envelope);
     else if (is_detached)
-        printf("operation %" PRIu64 " has begun: hactl status follows it, hactl cancel %" PRIu64
-               " ends it\n",
-               ticket, ticket);
+        printf("operation %" PRIu64 ": %s moves from %s to %s; hactl status follows it, hactl "
+               "cancel %" PRIu64 " ends it\n",
+               m.ticket, m.name, m.from, m.to, m.ticket);
     json_decref(envelope);
-    return is_detached ? EXIT_DONE : follow(name, ticket, started_ms);
+    return is_detached ? EXIT_DONE : follow(&m);
 }
 
 static int run_cancel(const struct command *command, int argc, char **argv)
@@ -195,67 +206,106 @@ static int run_cancel(const struct command *command, int argc, char **argv)
 /* ---- failover ----------------------------------------------------------------------------------
  */
 
-static int failover_guest(const char *name, bool is_sure)
+struct failover {
+    const char *name;
+    char from[128];
+    char text[256];
+    uint64_t epoch;
+};
+
+/* Destroys the copy of one guest, or learns that its owner is being fenced already. */
+static int begin_failover(struct failover *f)
 {
     json_t *envelope, *data;
-    char what[256], from[128];
+    char fix[160];
 
-    int code = ask_data("guest-show", json_pack("{s:s}", "guest", name), &envelope, &data);
+    int code = ask_data("guest-show", json_pack("{s:s}", "guest", f->name), &envelope, &data);
     if (code != EXIT_DONE)
         return code;
-    snprintf(from, sizeof(from), "%s", text_of(data, "node"));
-    snprintf(what, sizeof(what), "%s: %s. Its memory will be lost.", name, text_of(data, "text"));
     bool is_free = strcmp(text_of(data, "phase"), "free") == 0;
+    snprintf(f->from, sizeof(f->from), "%s", text_of(data, "node"));
+    f->epoch = number_of(data, "epoch");
     json_decref(envelope);
+    snprintf(fix, sizeof(fix), "hactl explain %.100s", f->name);
     if (is_free)
         return fail_locally(EXIT_REFUSED, "refused",
-                            "it runs nowhere: there is nothing to fail over",
-                            "hactl explain GUEST");
-    if (!is_sure && !typed_name(what, name))
-        return EXIT_REFUSED;
-    code = ask_data("failover", json_pack("{s:s}", "guest", name), &envelope, &data);
+                            "it runs nowhere: there is nothing to fail over", fix);
+    code = ask_data("failover", json_pack("{s:s}", "guest", f->name), &envelope, &data);
     if (code != EXIT_DONE)
         return code;
     if (text_of(data, "text")[0] && !is_json)
-        puts(text_of(data, "text"));
+        printf("%s: %s\n", f->name, text_of(data, "text"));
     json_decref(envelope);
-    uint64_t end_ms = now_ms() + FAILOVER_MS;
-    do { /* the old copy must be seen gone before "running" means the new one */
-        code = wait_guest(name, "running", NULL, FAILOVER_MS);
-        if (code != EXIT_DONE)
-            return code;
-        code = ask_data("guest-show", json_pack("{s:s}", "guest", name), &envelope, &data);
-        if (code != EXIT_DONE)
-            return code;
-        bool is_elsewhere = strcmp(text_of(data, "node"), from) != 0;
-        if (is_elsewhere && !is_json)
-            printf("%s runs on %s\n", name, text_of(data, "node"));
-        json_decref(envelope);
-        if (is_elsewhere)
-            return EXIT_DONE;
-        pause_ms(POLL_MS);
-    } while (now_ms() < end_ms);
-    return EXIT_OUTCOME_UNKNOWN;
+    return EXIT_DONE;
 }
 
-static int failover_node(const char *node, const json_t *guests, bool is_sure)
+/* Waits for each guest's next copy and says where it runs. */
+static int end_failover(const struct failover *list, size_t count)
 {
-    char what[256];
-    const json_t *guest;
-    size_t i;
+    json_t *done = json_array(), *envelope = NULL, *last = NULL;
     int code = EXIT_DONE;
 
+    for (size_t i = 0; i < count && code == EXIT_DONE; i++) {
+        struct guest_wait wanted = {.guest = list[i].name,
+                                    .phase = "running",
+                                    .epoch_min = list[i].epoch + 1,
+                                    .timeout_ms = FAILOVER_MS};
+        const json_t *guest;
+        code = wait_guest(&wanted, &envelope, &guest);
+        if (code != EXIT_DONE)
+            break;
+        json_array_append_new(done, json_pack("{s:s, s:s, s:s}", "guest", list[i].name, "from",
+                                              list[i].from, "node", text_of(guest, "node")));
+        if (!is_json)
+            printf("%s runs on %s\n", list[i].name, text_of(guest, "node"));
+        json_decref(last);
+        last = envelope;
+    }
+    if (code == EXIT_DONE && is_json)
+        print_document(last, json_pack("{s:O}", "guests", done), NULL);
+    json_decref(last);
+    json_decref(done);
+    return code;
+}
+
+static int failover_guest(const char *name, const json_t *guest, bool is_sure)
+{
+    struct failover f = {.name = name};
+    char what[512];
+
+    snprintf(what, sizeof(what), "%s: %s. Its memory will be lost.", name, text_of(guest, "text"));
+    if (guest && !is_sure && !typed_name(what, name))
+        return EXIT_REFUSED;
+    int code = begin_failover(&f);
+    return code == EXIT_DONE ? end_failover(&f, 1) : code;
+}
+
+/* All of them are destroyed before the first is waited for. */
+static int failover_node(const char *node, const json_t *guests, bool is_sure)
+{
+    struct failover *list = calloc(json_array_size(guests) + 1, sizeof(*list));
+    char what[256];
+    const json_t *guest;
+    size_t i, count = 0;
+    int code = list ? EXIT_DONE : EXIT_OUTCOME_UNKNOWN;
+
     snprintf(what, sizeof(what),
-             "All guests of %s are destroyed there and started elsewhere; "
+             "All guests of %.100s are destroyed there and started elsewhere; "
              "their memory is lost.",
              node);
-    if (!is_sure && !typed_name(what, node))
-        return EXIT_REFUSED;
+    if (code == EXIT_DONE && !is_sure && !typed_name(what, node))
+        code = EXIT_REFUSED;
     json_array_foreach(guests, i, guest)
     {
-        if (strcmp(text_of(guest, "node"), node) == 0 && code == EXIT_DONE)
-            code = failover_guest(text_of(guest, "name"), true);
+        if (code != EXIT_DONE || strcmp(text_of(guest, "node"), node) != 0 ||
+            strcmp(text_of(guest, "phase"), "free") == 0)
+            continue;
+        list[count].name = text_of(guest, "name");
+        code = begin_failover(&list[count++]);
     }
+    if (code == EXIT_DONE)
+        code = end_failover(list, count);
+    free(list);
     return code;
 }
 
@@ -269,10 +319,10 @@ static int run_failover(const struct command *command, int argc, char **argv)
     int code = ask_data("status", json_object(), &envelope, &data);
     if (code != EXIT_DONE)
         return code;
-    bool is_node = find_named(json_object_get(data, "nodes"), argv[1]) != NULL &&
-                   find_named(json_object_get(data, "guests"), argv[1]) == NULL;
+    const json_t *guest = find_named(json_object_get(data, "guests"), argv[1]);
+    bool is_node = !guest && find_named(json_object_get(data, "nodes"), argv[1]);
     code = is_node ? failover_node(argv[1], json_object_get(data, "guests"), is_sure)
-                   : failover_guest(argv[1], is_sure);
+                   : failover_guest(argv[1], guest, is_sure);
     json_decref(envelope);
     return code;
 }

@@ -53,26 +53,52 @@ static int run_confirm(const struct command *command, int argc, char **argv)
                         "confirmed: its guests are free to start elsewhere");
 }
 
-static int wait_drained(const char *node)
+/* Waits until the node owns no guest; *ret_envelope is the status that says so. */
+static int wait_drained(const char *node, uint64_t timeout_ms, json_t **ret_envelope)
 {
-    uint64_t end_ms = now_ms() + DRAIN_MS, last = UINT64_MAX;
+    uint64_t end_ms = now_ms() + timeout_ms, last = UINT64_MAX;
+    char message[192];
 
-    while (now_ms() < end_ms) {
-        json_t *envelope, *data;
-        int code = ask_data("status", json_object(), &envelope, &data);
+    for (;;) {
+        json_t *data;
+        int code = ask_data("status", json_object(), ret_envelope, &data);
         if (code != EXIT_DONE)
             return code;
         const json_t *line = find_named(json_object_get(data, "nodes"), node);
         uint64_t left = number_of(line, "guests");
-        json_decref(envelope);
-        if (left != last && !is_json)
-            printf("%" PRIu64 " guests left on %s\n", left, node);
-        last = left;
         if (left == 0)
             return EXIT_DONE;
+        json_decref(*ret_envelope);
+        *ret_envelope = NULL;
+        snprintf(message, sizeof(message), "%" PRIu64 " guests left on %.100s", left, node);
+        if (left != last && !is_json)
+            puts(message);
+        last = left;
+        if (now_ms() >= end_ms)
+            return fail_locally(EXIT_OUTCOME_UNKNOWN, "timeout", message,
+                                "it goes on: hactl explain GUEST names what keeps one");
         pause_ms(POLL_MS);
     }
-    return EXIT_OUTCOME_UNKNOWN;
+}
+
+static int drain_and_tell(const char *node, json_t *request)
+{
+    json_t *envelope, *data;
+    int code = ask_data("maintenance", request, &envelope, &data);
+
+    if (code != EXIT_DONE)
+        return code;
+    json_t *index = json_incref(json_object_get(data, "index"));
+    json_decref(envelope);
+    code = wait_drained(node, DRAIN_MS, &envelope);
+    if (code == EXIT_DONE && is_json)
+        print_document(envelope, json_pack("{s:O, s:i}", "index", index, "guests", 0), NULL);
+    else if (code == EXIT_DONE)
+        printf("%s is empty\n", node);
+    if (code == EXIT_DONE)
+        json_decref(envelope);
+    json_decref(index);
+    return code;
 }
 
 static int run_maintenance(const struct command *command, int argc, char **argv)
@@ -82,10 +108,12 @@ static int run_maintenance(const struct command *command, int argc, char **argv)
     if ((argc != 3 && !is_waiting) || (strcmp(argv[2], "on") != 0 && strcmp(argv[2], "off") != 0))
         return usage_error(command, "NODE on or NODE off is expected");
     bool is_on = strcmp(argv[2], "on") == 0;
-    int code = ask_and_tell(
-        "maintenance", json_pack("{s:s, s:b}", "node", argv[1], "on", is_on ? 1 : 0),
-        is_on ? "its guests move away; it keeps this over a reboot" : "it may run guests again");
-    return code == EXIT_DONE && is_on && is_waiting ? wait_drained(argv[1]) : code;
+    json_t *request = json_pack("{s:s, s:b}", "node", argv[1], "on", is_on ? 1 : 0);
+    if (is_on && is_waiting)
+        return drain_and_tell(argv[1], request);
+    return ask_and_tell("maintenance", request,
+                        is_on ? "its guests move away; it keeps this over a reboot"
+                              : "it may run guests again");
 }
 
 static int run_freeze(const struct command *command, int argc, char **argv)
@@ -155,6 +183,7 @@ static int run_leave(const struct command *command, int argc, char **argv)
 static int run_shutdown(const struct command *command, int argc, char **argv)
 {
     uint64_t timeout_ms = 600000;
+    json_t *envelope, *data;
     char name[128];
 
     if (argc == 3 && strcmp(argv[1], "--timeout") == 0) {
@@ -164,21 +193,17 @@ static int run_shutdown(const struct command *command, int argc, char **argv)
         return usage_error(command, "\"%s\" is not expected", argv[1]);
     }
     int code = own_name(name);
-    if (code == EXIT_DONE)
-        code = ask_and_tell("node-shutdown", json_object(), "its guests leave first");
-    uint64_t end_ms = now_ms() + timeout_ms;
-    while (code == EXIT_DONE && now_ms() < end_ms) {
-        json_t *envelope, *data;
-        code = ask_data("status", json_object(), &envelope, &data);
-        if (code != EXIT_DONE)
-            return code;
-        uint64_t left = number_of(find_named(json_object_get(data, "nodes"), name), "guests");
-        json_decref(envelope);
-        if (left == 0)
-            return ask_and_tell("leave", json_pack("{s:s}", "node", name), "it has left");
-        pause_ms(POLL_MS);
-    }
-    return code == EXIT_DONE ? EXIT_OUTCOME_UNKNOWN : code;
+    if (code != EXIT_DONE)
+        return code;
+    code = ask_data("node-shutdown", json_object(), &envelope, &data);
+    if (code != EXIT_DONE)
+        return code;
+    json_decref(envelope);
+    code = wait_drained(name, timeout_ms, &envelope);
+    if (code != EXIT_DONE)
+        return code;
+    json_decref(envelope);
+    return ask_and_tell("leave", json_pack("{s:s}", "node", name), "it has left");
 }
 
 const struct command node_commands[] = {

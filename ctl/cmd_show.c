@@ -258,6 +258,8 @@ static int wait_nodes(uint64_t wanted, uint64_t timeout_ms)
         if (code != EXIT_DONE)
             return code;
         bool is_ready = are_nodes_ready(data, wanted);
+        if (is_ready && is_json)
+            print_document(envelope, json_pack("{s:I}", "nodes", (json_int_t)wanted), NULL);
         json_decref(envelope);
         if (is_ready)
             return EXIT_DONE;
@@ -266,6 +268,23 @@ static int wait_nodes(uint64_t wanted, uint64_t timeout_ms)
                                 "hactl status names what each lacks");
         pause_ms(WAIT_MS);
     }
+}
+
+static int wait_for_guest(const struct guest_wait *wanted)
+{
+    json_t *envelope;
+    const json_t *guest;
+    int code = wait_guest(wanted, &envelope, &guest);
+
+    if (code != EXIT_DONE)
+        return code;
+    if (is_json)
+        print_document(envelope,
+                       json_pack("{s:s, s:s, s:s}", "guest", text_of(guest, "name"), "phase",
+                                 text_of(guest, "phase"), "node", text_of(guest, "node")),
+                       NULL);
+    json_decref(envelope);
+    return EXIT_DONE;
 }
 
 static int run_wait(const struct command *command, int argc, char **argv)
@@ -279,15 +298,18 @@ static int run_wait(const struct command *command, int argc, char **argv)
     }
     if (argc == 3 && strcmp(argv[1], "nodes") == 0 && parse_number(argv[2], 32, &count))
         return wait_nodes(count, timeout_ms);
-    if (argc == 4 && strcmp(argv[1], "guest") == 0 && strcmp(argv[3], "running") == 0)
-        return wait_guest(argv[2], "running", NULL, timeout_ms);
-    if (argc == 4 && strcmp(argv[1], "guest") == 0 && strcmp(argv[3], "stopped") == 0)
-        return wait_guest(argv[2], "free", NULL, timeout_ms);
+    bool is_running = argc == 4 && strcmp(argv[3], "running") == 0;
+    if (argc == 4 && strcmp(argv[1], "guest") == 0 &&
+        (is_running || strcmp(argv[3], "stopped") == 0)) {
+        struct guest_wait wanted = {
+            .guest = argv[2], .phase = is_running ? "running" : "free", .timeout_ms = timeout_ms};
+        return wait_for_guest(&wanted);
+    }
     return usage_error(command, "what to wait for is not clear");
 }
 
 const struct command show_commands[] = {
-    {"status", "Show nodes, guests, operations and what is wrong", "[--verbose] [--json]",
+    {"status", "Show nodes, guests, operations and what is wrong", "[--verbose]",
      "  --verbose   also T_wait of each node with its arithmetic\n\n"
      "Exit 4 if this node is in no open view: what is shown may be old then.\n",
      run_status},
@@ -297,10 +319,11 @@ const struct command show_commands[] = {
      "  --follow        go on as things happen\n"
      "  --since INDEX   only after that entry of the log\n"
      "  --count N       the newest N (default 50)\n\n"
+     "With --json --follow: one event a line, without an envelope.\n\n"
      "Example: hactl events --follow\n",
      run_events},
     {"wait", "Wait for a guest or for nodes",
-     "guest NAME running|stopped | nodes COUNT [--timeout TIME]",
+     "(guest NAME running|stopped | nodes COUNT) [--timeout TIME]",
      "Example: hactl wait guest web1 running --timeout 30s\n", run_wait},
     {NULL, NULL, NULL, NULL, NULL},
 };

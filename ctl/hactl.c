@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 bool is_json;
+const struct command *current_command;
 
 static const struct command *const tables[] = {show_commands, guest_commands, move_commands,
                                                node_commands, cluster_commands};
@@ -33,8 +34,11 @@ int usage_error(const struct command *command, const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(words, sizeof(words), fmt, args);
     va_end(args);
-    if (is_json)
-        return fail_locally(EXIT_USAGE, "usage", words, "");
+    if (is_json) {
+        char fix[256];
+        snprintf(fix, sizeof(fix), "hactl %s %s", command->name, command->usage);
+        return fail_locally(EXIT_USAGE, "usage", words, fix);
+    }
     fprintf(stderr, "hactl %s: %s\n", command->name, words);
     fprintf(stderr, "Usage: hactl %s %s\n", command->name, command->usage);
     return EXIT_USAGE;
@@ -90,9 +94,10 @@ bool typed_name(const char *what, const char *name)
 {
     char line[128];
 
-    if (!isatty(STDIN_FILENO)) {
-        fprintf(stderr, "hactl: %s: without a terminal say so with the option (see --help)\n",
-                what);
+    if (is_json || !isatty(STDIN_FILENO)) {
+        snprintf(line, sizeof(line), "hactl %s --help names the option that says so",
+                 current_command ? current_command->name : "");
+        fail_locally(EXIT_REFUSED, "refused", what, line);
         return false;
     }
     printf("%s\nType \"%s\" to go on: ", what, name);
@@ -100,7 +105,10 @@ bool typed_name(const char *what, const char *name)
     if (!fgets(line, sizeof(line), stdin))
         return false;
     line[strcspn(line, "\n")] = '\0';
-    return strcmp(line, name) == 0;
+    if (strcmp(line, name) == 0)
+        return true;
+    fprintf(stderr, "hactl: that is not \"%s\": nothing was done\n", name);
+    return false;
 }
 
 static void print_all(FILE *out)
@@ -230,6 +238,7 @@ int main(int argc, char **argv)
     const struct command *command = find_command(argc, argv, &words);
     if (!command)
         return unknown_command(argc, argv);
+    current_command = command;
     if (wants_help(argc, argv)) {
         print_command(command, stdout);
         return EXIT_DONE;

@@ -38,6 +38,8 @@ extern const struct command cluster_commands[];
 
 /* True if --json was given anywhere. */
 extern bool is_json;
+/* The command that runs; NULL before it is known. */
+extern const struct command *current_command;
 
 /* ---- hactl.c ---- */
 /* Prints what is wrong and how the command is used to stderr; returns EXIT_USAGE. */
@@ -49,7 +51,8 @@ bool parse_number(const char *text, uint64_t max, uint64_t *ret_value);
 bool parse_ms(const char *text, uint64_t max_ms, uint64_t *ret_ms);
 /* "64MiB", "2GiB", "512KiB"; false if text is none. */
 bool parse_kib(const char *text, uint64_t *ret_kib);
-/* Asks on the terminal for `name` to be typed; true if it was. Without a terminal: false, said. */
+/* Asks on the terminal for `name` to be typed; true if it was. If not, or with --json or without a
+ * terminal, where nobody can be asked: false, and it was said. */
 bool typed_name(const char *what, const char *name);
 
 /* ---- client.c ---- */
@@ -64,6 +67,11 @@ int ask_and_tell(const char *cmd, json_t *request, const char *done_text);
 /* ask; *ret_data borrows the envelope's data, which the caller drops with json_decref(envelope). */
 int ask_data(const char *cmd, json_t *request, json_t **ret_envelope, json_t **ret_data);
 void print_envelope(const json_t *envelope);
+/* The errors of an envelope: one. */
+json_t *make_error(const char *code, const char *message, const char *fix);
+/* Prints an envelope of this command with the generation and view of `of` (NULL: null) and with
+ * data and errors (moved; NULL: null, none). A command with --json prints exactly one. */
+void print_document(const json_t *of, json_t *data, json_t *errors);
 /* For failures before hamgrd was asked: sentence and fix in the form asked for; returns code. */
 int fail_locally(int code, const char *name, const char *message, const char *fix);
 
@@ -81,8 +89,16 @@ void print_table(const char *const *header, unsigned columns, const char *const 
 /* "512 MiB", "1.5 GiB" into buffer[32]. */
 const char *size_text(uint64_t kib, char *buffer);
 
-/* Waits until guest's phase is `phase` (and, if node is given, there); prints nothing. Returns an
- * exit code: EXIT_OUTCOME_UNKNOWN at the end of timeout_ms. */
-int wait_guest(const char *guest, const char *phase, const char *node, uint64_t timeout_ms);
+struct guest_wait {
+    const char *guest;
+    const char *phase;
+    uint64_t epoch_min; /* an older copy does not count */
+    uint64_t timeout_ms;
+};
+
+/* Waits until the guest is so. On success *ret_envelope is the status that shows it (the caller
+ * drops it) and *ret_guest its line, borrowed from it; prints nothing then. EXIT_OUTCOME_UNKNOWN
+ * at the end of the time; other codes when it can't come true. */
+int wait_guest(const struct guest_wait *wanted, json_t **ret_envelope, const json_t **ret_guest);
 
 #endif

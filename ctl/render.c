@@ -1,4 +1,8 @@
-/* SPDX-License-Identifier: Apache-2.0 */
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What commands share that is neither the connection nor the command line: reading of answers,
+ * tables, waiting.
+ */
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -94,26 +98,47 @@ const char *size_text(uint64_t kib, char *buffer)
     return buffer;
 }
 
-int wait_guest(const char *guest, const char *phase, const char *node, uint64_t timeout_ms)
+/* What a status says about the wait: EXIT_DONE = it is so, -1 = not yet, else why it never will. */
+static int judge_wait(const struct guest_wait *wanted, const json_t *line)
 {
-    uint64_t end_ms = now_ms() + timeout_ms;
+    char text[256];
+
+    if (!line) {
+        snprintf(text, sizeof(text), "there is no guest %.100s", wanted->guest);
+        return fail_locally(EXIT_REFUSED, "not-found", text, "hactl guest list");
+    }
+    if (strcmp(text_of(line, "phase"), wanted->phase) == 0 &&
+        number_of(line, "epoch") >= wanted->epoch_min)
+        return EXIT_DONE;
+    if (is_true(line, "failed") && strcmp(wanted->phase, "free") != 0) {
+        char fix[160];
+        snprintf(text, sizeof(text), "%s: %s", wanted->guest, text_of(line, "text"));
+        snprintf(fix, sizeof(fix), "hactl explain %.100s", wanted->guest);
+        return fail_locally(EXIT_REFUSED, "refused", text, fix);
+    }
+    return -1;
+}
+
+int wait_guest(const struct guest_wait *wanted, json_t **ret_envelope, const json_t **ret_guest)
+{
+    uint64_t end_ms = now_ms() + wanted->timeout_ms;
+    char text[256];
 
     for (;;) {
-        json_t *envelope, *data;
-        int code = ask_data("status", json_object(), &envelope, &data);
+        json_t *data;
+        int code = ask_data("status", json_object(), ret_envelope, &data);
         if (code != EXIT_DONE)
             return code;
-        const json_t *line = find_named(json_object_get(data, "guests"), guest);
-        bool is_there = line && strcmp(text_of(line, "phase"), phase) == 0 &&
-                        (!node || strcmp(text_of(line, "node"), node) == 0);
-        bool is_failed = line && is_true(line, "failed");
-        char text[256];
-        snprintf(text, sizeof(text), "%s: %s", guest, line ? text_of(line, "text") : "is gone");
-        json_decref(envelope);
-        if (is_there)
-            return EXIT_DONE;
-        if (is_failed)
-            return fail_locally(EXIT_REFUSED, "refused", text, "hactl explain GUEST");
+        *ret_guest = find_named(json_object_get(data, "guests"), wanted->guest);
+        code = judge_wait(wanted, *ret_guest);
+        if (code == EXIT_DONE)
+            return code;
+        snprintf(text, sizeof(text), "%s: %s", wanted->guest, text_of(*ret_guest, "text"));
+        json_decref(*ret_envelope);
+        *ret_envelope = NULL;
+        *ret_guest = NULL;
+        if (code > 0)
+            return code;
         if (now_ms() >= end_ms)
             return fail_locally(EXIT_OUTCOME_UNKNOWN, "outcome-unknown", text,
                                 "it goes on: look with hactl status");

@@ -3,6 +3,7 @@
  * Verbs that change something: each makes one command of hamgr/core/entry.h, refused early with the
  * planner's words or proposed.
  */
+#include <arpa/inet.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +25,19 @@ static bool get_number(const struct request *r, const char *key, uint64_t max, u
 static bool get_flag(const struct request *r, const char *key)
 {
     return json_is_true(json_object_get(request_args(r), key));
+}
+
+/* False, refused: the argument is there and neither true nor false. */
+static bool check_flag(struct request *r, const char *key)
+{
+    const json_t *value = json_object_get(request_args(r), key);
+    char message[HA_TEXT_MAX];
+
+    if (!value || json_is_boolean(value))
+        return true;
+    snprintf(message, sizeof(message), "%s must be true or false", key);
+    request_refuse(r, HA_E_USAGE, message, NULL);
+    return false;
 }
 
 static bool has(const struct request *r, const char *key)
@@ -58,7 +72,7 @@ static bool merge_policy(struct request *r, struct ha_policy *policy)
         !merge_number(r, "restart_max", 1000, &restarts) ||
         !merge_number(r, "restart_window_s", 86400, &window_s) ||
         !merge_number(r, "stop_timeout_ms", 3600000, &stop_ms) ||
-        !merge_number(r, "max_downtime_ms", 600000, &downtime_ms))
+        !merge_number(r, "max_downtime_ms", 600000, &downtime_ms) || !check_flag(r, "protected"))
         return false;
     policy->priority = (uint16_t)priority;
     policy->start_order = (uint16_t)order;
@@ -106,7 +120,7 @@ static void run_guest_add(struct request *r)
 {
     struct ha_cmd cmd = {.type = HA_CMD_GUEST_ADD};
 
-    if (!fill_guest(r, &cmd))
+    if (!fill_guest(r, &cmd) || !check_flag(r, "stopped"))
         return;
     cmd.u.guest_add.want = get_flag(r, "stopped") ? HA_WANT_STOPPED : HA_WANT_STARTED;
     cmd.u.guest_add.policy = ha_policy_default();
@@ -138,16 +152,24 @@ static void run_guest_remove(struct request *r)
     request_propose(r, &cmd, NULL);
 }
 
-static void want(struct request *r, uint8_t wanted)
+static void reply_changed(struct request *r, uint64_t index)
 {
-    const struct ha_guest *guest = request_guest(r, "guest");
+    request_reply(r, json_pack("{s:I, s:b}", "index", (json_int_t)index, "already", 0));
+}
+
+/* Asking for what is wanted already is no error. Without an open view that can't be known. */
+static void want(struct request *r, const struct ha_guest *guest, uint8_t wanted)
+{
+    const struct server_api *api = request_api(r);
     struct ha_cmd cmd = {.type = HA_CMD_WANT};
 
-    if (!guest)
+    if (guest->want == wanted && api->runtime(api->user)->is_open) {
+        request_reply(r, json_pack("{s:n, s:b}", "index", "already", 1));
         return;
+    }
     cmd.guest = guest->id;
     cmd.u.want.want = wanted;
-    request_propose(r, &cmd, NULL);
+    request_propose(r, &cmd, reply_changed);
 }
 
 static void run_guest_start(struct request *r)
@@ -159,15 +181,18 @@ static void run_guest_start(struct request *r)
         return;
     if (guest->want == HA_WANT_STARTED && guest->is_failed) { /* wanted already: forgive it */
         cmd.guest = guest->id;
-        request_propose(r, &cmd, NULL);
+        request_propose(r, &cmd, reply_changed);
         return;
     }
-    want(r, HA_WANT_STARTED);
+    want(r, guest, HA_WANT_STARTED);
 }
 
 static void run_guest_stop(struct request *r)
 {
-    want(r, HA_WANT_STOPPED);
+    const struct ha_guest *guest = request_guest(r, "guest");
+
+    if (guest)
+        want(r, guest, HA_WANT_STOPPED);
 }
 
 /* ---- moves -------------------------------------------------------------------------------------
@@ -191,6 +216,32 @@ static const struct ha_node *choose_node(const struct ha_state *state, const str
         }
     }
     return best;
+}
+
+struct ends {
+    char guest[HA_NAME_MAX];
+    char from[HA_NAME_MAX];
+    char to[HA_NAME_MAX];
+};
+
+static void reply_migrating(struct request *r, uint64_t index)
+{
+    const struct ends *ends = request_kept(r);
+
+    request_reply(r, json_pack("{s:I, s:s, s:s, s:s}", "op", (json_int_t)index, "guest",
+                               ends->guest, "from", ends->from, "to", ends->to));
+}
+
+/* Names, as guest and nodes may be gone when the answer is made. */
+static void keep_ends(struct request *r, const struct ha_guest *guest, const struct ha_node *to)
+{
+    const struct ha_node *from = ha_state_node(request_state(r), guest->node);
+    struct ends *ends = request_keep(r, sizeof(*ends));
+
+    memcpy(ends->guest, guest->name, sizeof(ends->guest));
+    memcpy(ends->to, to->name, sizeof(ends->to));
+    if (from)
+        memcpy(ends->from, from->name, sizeof(ends->from));
 }
 
 static void run_migrate(struct request *r)
@@ -221,7 +272,8 @@ static void run_migrate(struct request *r)
     cmd.u.migrate.dst_incarnation = to->incarnation;
     cmd.u.migrate.max_downtime_ms = (uint32_t)downtime_ms;
     cmd.u.migrate.deadline_ms = (uint32_t)deadline_ms;
-    request_propose(r, &cmd, NULL);
+    keep_ends(r, guest, to);
+    request_propose(r, &cmd, reply_migrating);
 }
 
 static void run_cancel(struct request *r)
@@ -310,7 +362,10 @@ static void run_confirm_fenced(struct request *r)
 
 static void run_maintenance(struct request *r)
 {
-    about_node(r, HA_CMD_MAINTENANCE);
+    if (!json_is_boolean(json_object_get(request_args(r), "on")))
+        request_refuse(r, HA_E_USAGE, "on must be true or false", NULL);
+    else
+        about_node(r, HA_CMD_MAINTENANCE);
 }
 
 static void run_freeze(struct request *r)
@@ -353,18 +408,29 @@ static void run_shutdown(struct request *r)
 /* ---- cluster -----------------------------------------------------------------------------------
  */
 
+/* Numeric: a name would have to be looked up when the network is down. */
+static bool is_address(const char *text)
+{
+    uint8_t scrap[16];
+
+    return text && strlen(text) < HA_ADDR_MAX &&
+           (inet_pton(AF_INET, text, scrap) == 1 || inet_pton(AF_INET6, text, scrap) == 1);
+}
+
 static void run_node_add(struct request *r)
 {
     const char *name = request_text(r, "node"), *addr = request_text(r, "address");
     struct ha_cmd cmd = {.type = HA_CMD_NODE_ADD};
     uint64_t id = 0;
 
-    if (!name || !ha_name_is_valid(name) || !addr || strlen(addr) >= HA_ADDR_MAX ||
+    if (!name || !ha_name_is_valid(name) || !is_address(addr) ||
         !get_number(r, "id", UINT32_MAX, &id) || id == 0) {
         request_refuse(r, HA_E_USAGE, "a node needs a name, a numeric address and an id above 0",
                        NULL);
         return;
     }
+    if (!check_flag(r, "witness"))
+        return;
     cmd.node = (uint32_t)id;
     snprintf(cmd.u.node_add.name, sizeof(cmd.u.node_add.name), "%s", name);
     snprintf(cmd.u.node_add.addr, sizeof(cmd.u.node_add.addr), "%s", addr);
@@ -398,25 +464,40 @@ static void run_node_remove(struct request *r)
         request_propose_voter(r, false, node->id, node->store_id, remove_record);
 }
 
+#define POLICY_KEYS                                                                                \
+    "priority", "start_order", "restart_max", "restart_window_s", "stop_timeout_ms",               \
+        "max_downtime_ms", "protected"
+
+static const char *const add_keys[] = {"guest",   "uuid",      "definition", "memory_kib",
+                                       "stopped", POLICY_KEYS, NULL};
+static const char *const set_keys[] = {"guest", POLICY_KEYS, NULL};
+static const char *const guest_keys[] = {"guest", NULL};
+static const char *const migrate_keys[] = {"guest", "to", "max_downtime_ms", "deadline_ms", NULL};
+static const char *const cancel_keys[] = {"op", NULL};
+static const char *const node_keys[] = {"node", NULL};
+static const char *const confirm_keys[] = {"node", "typed", NULL};
+static const char *const maintenance_keys[] = {"node", "on", NULL};
+static const char *const node_add_keys[] = {"node", "address", "id", "witness", NULL};
+
 const struct verb change_verbs[] = {
-    {"guest-add", true, run_guest_add},
-    {"guest-set", true, run_guest_set},
-    {"guest-remove", true, run_guest_remove},
-    {"guest-start", true, run_guest_start},
-    {"guest-stop", true, run_guest_stop},
-    {"migrate", true, run_migrate},
-    {"cancel", true, run_cancel},
-    {"failover", true, run_failover},
-    {"fence", true, run_fence},
-    {"confirm-fenced", true, run_confirm_fenced},
-    {"maintenance", true, run_maintenance},
-    {"freeze", true, run_freeze},
-    {"unfreeze", true, run_unfreeze},
-    {"leave", true, run_leave},
-    {"arm", true, run_arm},
-    {"disarm", true, run_disarm},
-    {"node-shutdown", true, run_shutdown},
-    {"node-add", true, run_node_add},
-    {"node-remove", true, run_node_remove},
-    {NULL, false, NULL},
+    {"guest-add", true, run_guest_add, add_keys},
+    {"guest-set", true, run_guest_set, set_keys},
+    {"guest-remove", true, run_guest_remove, guest_keys},
+    {"guest-start", true, run_guest_start, guest_keys},
+    {"guest-stop", true, run_guest_stop, guest_keys},
+    {"migrate", true, run_migrate, migrate_keys},
+    {"cancel", true, run_cancel, cancel_keys},
+    {"failover", true, run_failover, guest_keys},
+    {"fence", true, run_fence, node_keys},
+    {"confirm-fenced", true, run_confirm_fenced, confirm_keys},
+    {"maintenance", true, run_maintenance, maintenance_keys},
+    {"freeze", true, run_freeze, node_keys},
+    {"unfreeze", true, run_unfreeze, node_keys},
+    {"leave", true, run_leave, node_keys},
+    {"arm", true, run_arm, NULL},
+    {"disarm", true, run_disarm, NULL},
+    {"node-shutdown", true, run_shutdown, NULL},
+    {"cluster-add-node", true, run_node_add, node_add_keys},
+    {"cluster-remove-node", true, run_node_remove, node_keys},
+    {NULL, false, NULL, NULL},
 };

@@ -28,6 +28,9 @@ const char *request_actor(const struct request *r);
 const json_t *request_args(const struct request *r);
 /* A string argument, or NULL (not given, or not a string). */
 const char *request_text(const struct request *r, const char *key);
+/* A JSON string of text that may come from anywhere: what is no UTF-8 (cut in a character, from an
+ * agent's output) is shown as "?". Without this a reply could not be made at all. */
+json_t *request_string(const char *text);
 /* Ends the request with data (moved). */
 void request_reply(struct request *r, json_t *data);
 /* Ends it with one error. code: HA_E_*. fix may be NULL. */
@@ -49,6 +52,7 @@ struct verb {
     const char *name;
     bool is_admin; /* changes something */
     void (*run)(struct request *r);
+    const char *const *keys; /* the arguments it knows, ends with NULL; NULL: none */
 };
 
 extern const struct verb show_verbs[];   /* show.c; both end with a NULL name */

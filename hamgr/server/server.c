@@ -161,11 +161,24 @@ void request_reply(struct request *r, json_t *data)
     finish(r, data, json_array());
 }
 
+json_t *request_string(const char *text)
+{
+    json_t *json = json_string(text);
+    char copy[1024];
+    size_t size = 0;
+
+    if (json)
+        return json;
+    for (; text[size] && size + 1 < sizeof(copy); size++)
+        copy[size] = (unsigned char)text[size] < 0x80 ? text[size] : '?';
+    return json_stringn(copy, size);
+}
+
 void request_refuse(struct request *r, int code, const char *message, const char *fix)
 {
     finish(r, NULL,
-           json_pack("[{s:s, s:s, s:s}]", "code", ha_err_name(code), "message", message, "fix",
-                     fix ? fix : ""));
+           json_pack("[{s:s, s:o, s:o}]", "code", ha_err_name(code), "message",
+                     request_string(message), "fix", request_string(fix ? fix : "")));
 }
 
 /* ---- arguments ---------------------------------------------------------------------------------
@@ -426,8 +439,44 @@ static void name_actor(struct request *r, uid_t uid)
         snprintf(r->actor, sizeof(r->actor), "operator uid %u", (unsigned)uid);
 }
 
+/* NULL, or the first argument the verb does not know. */
+static const char *unknown_key(const struct verb *verb, json_t *args)
+{
+    const char *key;
+    json_t *value;
+
+    json_object_foreach(args, key, value)
+    {
+        const char *const *known = verb->keys;
+        while (known && *known && strcmp(*known, key) != 0)
+            known++;
+        if ((!known || !*known) && strcmp(key, "cmd") != 0)
+            return key;
+    }
+    return NULL;
+}
+
+static void refuse_key(struct request *r, const char *key)
+{
+    static const char *const placement[] = {"affinity", "anti_affinity", "nodes", "placement"};
+    char message[HA_TEXT_MAX];
+
+    snprintf(message, sizeof(message), "\"%.60s\" is no argument of %s", key, r->verb->name);
+    for (size_t i = 0; i < sizeof(placement) / sizeof(placement[0]); i++) {
+        if (strcmp(key, placement[i]) == 0)
+            snprintf(message, sizeof(message),
+                     "%s: placement rules are reserved for a later version: nothing would obey "
+                     "them, so they are refused",
+                     key);
+    }
+    request_refuse(r, HA_E_USAGE, message, NULL);
+}
+
+/* args: moved; NULL if what came was no JSON object. */
 static void begin(struct server *server, struct client *client, json_t *args)
 {
+    const char *key;
+
     struct request *r = calloc(1, sizeof(*r));
 
     ha_assert(r);
@@ -441,12 +490,16 @@ static void begin(struct server *server, struct client *client, json_t *args)
     server->requests = r;
     if (++server->request_count > REQUESTS_MAX)
         request_refuse(r, HA_E_LIMIT, "too many requests are waiting", "wait for some to end");
+    else if (!args)
+        request_refuse(r, HA_E_USAGE, "the request is no JSON object", NULL);
     else if (!r->verb)
         request_refuse(r, HA_E_USAGE, "this hamgrd does not know that command",
                        "use the hactl of its version");
     else if (r->verb->is_admin && !client->is_admin)
         request_refuse(r, HA_E_AUTH, "only root and the admin group may change things",
                        "set [ipc] admin-group in hamgr.conf, or use sudo");
+    else if ((key = unknown_key(r->verb, args)) != NULL)
+        refuse_key(r, key);
     else
         r->verb->run(r);
 }
@@ -468,7 +521,7 @@ static int32_t on_message(qb_ipcs_connection_t *connection, void *data, size_t s
                               JSON_REJECT_DUPLICATES, &error);
     if (!json_is_object(args)) {
         json_decref(args);
-        args = json_object();
+        args = NULL;
     }
     begin(the_server, client, args);
     return 0;

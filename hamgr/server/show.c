@@ -55,7 +55,7 @@ static json_t *node_json(const struct ha_node_status_line *line, const struct ha
     json_object_set_new(json, "address", json_string(n->addr));
     json_object_set_new(json, "status", json_string(ha_node_status_name(n->status)));
     json_object_set_new(json, "health", json_string(ha_health_name(line->health)));
-    json_object_set_new(json, "text", json_string(line->text));
+    json_object_set_new(json, "text", request_string(line->text));
     json_object_set_new(json, "incarnation", number(n->incarnation));
     json_object_set_new(json, "leader", json_boolean(line->is_leader));
     json_object_set_new(json, "voter", json_boolean(n->is_voter));
@@ -67,16 +67,16 @@ static json_t *node_json(const struct ha_node_status_line *line, const struct ha
                         json_boolean(line->is_reporting && report->is_quarantined));
     json_object_set_new(json, "shutting_down",
                         json_boolean(line->is_reporting && report->is_shutting_down));
-    json_object_set_new(json, "version", json_string(line->is_reporting ? report->version : ""));
+    json_object_set_new(json, "version", request_string(line->is_reporting ? report->version : ""));
     json_object_set_new(json, "guests", number(line->guest_count));
     json_object_set_new(json, "memory_kib", number(n->mem_kib));
     json_object_set_new(json, "memory_used_kib", number(line->mem_used_kib));
     json_object_set_new(json, "wait_ms", number(line->wait_ms));
-    json_object_set_new(json, "wait_text", json_string(line->wait_text));
+    json_object_set_new(json, "wait_text", request_string(line->wait_text));
     json_object_set_new(json, "fence_devices", number(report->fence_devices));
     json_object_set_new(json, "evidence_ms", number(fence->node == n->id ? fence->evidence_ms : 0));
     json_object_set_new(json, "fence_attempts", number(fence->node == n->id ? fence->attempts : 0));
-    json_object_set_new(json, "alarm", json_string(line->is_reporting ? report->alarm : ""));
+    json_object_set_new(json, "alarm", request_string(line->is_reporting ? report->alarm : ""));
     return json;
 }
 
@@ -97,7 +97,7 @@ static json_t *guest_json(const struct ha_state *state, const struct ha_runtime 
     json_object_set_new(json, "want",
                         json_string(guest->want == HA_WANT_STARTED ? "started" : "stopped"));
     json_object_set_new(json, "health", json_string(ha_health_name(line.health)));
-    json_object_set_new(json, "text", json_string(line.text));
+    json_object_set_new(json, "text", request_string(line.text));
     json_object_set_new(json, "epoch", number(guest->epoch));
     json_object_set_new(json, "memory_kib", number(guest->mem_kib));
     json_object_set_new(json, "priority", number(guest->policy.priority));
@@ -143,7 +143,7 @@ static json_t *move_json(const struct ha_state *state, const struct ha_runtime *
     json_object_set_new(json, "remaining_kib", number(move->remaining_kib));
     json_object_set_new(json, "eta_ms", number(move->eta_ms));
     json_object_set_new(json, "elapsed_ms", number(move->elapsed_ms));
-    json_object_set_new(json, "text", json_string(move->text));
+    json_object_set_new(json, "text", request_string(move->text));
     return json;
 }
 
@@ -163,12 +163,12 @@ static json_t *local_json(const struct ha_state *state, const struct ha_runtime 
                         number(rt->lease_end_ms > rt->now_ms ? rt->lease_end_ms - rt->now_ms : 0));
     json_object_set_new(json, "gate_open", json_boolean(rt->is_gate_open));
     json_object_set_new(json, "quarantined", json_boolean(rt->is_quarantined));
-    json_object_set_new(json, "gate_text", json_string(rt->gate_text));
+    json_object_set_new(json, "gate_text", request_string(rt->gate_text));
     json_object_set_new(json, "store_failed", json_boolean(rt->is_store_failed));
     json_object_set_new(json, "store_stall_ms", number(rt->store_stall_ms));
     json_object_set_new(json, "loop_gap_ms", number(rt->loop_gap_ms));
     json_object_set_new(json, "loop_gap_ms_max", number(rt->loop_gap_ms_max));
-    json_object_set_new(json, "corosync", json_string(rt->corosync_text));
+    json_object_set_new(json, "corosync", request_string(rt->corosync_text));
     json_object_set_new(json, "votequorum_quorate", json_boolean(rt->is_votequorum_quorate));
     return json;
 }
@@ -190,12 +190,12 @@ static void run_status(struct request *r)
             json_array_append_new(moves, move_json(state, rt, &state->guests[i]));
     }
     for (uint32_t i = 0; i < status.warning_count; i++)
-        json_array_append_new(warnings, json_string(status.warnings[i]));
+        json_array_append_new(warnings, request_string(status.warnings[i]));
     json_t *json = json_object();
     json_object_set_new(json, "cluster", json_string(state->name));
     json_object_set_new(json, "cluster_id", uuid_text(state->cluster_id));
     json_object_set_new(json, "disarmed", json_boolean(state->is_disarmed));
-    json_object_set_new(json, "quorum", json_string(status.quorum_text));
+    json_object_set_new(json, "quorum", request_string(status.quorum_text));
     json_object_set_new(json, "open", json_boolean(status.is_open));
     json_object_set_new(json, "voters", number(status.voter_count));
     json_object_set_new(json, "voters_here", number(status.voters_here));
@@ -207,6 +207,14 @@ static void run_status(struct request *r)
     json_object_set_new(json, "moves", moves);
     json_object_set_new(json, "warnings", warnings);
     request_reply(r, json);
+}
+
+/* Null when it is not stored here, or is no text. */
+static json_t *definition_json(const uint8_t *definition, size_t size)
+{
+    json_t *json = definition ? json_stringn((const char *)definition, size) : NULL;
+
+    return json ? json : json_null();
 }
 
 static void run_guest_show(struct request *r)
@@ -224,8 +232,7 @@ static void run_guest_show(struct request *r)
     json_object_set_new(json, "failures", number(guest->failures));
     json_object_set_new(json, "last_end", json_string(ha_end_cause_name(guest->end_cause)));
     json_object_set_new(json, "since_wall_ms", number(guest->phase_wall_ms));
-    json_object_set_new(json, "definition",
-                        definition ? json_stringn((const char *)definition, size) : json_null());
+    json_object_set_new(json, "definition", definition_json(definition, size));
     request_reply(r, json);
 }
 
@@ -243,11 +250,12 @@ static void run_explain(struct request *r)
     for (uint32_t i = 0; i < explanation.count; i++) {
         const struct ha_condition *c = &explanation.conditions[i];
         json_array_append_new(conditions,
-                              json_pack("{s:b, s:s, s:s, s:s}", "ok", c->is_ok, "node",
-                                        node_name(state, c->node), "text", c->text, "fix", c->fix));
+                              json_pack("{s:b, s:s, s:o, s:o}", "ok", c->is_ok, "node",
+                                        node_name(state, c->node), "text", request_string(c->text),
+                                        "fix", request_string(c->fix)));
     }
-    request_reply(r, json_pack("{s:s, s:s, s:o}", "guest", guest->name, "summary",
-                               explanation.summary, "conditions", conditions));
+    request_reply(r, json_pack("{s:s, s:o, s:o}", "guest", guest->name, "summary",
+                               request_string(explanation.summary), "conditions", conditions));
 }
 
 static void add_event(void *user, uint64_t index, const char *line)
