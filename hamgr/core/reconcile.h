@@ -36,38 +36,38 @@ enum ha_verb {
 struct ha_local_verb {
     struct ha_uuid guest;
     uint64_t epoch;
-    uint8_t verb;          /* enum ha_verb in flight; HA_VERB_NONE: finished, see below */
+    uint8_t verb; /* enum ha_verb in flight; HA_VERB_NONE: finished, see below */
     /* Memory of finished verbs, kept until the state has moved on from that epoch: */
     bool is_create_failed; /* proven: the domain does not exist (outcome HV_FAILED) */
     bool is_save_done;     /* stream complete, suspended, drained: HANDOVER was sent */
     bool is_save_failed;   /* save ended without being done */
     bool is_restore_done;  /* restore complete, paused */
     bool is_restore_failed;
-    bool is_handover;      /* the source's HANDOVER for this ticket was received */
-    bool is_run_failed;    /* HV_FAILED of run on an arrived copy: proof that it never resumed */
-    bool has_run;          /* the gate made this copy runnable in this hamgrd's life; set it before
-                              RUN is sent, and take it back only on HV_FAILED of the first RUN: a
-                              REVERT rests on it */
-    bool is_proposed;      /* a proposal about it is under way: do not repeat */
-    uint64_t retry_ms;     /* no verb before this time */
-    char text[128];        /* why it failed */
-    uint8_t end_cause;     /* enum ha_end_cause: copied from the DESTROY duty that carried one */
+    bool is_handover;       /* the source's HANDOVER for this ticket was received */
+    bool is_run_failed;     /* HV_FAILED of run on an arrived copy: proof that it never resumed */
+    bool has_run;           /* the gate made this copy runnable in this hamgrd's life; set it before
+                               RUN is sent, and take it back only on HV_FAILED of the first RUN: a
+                               REVERT rests on it */
+    bool is_proposed;       /* a proposal about it is under way: do not repeat */
+    uint64_t retry_ms;      /* no verb before this time */
+    char text[128];         /* why it failed */
+    uint8_t end_cause;      /* enum ha_end_cause: copied from the DESTROY duty that carried one */
     bool is_create_unknown; /* HV_UNKNOWN of create: a failed start once nothing is there */
 };
 
 struct ha_inventory {
-    bool is_fresh;         /* listed after the last applied entry and with every event seen */
+    bool is_fresh;            /* listed after the last applied entry and with every event seen */
     uint64_t applied_at_list; /* state->applied when the listing was requested */
     uint32_t domain_count;
-    const struct hv_domain *domains;     /* borrowed */
+    const struct hv_domain *domains; /* borrowed */
     uint32_t verb_count;
-    const struct ha_local_verb *verbs;   /* borrowed */
+    const struct ha_local_verb *verbs; /* borrowed */
 };
 
 enum ha_duty_type {
     HA_DUTY_CREATE = 1,
     HA_DUTY_RUN,
-    HA_DUTY_SHUTDOWN,       /* graceful, timeout_ms, then destroyed by hamgr-hv */
+    HA_DUTY_SHUTDOWN, /* graceful, timeout_ms, then destroyed by hamgr-hv */
     HA_DUTY_DESTROY,
     HA_DUTY_RESUME_PREPARE,
     HA_DUTY_MOVE_OUT,       /* begin the source end of a ticket */
@@ -78,21 +78,21 @@ enum ha_duty_type {
 };
 
 struct ha_duty {
-    uint8_t type;           /* enum ha_duty_type */
+    uint8_t type; /* enum ha_duty_type */
     struct ha_uuid guest;
     uint64_t epoch;
     uint64_t ticket;
     uint32_t timeout_ms;
-    uint16_t reason;        /* enum ha_reason */
-    uint8_t end_cause;      /* DESTROY: enum ha_end_cause to remember in the verb, 0 = none */
-    struct ha_cmd cmd;      /* PROPOSE; its guest and epoch name the verb record to mark */
+    uint16_t reason;   /* enum ha_reason */
+    uint8_t end_cause; /* DESTROY: enum ha_end_cause to remember in the verb, 0 = none */
+    struct ha_cmd cmd; /* PROPOSE; its guest and epoch name the verb record to mark */
 };
 
 #define HA_DUTIES_MAX 1024u
 struct ha_duties {
     uint32_t count;
     struct ha_duty list[HA_DUTIES_MAX];
-    uint64_t next_ms;       /* look again at the latest; UINT64_MAX */
+    uint64_t next_ms; /* look again at the latest; UINT64_MAX */
 };
 
 /* ARMED, CAPACITY and UNARMED of this node come from here too (keeper and hypervisor as reported in
@@ -102,8 +102,8 @@ struct ha_keeper_facts {
     bool is_armed;
     uint32_t lease_ms;
     uint32_t watchdog_ms;
-    /* state->applied when this status was asked for, with no KEEPER_DISARM sent since: ARMED carries
-     * it, so that a keeper which stopped after a DISARM or FREEZE never counts as armed. */
+    /* state->applied when this status was asked for, with no KEEPER_DISARM sent since: ARMED
+     * carries it, so that a keeper which stopped after a DISARM or FREEZE never counts as armed. */
     uint64_t seen_applied;
 };
 
