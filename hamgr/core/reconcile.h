@@ -8,20 +8,22 @@
  * lease is valid and the gate open; a domain whose label (cluster, generation, uuid, epoch) the
  * state does not give to this node is destroyed, except that a source's suspended copy is kept
  * until ARRIVED, REVERT or ABORT is applied and a destination's paused copy until SWITCH or ABORT;
- * a paused domain resumes only if the state gives it to this node at the same epoch, RUNNING or
- * MIGRATING before its suspension; a suspended source resumes only after ABORT or REVERT; foreign
- * (unlabelled) domains are reported, never destroyed; nothing is done twice while a verb for the
- * same guest is in flight; a missing domain of an owner record is NOT_RUNNING only from a fresh
- * listing taken after the record was applied and with no verb in flight.
+ * a paused domain resumes only if the state gives it to this node at the same epoch, ASSIGNED,
+ * RUNNING or SWITCHED to it (one that was paused while MIGRATING: after ABORT, for it may be what a
+ * killed save left); a suspended source resumes only after ABORT or REVERT; no second copy of a
+ * guest is made or run while another is listed here; nothing begins while a proposal about it is
+ * open; foreign (unlabelled) domains are reported, never destroyed; nothing is done twice while a
+ * verb for the same guest is in flight; a missing domain of an owner record is NOT_RUNNING only
+ * from a fresh listing taken after the record was applied and with no verb in flight.
  */
 #ifndef HAMGR_CORE_RECONCILE_H
 #define HAMGR_CORE_RECONCILE_H
 
 #include "hamgr/core/runtime.h"
 
-/* A verb this node has in flight for a guest, or just finished without an entry yet. */
-/* A record with a zero guest stands for the node's own proposals: its epoch is the enum ha_cmd_type
- * (ARMED, UNARMED, CAPACITY), and only is_proposed and retry_ms count. */
+/* A verb this node has in flight for a guest, or just finished without an entry yet. A record with
+ * a zero guest stands for the node's own proposals: its epoch is the enum ha_cmd_type (ARMED,
+ * UNARMED, CAPACITY), and only is_proposed and retry_ms count. */
 enum ha_verb {
     HA_VERB_NONE = 0,
     HA_VERB_CREATE,
@@ -72,7 +74,8 @@ enum ha_duty_type {
     HA_DUTY_RESUME_PREPARE,
     HA_DUTY_MOVE_OUT,       /* begin the source end of a ticket */
     HA_DUTY_MOVE_IN,        /* begin the destination end */
-    HA_DUTY_MOVE_CANCEL,    /* the ticket is over: end stream, save and restore of it */
+    HA_DUTY_MOVE_CANCEL,    /* the ticket is over, or this node is quarantined: end stream, save and
+                               restore of it. May be repeated; ticket 0 = known by guest and epoch */
     HA_DUTY_PROPOSE,        /* propose cmd */
     HA_DUTY_REPORT_FOREIGN, /* an unlabelled domain, for the alarm */
 };
