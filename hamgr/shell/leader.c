@@ -9,7 +9,8 @@
 
 #include "hamgr/base/assert.h"
 
-#define RUNS_MAX FENCE_RUNS_MAX
+#define RUNS_MAX       FENCE_RUNS_MAX
+#define VOTER_RETRY_MS 100u /* a learner copies what it lacks meanwhile */
 
 /* A device run at our hamgr-fence: for ourselves or for another leader. */
 struct fence_request {
@@ -32,6 +33,7 @@ struct leader {
     uint64_t next_ms;
     uint32_t pending_count;  /* proposals of the last plan under way */
     uint64_t voter_proposal; /* not 0: a change of voters is under way */
+    uint64_t voter_retry_ms; /* the log takes a new voter only when it has caught up */
 };
 
 /* ---- devices -----------------------------------------------------------------------------------
@@ -346,10 +348,10 @@ static void voter_done(void *user, int outcome, uint16_t reason, uint64_t index)
 {
     struct hamgrd *d = user;
 
-    (void)outcome;
     (void)reason;
     (void)index;
     d->leader->voter_proposal = 0;
+    d->leader->voter_retry_ms = outcome == 0 ? 0 : shell_now_ms() + VOTER_RETRY_MS;
     shell_wake(d);
 }
 
@@ -359,6 +361,10 @@ static void run_voters(struct hamgrd *d)
 {
     struct leader *l = d->leader;
 
+    if (d->rt.now_ms < l->voter_retry_ms) {
+        l->next_ms = l->voter_retry_ms < l->next_ms ? l->voter_retry_ms : l->next_ms;
+        return;
+    }
     for (uint32_t i = 0; i < d->state.node_count && !l->voter_proposal; i++) {
         const struct ha_node *node = &d->state.nodes[i];
         if (node->status != HA_NODE_MEMBER)

@@ -137,7 +137,8 @@ void propose_lost(struct hamgrd *d, uint64_t seq)
 
     if (!p)
         return;
-    if (++p->tries >= TRIES_MAX) {
+    /* A voter is refused so until it has caught up: whoever proposes it waits and asks again. */
+    if (p->kind == LOG_KIND_VOTER || ++p->tries >= TRIES_MAX) {
         resolve(d, place, HA_E_UNKNOWN, HA_REASON_NO_QUORUM, 0);
         return;
     }
