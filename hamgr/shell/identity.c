@@ -31,7 +31,7 @@ static void add_dashes(char *line, size_t size)
     memcpy(line, dashed, sizeof(dashed));
 }
 
-static bool read_uuid(const char *const *paths, struct ha_uuid *ret_id)
+bool identity_first(const char *const *paths, struct ha_uuid *ret_id)
 {
     char line[80];
 
@@ -53,9 +53,9 @@ int identity_read(struct ha_uuid *ret_boot_id, struct ha_uuid *ret_hw_id, struct
         "/run/hamgr-node/product_uuid", "/run/hamgr/product_uuid", "/sys/class/dmi/id/product_uuid",
         "/etc/machine-id", NULL};
 
-    if (!read_uuid(boot_paths, ret_boot_id))
+    if (!identity_first(boot_paths, ret_boot_id))
         return ha_err_set(err, ENOENT, "no boot id in %s or %s", boot_paths[0], boot_paths[1]);
-    if (!read_uuid(hw_paths, ret_hw_id))
+    if (!identity_first(hw_paths, ret_hw_id))
         return ha_err_set(err, ENOENT, "no machine id in %s, %s, %s or %s", hw_paths[0],
                           hw_paths[1], hw_paths[2], hw_paths[3]);
     return 0;

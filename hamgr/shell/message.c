@@ -35,6 +35,15 @@ bool peer_is_message(const uint8_t *data, size_t size)
     return ha_get_u32(&r) == PEER_MAGIC && !r.failed;
 }
 
+static bool get_bool(struct ha_reader *r)
+{
+    uint8_t value = ha_get_u8(r);
+
+    if (value > 1)
+        r->failed = true;
+    return value == 1;
+}
+
 static int done(const struct ha_reader *r)
 {
     return ha_reader_is_done(r) ? 0 : -HA_E_CORRUPT;
@@ -59,6 +68,8 @@ int peer_report_decode(struct ha_reader *r, struct ha_report *ret)
 {
     uint8_t flags = ha_get_u8(r);
 
+    if (flags > 15u)
+        r->failed = true;
     ret->is_hv_ready = flags & 1u;
     ret->is_quarantined = flags & 2u;
     ret->is_shutting_down = flags & 4u;
@@ -96,10 +107,10 @@ static void get_device(struct ha_reader *r, struct fencep_device *d)
     ha_get_text(r, d->agent, sizeof(d->agent));
     d->level = ha_get_u8(r);
     d->timeout_ms = ha_get_u32(r);
-    d->is_for_all = ha_get_u8(r) != 0;
+    d->is_for_all = get_bool(r);
     d->proven_wall_ms = ha_get_u64(r);
     d->node_count = ha_get_u32(r);
-    if (d->node_count > HA_NODES_MAX) {
+    if (d->node_count > HA_NODES_MAX || d->level < 1 || d->level > 9) {
         r->failed = true;
         return;
     }
@@ -139,7 +150,8 @@ int peer_fence_decode(struct ha_reader *r, struct peer_fence *ret)
     ret->result.outcome = ha_get_u8(r);
     ret->result.elapsed_ms = ha_get_u32(r);
     ha_get_text(r, ret->result.text, sizeof(ret->result.text));
-    if (ret->run.action < FENCEP_OFF || ret->run.action > FENCEP_MONITOR)
+    if (ret->run.action < FENCEP_OFF || ret->run.action > FENCEP_MONITOR ||
+        ret->result.outcome > FENCEP_CANCELLED)
         return -HA_E_CORRUPT;
     return done(r);
 }
