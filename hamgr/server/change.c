@@ -253,8 +253,9 @@ static void run_migrate(struct request *r)
 
     if (!guest)
         return;
-    const struct ha_node *to = has(r, "to") ? request_node(r, "to") : choose_node(state, guest);
-    if (!to && has(r, "to"))
+    bool is_named = has(r, "to"); /* a refusal ends r */
+    const struct ha_node *to = is_named ? request_node(r, "to") : choose_node(state, guest);
+    if (!to && is_named)
         return;
     if (!to) {
         request_refuse(r, HA_E_REFUSED, ha_reason_text(HA_REASON_NO_NODE),
