@@ -31,7 +31,7 @@ int sandbox_early(struct ha_err *err)
 
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0 ||
         setrlimit(RLIMIT_CORE, &none) < 0 || setrlimit(RLIMIT_NOFILE, &few) < 0 ||
-        signal(SIGPIPE, SIG_IGN) == SIG_ERR)
+        signal(SIGPIPE, SIG_IGN) == SIG_ERR || signal(SIGTERM, SIG_IGN) == SIG_ERR)
         return ha_err_set(err, errno, "hardening: %s", strerror(errno));
     return 0;
 }

@@ -13,8 +13,9 @@ enum sandbox_stage {
     SANDBOX_STREAM = 2,    /* afterwards: read, write, wait */
 };
 
-/* First thing in main: no new privileges, no core dumps, no ptrace by others, few fds, SIGPIPE
- * ignored. Returns 0 or a negative error. */
+/* First thing in main: no new privileges, no core dumps, no ptrace by others, few fds. SIGPIPE is
+ * ignored, and SIGTERM too: the order to stop is the end of the control socket, which leaves time
+ * to tell the peer. Returns 0 or a negative error. */
 int sandbox_early(struct ha_err *err);
 /* Before any peer byte: empty mount view, no network or IPC of its own to open, an unprivileged
  * user if we are root, no capability. One thread. What this host does not allow (no namespaces for

@@ -147,13 +147,17 @@ static int send_end(struct sender *d, struct ha_err *err)
                           .pages = d->pages,
                           .digest_kind = FRAME_XXH3_128,
                           .digest = {.low = hash.low64, .high = hash.high64}};
+    /* What the receiver said so far it said too early. */
+    int rc = session_wait(s, NULL, 0, 0, err);
+    if (rc < 0)
+        return rc;
     uint8_t *at = session_begin(s, FRAME_CONTROL_MAX, err);
-
     if (!at)
         return -err->code;
     struct ha_writer w = ha_writer_of(at, FRAME_CONTROL_MAX);
     frame_end_encode(&w, &m);
-    int rc = session_commit(s, FRAME_END, w.position, NULL, 0, err);
+    s->is_ending = true;
+    rc = session_commit(s, FRAME_END, w.position, NULL, 0, err);
     if (rc == 0)
         rc = session_flush(s, err);
     /* The wait itself takes the peer's frames; it returns because some came. */

@@ -257,7 +257,7 @@ static int hear_peer(struct session *s, struct ha_err *err)
     int rc = 0;
 
     while (!s->is_acked && (rc = take_frame(s, err)) == 1) {
-        if (s->inbox.header.type != FRAME_END_ACK)
+        if (s->inbox.header.type != FRAME_END_ACK || !s->is_ending)
             return ha_err_set(err, HA_E_PEER, "unexpected frame %s from the receiver",
                               frame_name(s->inbox.header.type));
         rc = frame_end_ack_decode(inbox_payload(&s->inbox), s->inbox.header.size, &s->ack, err);

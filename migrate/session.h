@@ -46,6 +46,7 @@ struct session {
     struct chan *chan;                /* owned; NULL until connected */
     struct inbox inbox;
     bool is_listening_peer; /* sender: frames of the peer are taken in every wait */
+    bool is_ending;         /* END was sent: an END_ACK may come */
     bool is_acked;          /* an END_ACK came in such a wait */
     struct frame_end_ack ack;
     /* private */

@@ -79,10 +79,15 @@ def make_stream(kind, mib):
     return b"".join(out)
 
 
-def rusage(process):
+def cpu_seconds(process):
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return usage.ru_utime + usage.ru_stime, usage.ru_maxrss
+    return usage.ru_utime + usage.ru_stime
+
+
+def resident(process):
+    with open(f"/proc/{process.pid}/status", encoding="ascii") as file:
+        return next((int(line.split()[1]) for line in file if line.startswith("VmHWM")), 0)
 
 
 class Sink:
@@ -119,14 +124,17 @@ def one_run(rig, data, level, buffer):
     ours.close()
     start = time.monotonic()
     sender = rig.sender(address, data, ticket)
+    # Resident memory while it streams: what wait4 reports is our own from before the exec.
+    sender.wait(300, streamrig.PROGRESS)
+    rss = max(resident(sender.process), resident(receiver.process))
     sender.wait(300)
     receiver.wait(300)
     wall = time.monotonic() - start
-    send_cpu, send_rss = rusage(sender.process)
-    recv_cpu, recv_rss = rusage(receiver.process)
+    send_cpu = cpu_seconds(sender.process)
+    recv_cpu = cpu_seconds(receiver.process)
     os.waitpid(sink.pid, 0)
     assert sender.end[0] and receiver.end[0], (sender.end, receiver.end)
-    return wall, send_cpu, recv_cpu, sender.end[1][1], max(send_rss, recv_rss)
+    return wall, send_cpu, recv_cpu, sender.end[1][1], rss
 
 
 def main():

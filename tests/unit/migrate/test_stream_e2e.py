@@ -301,6 +301,26 @@ class Binding(unittest.TestCase):
         receiver.cancel()
         receiver.finish()
 
+    def test_nobody_listens(self):
+        closed = streamrig.listener()
+        address = closed.getsockname()
+        closed.close()
+        net = socket.socket()
+        net.setblocking(False)
+        net.connect_ex(address)
+        native, other = socket.socketpair()
+        pem = streamrig.pem_memfd(RIG.path("n1"))
+        sender = streamrig.End(BINARY, Ticket().start(True, "n2", False), net, native, pem)
+        net.close()
+        native.close()
+        is_ok, text = sender.finish()
+        self.assertFalse(is_ok)
+        self.assertIn("connect", text)
+        other.settimeout(5)
+        self.assertEqual(other.recv(1), b"")  # the hypervisor's end learns of it
+        other.close()
+        os.close(pem)
+
     def test_one_accepted_socket(self):
         """Not a listener: a refused peer is the end."""
         for secret, is_fine in ((bytes(range(32)), True), (bytes(32), False)):
@@ -412,6 +432,17 @@ class Faults(unittest.TestCase):
                     elif end is not receiver:
                         receiver.cancel()
                         door.close()
+
+    def test_terminated(self):
+        """hamgrd cancels, closes and terminates in one breath: the peer still learns why."""
+        receiver, address, _ = RIG.receiver()
+        sender = RIG.sender(address, streamrig.some_stream(27)[:100000])
+        sender.wait(5, streamrig.CONNECTED)
+        sender.cancel()
+        sender.control.close()
+        sender.process.terminate()
+        sender.process.wait(3)
+        self.check_failed(receiver, "cancelled")
 
     def test_hamgrd_gone(self):
         receiver, address, drain = RIG.receiver()
