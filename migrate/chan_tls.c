@@ -336,7 +336,7 @@ static int has_agreed(struct chan_tls *tls, struct ha_err *err)
     unsigned size = 0;
 
     SSL_get0_alpn_selected(tls->ssl, &protocol, &size);
-    if (size != ALPN_SIZE - 1 || memcmp(protocol, ALPN + 1, size) != 0)
+    if (size != ALPN_SIZE - 1 || memcmp(protocol, &ALPN[1], size) != 0)
         return ha_err_set(err, HA_E_VERSION, "it does not speak hamgr-stream (ALPN)");
     if (SSL_version(tls->ssl) != TLS1_3_VERSION)
         return ha_err_set(err, HA_E_VERSION, "it does not speak TLS 1.3");

@@ -16,7 +16,7 @@
 #include "migrate/send.h"
 
 #define REFUSED_MS   1000u /* a refused peer may read its ABORT this long */
-#define NOTES_MAX    64u /* refusals put into the log one by one; after that they are only counted */
+#define NOTES_MAX    64u   /* refusals put into the log; after that they are only counted */
 #define PACKET_SPACE (FRAME_HEADER_SIZE + FRAME_CONTROL_MAX)
 
 /* A connection at the listener: TLS -> HELLO -> (won | REFUSED) */

@@ -165,11 +165,11 @@ static const int stream_calls[] = {
     SCMP_SYS(restart_syscall),
 };
 
-/* A sanitizer's own calls, in its builds only: at exits, and to name its maps. */
-#ifndef __SANITIZE_ADDRESS__
-#define __SANITIZE_ADDRESS__ 0
-#endif
-static const int sanitizer_calls[] = {SCMP_SYS(sigaltstack), SCMP_SYS(prctl)};
+/* A sanitizer's own calls, in its builds only (SANDBOX_SANITIZED comes from CMake). */
+static const int sanitizer_calls[] = {
+    SCMP_SYS(sigaltstack), SCMP_SYS(prctl),  SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep),
+    SCMP_SYS(sched_yield), SCMP_SYS(gettid), SCMP_SYS(rt_sigprocmask),
+};
 
 /* What a handshake needs besides: nothing that opens or names anything. */
 static const int handshake_calls[] = {
@@ -204,7 +204,7 @@ int sandbox_filter(enum sandbox_stage stage, struct ha_err *err)
         rc = allow(ctx, stream_calls, sizeof(stream_calls) / sizeof(stream_calls[0]));
     if (rc == 0)
         rc = allow_memory(ctx);
-    if (rc == 0 && __SANITIZE_ADDRESS__)
+    if (rc == 0 && SANDBOX_SANITIZED)
         rc = allow(ctx, sanitizer_calls, sizeof(sanitizer_calls) / sizeof(sanitizer_calls[0]));
     if (rc == 0 && stage == SANDBOX_HANDSHAKE)
         rc = allow(ctx, handshake_calls, sizeof(handshake_calls) / sizeof(handshake_calls[0]));

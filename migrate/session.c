@@ -12,8 +12,8 @@
 #include "hamgr/ipc/sock.h"
 
 #define STEP_MAX_MS     500u /* what one step counts at most in attended time */
-#define SLICE_MS        100 /* longest single poll: progress, PINGs and limits are looked at between */
-#define LOOK_MS         20u /* a busy end looks at its fds this often */
+#define SLICE_MS        100  /* longest single poll: limits and PINGs are looked at between */
+#define LOOK_MS         20u  /* a busy end looks at its fds this often */
 #define RATE_BURST_MS   20 /* a capped end may catch up this much: shorter than a scheduler's nap */
 #define RATE_CHUNK      65536u
 #define DIRECT_MIN      65536u               /* a tail this large goes out without a copy */
