@@ -275,6 +275,10 @@ static void batch_sizes(void **state)
     assert_int_equal(decode_batch(bytes, 64), 0);
     bytes[20] = 41; /* raw size is not 8 * count */
     assert_int_equal(decode_batch(bytes, 64), -HA_E_PEER);
+    bytes[16] = FRAME_ZSTD; /* nor may it be when no other size contradicts it */
+    assert_int_equal(decode_batch(bytes, 64), -HA_E_PEER);
+    bytes[20] = 40;
+    assert_int_equal(decode_batch(bytes, 64), 0);
     m.count = FRAME_ENTRIES_MAX + 1;
     m.codec = FRAME_ZSTD;
     w = ha_writer_of(bytes, sizeof(bytes));
