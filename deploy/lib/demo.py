@@ -37,6 +37,7 @@ TARGETS = ["hamgrd", "hamgr-hv", "hamgr-guest", "hamgr-disk", "hamgr-storage", "
 TRAVELLER = "traveller"  # the guest that is moved live
 DECOY = "decoy"          # the guest that is made to look doubled
 TRAVELLER_MIB = 256
+GUEST_MIB = 8
 
 
 # --- subcommands ----------------------------------------------------------------------------------
@@ -131,15 +132,18 @@ def build(options):
 
 # --- the story ------------------------------------------------------------------------------------
 
-def start(picture, options, path):
-    """Room, corosync, daemons, cluster."""
-    picture.title(f"{len(options.names)} machines")
-    old = client.Room.find(options.dir)
-    if old:
+def open_room(options):
+    """An empty room of our own."""
+    if client.Room.find(options.dir):
         raise client.RoomError("a demo runs already; end it with: deploy/demo down")
     client.Room.sweep(options.dir)
-    room = client.Room.start(options.dir, options.names)
-    memory_mib = (options.guests * 8 + TRAVELLER_MIB) * 2 + 128
+    return client.Room.start(options.dir, options.names)
+
+
+def start(picture, options, path, room):
+    """Machines, corosync, daemons, cluster."""
+    picture.title(f"{len(options.names)} machines")
+    memory_mib = (options.guests * GUEST_MIB + TRAVELLER_MIB) * 2 + 128
     cluster = Cluster(room, path, options.token, memory_mib, "demo")
     cluster.prepare()
     began = time.monotonic()
@@ -158,9 +162,9 @@ def fill(picture, cluster, options):
     picture.title(f"{options.guests} guests")
     began = time.monotonic()
     for i in range(1, options.guests + 1):
-        cluster.add_guest(f"g{i:02d}", 8, dirty_kib_s=512, disk="direct", writes_per_s=2)
+        cluster.add_guest(f"g{i:02d}", GUEST_MIB, dirty_kib_s=512, disk="direct", writes_per_s=2)
     cluster.add_guest(TRAVELLER, TRAVELLER_MIB, dirty_mib_s=8, disk="direct", writes_per_s=5)
-    cluster.add_guest(DECOY, 8)
+    cluster.add_guest(DECOY, GUEST_MIB)
     homes = cluster.wait_running(timeout_s=60)
     picture.say(f"all of them run after {time.monotonic() - began:.1f} s; each has checked all of "
                 "its memory")
@@ -224,8 +228,8 @@ def prove_observer(picture, cluster):
 def power_cut(picture, cluster):
     """The busiest node loses power. Returns (victim, times, number of guests it had)."""
     picture.title("A power cut")
-    homes = cluster.homes()
-    victim = max(cluster.nodes, key=lambda node: sum(h == node.name for h in homes.values()))
+    homes = [home for guest, home in cluster.homes().items() if guest != DECOY]
+    victim = max(cluster.nodes, key=lambda node: homes.count(node.name))
     measure.wait_told(cluster.nodes)
     picture.notes[victim.name] = "dead"
     picture.say(f"{victim.name} runs most guests: its cable is pulled, then everything on it is "
@@ -235,7 +239,9 @@ def power_cut(picture, cluster):
     picture.say(f"{times['fenced_ms']:7.0f} ms  fenced: {event['text']}")
     picture.say(f"{times['first_guest_ms']:7.0f} ms  the first of its {len(lost)} guests runs "
                 "again and has checked its memory")
-    picture.say(f"{times['last_guest_ms']:7.0f} ms  the last one, too")
+    size = TRAVELLER_MIB if times["last_guest"] == TRAVELLER else GUEST_MIB
+    picture.say(f"{times['last_guest_ms']:7.0f} ms  the last one, too ({times['last_guest']}, "
+                f"{size} MiB)")
     cluster.wait_checked([name for name in cluster.slots if name != DECOY])
     return victim, times, len(lost)
 
@@ -298,8 +304,9 @@ def conclude(picture, cluster, options, migration, times, victim_guests):
 
 def tell(picture, options, path):
     """The whole story; returns the exit code. The room goes unless it is to be kept."""
-    cluster = start(picture, options, path)
+    room = open_room(options)
     try:
+        cluster = start(picture, options, path, room)
         fill(picture, cluster, options)
         migration = migrate(picture, cluster)
         prove_observer(picture, cluster)
@@ -307,18 +314,18 @@ def tell(picture, options, path):
         come_back(picture, cluster, victim)
         code = conclude(picture, cluster, options, migration, times, lost)
         if options.keep:
-            cluster.room.keep()
+            room.keep()
             picture.say("")
             picture.say(f"It stays. Try: deploy/demo exec {options.names[0]} hactl status; "
                         "end it with: deploy/demo down")
         return code
     except (client.RoomError, TimeoutError, subprocess.TimeoutExpired):
-        keep_logs(cluster.room)
+        keep_logs(room)
         raise
     finally:
         picture.cluster = None
-        if not cluster.room.is_kept:
-            cluster.room.down()
+        if not room.is_kept:
+            room.down()
 
 
 def keep_logs(room):

@@ -96,7 +96,8 @@ def failover(cluster, victim, timeout_s=DEADLINE_S):
     times = {"membership_ms": round((told - since) / 1e6, 1),
              "fenced_ms": round(event["wall_ms"] - at["real_ns"] / 1e6, 1),
              "first_guest_ms": round((min(running.values()) - since) / 1e6, 1) if running else None,
-             "last_guest_ms": round((max(running.values()) - since) / 1e6, 1) if running else None}
+             "last_guest_ms": round((max(running.values()) - since) / 1e6, 1) if running else None,
+             "last_guest": max(running, key=running.get) if running else None}
     return times, lost, event
 
 

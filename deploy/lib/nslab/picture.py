@@ -6,6 +6,7 @@ the room knows (power, cables): never what a daemon believes. Without a terminal
 but a line whenever it would have changed.
 """
 
+import shutil
 import sys
 import threading
 import time
@@ -27,6 +28,17 @@ def placement(cluster):
             last = cluster.observer.u64(slot, 56)
             homes.setdefault(word >> 56, []).append((guest, now - last < SILENT_NS))
     return homes
+
+
+def fit(names, width):
+    """As many names as fit, and how many did not."""
+    text = " ".join(names)
+    if len(text) <= width:
+        return text
+    count = len(names)
+    while count and len(" ".join(names[:count])) > width - 6:
+        count -= 1
+    return f"{' '.join(names[:count])} +{len(names) - count}".strip()
 
 
 def bar(share, width=30):
@@ -79,8 +91,10 @@ class Picture:
             self.draw()
 
     def title(self, text):
-        self.say("")
-        self.say(f"{BOLD}{text}{PLAIN}" if self.is_live else text.upper())
+        with self.lock:
+            self.erase()
+            self.out.write("\n")
+        self.say(f"{BOLD}{text}{PLAIN}" if self.is_live else f"--- {text} ---")
 
     def progress(self, text):
         """The line below the nodes; empty takes it away."""
@@ -117,20 +131,21 @@ class Picture:
     def live_lines(self):
         homes = placement(self.cluster)
         words = self.node_words()
-        lines = [DIM + "─" * 78 + PLAIN]
+        width = shutil.get_terminal_size((80, 24)).columns - 1
+        lines = [DIM + "─" * min(78, width) + PLAIN]
         for node in self.cluster.nodes:
             guests = homes.get(node.index, [])
             running = [name for name, is_running in guests if is_running]
             silent = [name for name, is_running in guests if not is_running]
             is_on, word = words[node.name]
             lamp = GREEN + "●" if is_on else RED + "○"
-            names = GREEN + " ".join(running) + PLAIN
-            if silent:
-                names += " " + RED + " ".join(silent) + PLAIN
+            left = max(8, width - 34)
+            quiet = fit(silent, left // 2) if silent else ""
+            names = GREEN + fit(running, left - len(quiet) - 1) + " " + RED + quiet + PLAIN
             lines.append(f" {lamp} {PLAIN}{BOLD}{node.name:<6}{PLAIN}{word:<10}"
                          f"{len(running):>3} running  {names}")
         if self.progress_text:
-            lines.append(f" {YELLOW}{self.progress_text}{PLAIN}")
+            lines.append(f" {YELLOW}{self.progress_text[:width - 1]}{PLAIN}")
         return lines
 
     def plain_line(self):
