@@ -14,6 +14,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <syslog.h>
@@ -41,7 +42,9 @@ struct daemon {
     int clients[CLIENTS_MAX];
     uid_t peer_uid;
     char text[HA_TEXT_MAX];
+    bool is_lost; /* armed by the rule, but its device can't be had: nobody may count on it */
     uint8_t told_state;
+    bool told_lost;
     uint8_t buffer[HA_IPC_MAX];
 };
 
@@ -99,7 +102,7 @@ static void send_status(struct daemon *d, int fd, uint64_t id)
 {
     uint8_t body[512];
     struct ha_writer w = ha_writer_of(body, sizeof(body));
-    struct keeper_status status = {.is_armed = d->keeper.state != KEEPER_DISARMED,
+    struct keeper_status status = {.is_armed = d->keeper.state != KEEPER_DISARMED && !d->is_lost,
                                    .watchdog_ms = d->watchdog_ms,
                                    .is_quarantined = d->keeper.state == KEEPER_QUARANTINED,
                                    .lease_end_ns = d->keeper.lease_end_ns};
@@ -113,46 +116,69 @@ static void send_status(struct daemon *d, int fd, uint64_t id)
 static void tell(struct daemon *d)
 {
     publish(d);
-    if (d->told_state == d->keeper.state)
+    if (d->told_state == d->keeper.state && d->told_lost == d->is_lost)
         return;
     char text[HA_TEXT_MAX];
-    snprintf(text, sizeof(text), "%s -> %s", keeper_state_name(d->told_state),
-             keeper_state_name(d->keeper.state));
+    snprintf(text, sizeof(text), "%s -> %s%s", keeper_state_name(d->told_state),
+             keeper_state_name(d->keeper.state), d->is_lost ? ", without its watchdog" : "");
     say("", text);
     d->told_state = d->keeper.state;
+    d->told_lost = d->is_lost;
     for (int i = 0; i < CLIENTS_MAX; i++) {
         if (d->clients[i] >= 0)
             send_status(d, d->clients[i], 0);
     }
 }
 
-static void arm(struct daemon *d, uint32_t lease_ms, uint32_t wanted_ms)
+static void note_failure(struct daemon *d, const struct ha_err *err)
+{
+    bool is_new = !d->is_lost || strcmp(d->text, err->text) != 0;
+
+    snprintf(d->text, sizeof(d->text), "%s", err->text);
+    if (is_new)
+        say("not armed: ", d->text);
+}
+
+/* False: text says why, and the watchdog is not ours. Opening and arming pet it. */
+static bool arm_device(struct daemon *d, uint32_t wanted_ms)
 {
     struct ha_err err = {0};
 
     if (!d->watchdog &&
         watchdog_open(d->config.watchdog_device, d->config.allow_softdog, &d->watchdog, &err) < 0) {
-        snprintf(d->text, sizeof(d->text), "%s", err.text);
-        say("not armed: ", d->text);
-        return;
+        note_failure(d, &err);
+        return false;
     }
     if (d->watchdog->ops->arm(d->watchdog, wanted_ms, &d->watchdog_ms, &err) < 0) {
         /* What state the timer is in is unknown: not petting it is the safe side. */
-        snprintf(d->text, sizeof(d->text), "%s", err.text);
-        say("not armed: ", d->text);
+        note_failure(d, &err);
         d->watchdog->ops->abandon(d->watchdog);
         d->watchdog = NULL;
-        return;
+        return false;
     }
-    d->lease_ms = lease_ms;
-    keeper_arm(&d->keeper, lease_ms, now_ns());
+    d->is_lost = false;
     snprintf(d->text, sizeof(d->text), "%s", d->config.watchdog_device);
+    return true;
+}
+
+/* Armed again, only L may grow: the device is left alone, for arming it would be a pet. */
+static void arm(struct daemon *d, uint32_t lease_ms, uint32_t wanted_ms)
+{
+    bool is_armed = d->keeper.state != KEEPER_DISARMED;
+
+    if (!is_armed && !arm_device(d, wanted_ms))
+        return;
+    if (!is_armed || lease_ms > d->lease_ms)
+        d->lease_ms = lease_ms;
+    keeper_arm(&d->keeper, lease_ms, now_ns());
 }
 
 static void disarm(struct daemon *d)
 {
     struct ha_err err = {0};
 
+    if (d->keeper.state != KEEPER_DISARMED && !d->watchdog && !arm_device(d, d->watchdog_ms))
+        return; /* not taken up yet, and its timer runs: it has to be ours to be stopped */
     if (d->watchdog && d->watchdog->ops->disarm(d->watchdog, &err) < 0) {
         snprintf(d->text, sizeof(d->text), "%s", err.text);
         say("can't disarm: ", d->text);
@@ -160,6 +186,7 @@ static void disarm(struct daemon *d)
     }
     d->watchdog = NULL;
     d->watchdog_ms = 0;
+    d->is_lost = false;
     snprintf(d->text, sizeof(d->text), "disarmed on request");
     keeper_disarm(&d->keeper);
 }
@@ -230,8 +257,12 @@ static void accept_client(struct daemon *d)
 static void pet(struct daemon *d)
 {
     /* The lease is checked right before the pet: a late wake-up must not extend it. */
-    if (keeper_may_pet(&d->keeper, now_ns()) && d->watchdog)
-        d->watchdog->ops->pet(d->watchdog);
+    if (keeper_may_pet(&d->keeper, now_ns())) {
+        if (d->watchdog)
+            d->watchdog->ops->pet(d->watchdog);
+        else
+            d->is_lost = !arm_device(d, d->watchdog_ms); /* see take_up */
+    }
     tell(d);
 }
 
@@ -262,13 +293,18 @@ static void run(struct daemon *d)
     }
 }
 
+/* The device is not touched before a lease or a proof allows a pet, for to open it is one: a keeper
+ * that dies again and again must not keep a host alive whose guests others wait for. */
 static void take_up(struct daemon *d)
 {
     if (!atomic_load(&d->page->is_armed))
         return;
     say("", "taking up the watchdog of the keeper before this one");
     d->keeper.lease_end_ns = atomic_load(&d->page->lease_end_ns);
-    arm(d, atomic_load(&d->page->lease_ms), atomic_load(&d->page->watchdog_ms));
+    d->lease_ms = atomic_load(&d->page->lease_ms);
+    d->watchdog_ms = atomic_load(&d->page->watchdog_ms);
+    keeper_arm(&d->keeper, d->lease_ms, now_ns());
+    pet(d);
 }
 
 static void harden(const struct ha_config *config)

@@ -40,7 +40,10 @@ static bool is_believable(const struct keeper *keeper, uint64_t end_ns, uint64_t
 
 void keeper_arm(struct keeper *keeper, uint32_t lease_ms, uint64_t now_ns)
 {
-    keeper->lease_ns = lease_ms * NS_PER_MS;
+    uint64_t lease_ns = lease_ms * NS_PER_MS;
+
+    if (keeper->state == KEEPER_DISARMED || lease_ns > keeper->lease_ns)
+        keeper->lease_ns = lease_ns;
     if (!is_believable(keeper, keeper->lease_end_ns, now_ns))
         keeper->lease_end_ns = 0;
     if (keeper->state == KEEPER_DISARMED)

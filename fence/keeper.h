@@ -30,7 +30,8 @@ struct keeper {
 
 /* poll_ms = P (1..10000). */
 void keeper_init(struct keeper *keeper, uint32_t poll_ms);
-/* lease_ms = L. Keeps a lease end that is still believable (a restarted keeper). */
+/* lease_ms = L. Keeps a lease end that is still believable (a restarted keeper). While armed L only
+ * grows: a lease that runs must stay believable. */
 void keeper_arm(struct keeper *keeper, uint32_t lease_ms, uint64_t now_ns);
 void keeper_disarm(struct keeper *keeper);
 /* A lease end from hamgrd. Returns false if it is refused: later than now + L. Ends only move

@@ -127,6 +127,23 @@ static void test_a_restarted_keeper_forgets_an_unbelievable_lease(void **unused)
     assert_false(keeper_may_pet(&k, 1001 * MS));
 }
 
+/* A hamgrd with a longer L arms again; one with a shorter L must not void the lease that runs. */
+static void test_armed_again_the_lease_only_grows(void **unused)
+{
+    struct keeper k = armed_at(0, L_MS * MS);
+
+    (void)unused;
+    keeper_arm(&k, L_MS / 2, 1);
+    assert_true(k.lease_end_ns == L_MS * MS);
+    assert_true(keeper_may_pet(&k, L_MS * MS - 1));
+    assert_false(keeper_lease(&k, 1, 2 * L_MS * MS, 2));
+    keeper_arm(&k, 2 * L_MS, 2);
+    assert_true(keeper_lease(&k, 1, 2 * L_MS * MS, 2));
+    keeper_disarm(&k);
+    keeper_arm(&k, L_MS, 2 * L_MS * MS);
+    assert_false(keeper_lease(&k, 1, (3 * L_MS + 1) * MS, 2 * L_MS * MS));
+}
+
 static void test_disarmed_means_no_pet_whatever_comes(void **unused)
 {
     struct keeper k = armed_at(0, 1000 * MS);
@@ -150,6 +167,7 @@ int main(void)
         cmocka_unit_test(test_a_lease_ends_the_quarantine_and_voids_the_proof),
         cmocka_unit_test(test_a_lease_that_is_over_does_not_end_the_quarantine),
         cmocka_unit_test(test_a_restarted_keeper_forgets_an_unbelievable_lease),
+        cmocka_unit_test(test_armed_again_the_lease_only_grows),
         cmocka_unit_test(test_disarmed_means_no_pet_whatever_comes),
     };
 
