@@ -406,6 +406,12 @@ static bool is_given(const struct rec *r, struct ha_uuid guest_id, uint64_t epoc
     return role_of(guest, r->self, &given) != REC_NONE && given == epoch;
 }
 
+/* hamgr-hv lays no hand on what another cluster has made. */
+static bool is_of_cluster(const struct rec *r, const struct hv_domain *domain)
+{
+    return domain->is_labelled && ha_uuid_equal(domain->label.cluster_id, r->state->cluster_id);
+}
+
 /* A copy under a label that nobody gives to this node can never be given again: epochs only grow.
  * (One of an ambiguous pair is dealt with by its guest's role.) */
 static void settle_strays(struct rec *r)
@@ -416,7 +422,7 @@ static void settle_strays(struct rec *r)
     for (uint32_t i = 0; i < inventory->domain_count; i++) {
         const struct hv_domain *domain = &inventory->domains[i];
         const struct hv_label *label = &domain->label;
-        if (!domain->is_labelled || is_given(r, label->guest, label->epoch))
+        if (!is_of_cluster(r, domain) || is_given(r, label->guest, label->epoch))
             continue;
         if (last && ha_uuid_equal(last->guest, label->guest) && last->epoch == label->epoch)
             continue;
@@ -459,14 +465,23 @@ static void end_quarantined_saves(struct rec *r)
     }
 }
 
+/* Without a label, or under another cluster's for a copy that is none of ours. */
+static bool is_foreign(const struct rec *r, const struct hv_domain *domain)
+{
+    if (!domain->is_labelled)
+        return true;
+    return r->self && !is_of_cluster(r, domain) &&
+           !is_given(r, domain->label.guest, domain->label.epoch);
+}
+
 static void report_foreign(struct rec *r)
 {
     const struct ha_inventory *inventory = r->inventory;
     uint32_t count = 0;
 
     for (uint32_t i = 0; i < inventory->domain_count && count < FOREIGN_MAX; i++) {
-        if (inventory->domains[i].is_labelled)
-            break; /* unlabelled ones are sorted to the front */
+        if (!is_foreign(r, &inventory->domains[i]))
+            continue;
         struct ha_duty *duty = add_duty(r, HA_DUTY_REPORT_FOREIGN, (struct ha_uuid){{0}}, 0);
         if (duty)
             duty->reason = HA_REASON_NOT_OURS;

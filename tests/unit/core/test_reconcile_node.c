@@ -104,6 +104,22 @@ static void foreign_domains_are_reported_never_destroyed(void **state)
     rig_free(r);
 }
 
+/* hamgr-hv would answer "there is no such domain": asking it to destroy one never ends. */
+static void domains_of_another_cluster_are_foreign(void **state)
+{
+    struct rig *r = rig_in(HA_PHASE_RUNNING);
+
+    (void)state;
+    rig_domain(r, 1, epoch_of(r), HV_RUNNING);
+    rig_domain(r, 9, 1, HV_PAUSED)->label.cluster_id.b[0] ^= 1;
+    assert_int_equal(rig_type(r), HA_DUTY_REPORT_FOREIGN);
+    /* One of an earlier life of this cluster is ours to remove. */
+    r->domain_count = 1;
+    rig_domain(r, 9, 1, HV_PAUSED)->label.generation--;
+    assert_int_equal(rig_type(r), HA_DUTY_DESTROY);
+    rig_free(r);
+}
+
 /* Outside a view the state may be old: destroying by it could take the only copy. */
 static void strays_are_left_alone_outside_a_view(void **state)
 {
@@ -291,6 +307,7 @@ int main(void)
         cmocka_unit_test(a_domain_of_another_life_of_the_cluster_never_runs),
         cmocka_unit_test(two_domains_under_one_label_never_run),
         cmocka_unit_test(foreign_domains_are_reported_never_destroyed),
+        cmocka_unit_test(domains_of_another_cluster_are_foreign),
         cmocka_unit_test(strays_are_left_alone_outside_a_view),
         cmocka_unit_test(every_guest_is_found_among_many),
         cmocka_unit_test(records_of_other_epochs_do_not_count),
