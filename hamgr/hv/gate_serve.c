@@ -179,6 +179,23 @@ static void free_peer(struct gate_peer *peer)
     free(peer);
 }
 
+/* A hamgrd that has just started knows only its last snapshot. Whether pausing is owed is then what
+ * was said before, to this gate or the one before it; of another cluster or life, nothing was. */
+static void take_hello(struct gate *gate, struct hvp_hello hello)
+{
+    const struct hvp_hello *before = &gate->hello;
+
+    if (hello.is_stale) {
+        bool is_known = gate->has_hello && before->generation == hello.generation &&
+                        ha_uuid_equal(before->cluster_id, hello.cluster_id);
+        hello.is_disarmed = is_known && before->is_disarmed;
+        hello.is_frozen = is_known && before->is_frozen;
+    }
+    gate->hello = hello;
+    gate->has_hello = true;
+    gate_state_save(gate);
+}
+
 static void serve_hello(struct gate_peer *peer, const struct ha_packet *packet)
 {
     struct gate *gate = peer->gate;
@@ -186,14 +203,14 @@ static void serve_hello(struct gate_peer *peer, const struct ha_packet *packet)
     struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
     struct hvp_welcome welcome = {
         .caps = gate->caps, .boot_id = gate->boot_id, .hw_id = gate->hw_id};
+    struct hvp_hello hello;
     struct hvp_gate state;
 
-    if (hvp_hello_decode(packet->body, packet->body_size, &gate->hello) < 0) {
+    if (hvp_hello_decode(packet->body, packet->body_size, &hello) < 0) {
         gate_drop_peer(peer, "malformed hello");
         return;
     }
-    gate->has_hello = true;
-    gate_state_save(gate);
+    take_hello(gate, hello);
     hvp_welcome_encode(&w, &welcome);
     gate_send(peer, HVP_WELCOME, packet->id, &w);
     gate_tick(gate); /* disarmed or frozen may have changed */

@@ -13,6 +13,7 @@ void hvp_hello_encode(struct ha_writer *w, const struct hvp_hello *m)
     ha_put_u64(w, m->generation);
     ipc_put_bool(w, m->is_disarmed);
     ipc_put_bool(w, m->is_frozen);
+    ipc_put_bool(w, m->is_stale);
 }
 
 int hvp_hello_decode(const uint8_t *body, size_t size, struct hvp_hello *ret)
@@ -23,6 +24,7 @@ int hvp_hello_decode(const uint8_t *body, size_t size, struct hvp_hello *ret)
     ret->generation = ha_get_u64(&r);
     ret->is_disarmed = ipc_get_bool(&r);
     ret->is_frozen = ipc_get_bool(&r);
+    ret->is_stale = ipc_get_bool(&r);
     return ipc_done(&r);
 }
 

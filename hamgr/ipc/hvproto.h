@@ -31,11 +31,11 @@ enum hvp_type {
     HVP_RELEASE,        /* hvp_domain */
     /* replies and events */
     HVP_WELCOME = 64,
-    HVP_DOMAINS,        /* hvp_domains */
-    HVP_DONE,           /* hvp_done */
-    HVP_PROGRESS,       /* id of the save or restore; body hvp progress */
-    HVP_CHANGED,        /* event: some domain changed by itself; LIST again. No body */
-    HVP_GATE,           /* event hvp_gate: the gate closed or opened, or guests were proven quiet */
+    HVP_DOMAINS,  /* hvp_domains */
+    HVP_DONE,     /* hvp_done */
+    HVP_PROGRESS, /* id of the save or restore; body hvp progress */
+    HVP_CHANGED,  /* event: some domain changed by itself; LIST again. No body */
+    HVP_GATE,     /* event hvp_gate: the gate closed or opened, or guests were proven quiet */
 };
 
 struct hvp_hello {
@@ -43,6 +43,7 @@ struct hvp_hello {
     uint64_t generation;
     bool is_disarmed; /* a disarmed node does not pause at lease end; re-sent when it changes */
     bool is_frozen;
+    bool is_stale; /* both flags may be out of date: keep what was said before */
 };
 
 struct hvp_welcome {
@@ -86,7 +87,7 @@ struct hvp_done {
 };
 
 struct hvp_gate {
-    bool is_open;       /* guests may be made runnable */
+    bool is_open;        /* guests may be made runnable */
     bool is_quarantined; /* all paused and proven quiet */
     uint32_t paused_count;
     char text[HA_TEXT_MAX]; /* what keeps the proof from being given, else empty */

@@ -123,6 +123,18 @@ static void propose_about_node(struct hamgrd *d, const struct ha_duty *duty)
     propose_cmd(d, &cmd, node_proposal_done, seq);
 }
 
+/* hamgr-hv hears what it must know about pausing when that changes, and once it is certain. */
+static void repeat_hello(struct hamgrd *d)
+{
+    const struct ha_node *self = ha_state_node(&d->state, d->identity.node);
+    bool is_frozen = self && self->is_frozen;
+
+    if (d->is_hv_welcomed &&
+        (d->hello_disarmed != d->state.is_disarmed || d->hello_frozen != is_frozen ||
+         d->hello_stale != !shell_is_current(d)))
+        hvlink_hello(d);
+}
+
 void duties_run(struct hamgrd *d)
 {
     struct ha_keeper_facts keeper = {.is_known = d->is_keeper_known,
@@ -134,10 +146,7 @@ void duties_run(struct hamgrd *d)
     if (d->is_stopped || !d->log)
         return;
     keeperlink_check(d);
-    const struct ha_node *self = ha_state_node(&d->state, d->identity.node);
-    if (d->is_hv_welcomed &&
-        (d->hello_disarmed != d->state.is_disarmed || d->hello_frozen != (self && self->is_frozen)))
-        hvlink_hello(d);
+    repeat_hello(d);
     settle_tickets(d);
     drop_old_verbs(d);
     for (uint32_t i = 0; i < d->verb_count; i++)

@@ -187,10 +187,12 @@ void hvlink_hello(struct hamgrd *d)
 
     d->hello_disarmed = d->state.is_disarmed;
     d->hello_frozen = self && self->is_frozen;
+    d->hello_stale = !shell_is_current(d);
     hvp_hello_encode(&w, &(struct hvp_hello){.cluster_id = d->identity.cluster_id,
                                              .generation = d->identity.generation,
                                              .is_disarmed = d->hello_disarmed,
-                                             .is_frozen = d->hello_frozen});
+                                             .is_frozen = d->hello_frozen,
+                                             .is_stale = d->hello_stale});
     send_body(d, HVP_HELLO, ++d->hv_request_high, &w, -1);
 }
 
@@ -308,6 +310,8 @@ static void on_ok(struct hamgrd *d, struct local_verb *verb, uint8_t which,
     case HA_VERB_SHUTDOWN:
     case HA_VERB_DESTROY:
         forget_domain(d, verb);
+        /* Should the next listing show it again, it is not tried at the speed of the loop. */
+        verb->v.retry_ms = shell_now_ms() + RETRY_AFTER_FAILURE_MS;
         break;
     case HA_VERB_NONE:
         break;

@@ -19,6 +19,7 @@ static void on_up(void *user)
 {
     struct hamgrd *d = user;
 
+    d->keeper_lease_ms = 0;
     ask(d, KEEPER_QUERY, NULL, 0);
     if (d->log)
         keeperlink_lease(d, log_lease_end_ms(d->log));
@@ -82,11 +83,33 @@ static bool is_arming_due(const struct hamgrd *d, const struct ha_node *self)
            self->status == HA_NODE_MEMBER;
 }
 
+/* I6: by the present state only. One from before a restart may still say "disarmed" of a node that
+ * others count on by now. */
 static bool may_disarm(const struct hamgrd *d, const struct ha_node *self)
 {
-    return self && !self->is_armed &&
+    return shell_is_current(d) && self && !self->is_armed &&
            (self->is_witness || self->is_frozen || d->state.is_disarmed ||
             self->status == HA_NODE_LEFT);
+}
+
+static void arm(struct hamgrd *d)
+{
+    uint8_t body[64];
+    struct ha_writer w = ha_writer_of(body, sizeof(body));
+
+    keeper_arm_encode(&w, &(struct keeper_arm){.lease_ms = d->rt.timing.lease_ms,
+                                               .watchdog_ms = d->config.watchdog_ms});
+    d->keeper_lease_ms = d->rt.timing.lease_ms;
+    ask(d, KEEPER_ARM, body, w.position);
+    keeperlink_lease(d, log_lease_end_ms(d->log));
+}
+
+/* A keeper armed under a shorter L refuses our leases. It hears of ours only when ARMED with it is
+ * applied: from then on T_wait covers it. */
+static bool is_longer_lease_due(const struct hamgrd *d, const struct ha_node *self)
+{
+    return d->keeper_status.is_armed && self && self->is_armed && shell_is_current(d) &&
+           self->lease_ms >= d->rt.timing.lease_ms && d->keeper_lease_ms < d->rt.timing.lease_ms;
 }
 
 void keeperlink_check(struct hamgrd *d)
@@ -99,13 +122,10 @@ void keeperlink_check(struct hamgrd *d)
     bool is_armed = d->keeper_status.is_armed;
     if (!is_armed && is_arming_due(d, self) && log_is_open(d->log) &&
         log_lease_end_ms(d->log) > now_ms && now_ms >= d->arm_asked_ms + ARM_RETRY_MS) {
-        uint8_t body[64];
-        struct ha_writer w = ha_writer_of(body, sizeof(body));
         d->arm_asked_ms = now_ms;
-        keeper_arm_encode(&w, &(struct keeper_arm){.lease_ms = d->rt.timing.lease_ms,
-                                                   .watchdog_ms = d->config.watchdog_ms});
-        ask(d, KEEPER_ARM, body, w.position);
-        keeperlink_lease(d, log_lease_end_ms(d->log));
+        arm(d);
+    } else if (is_longer_lease_due(d, self)) {
+        arm(d);
     } else if (is_armed && may_disarm(d, self)) {
         ask(d, KEEPER_DISARM, NULL, 0);
         d->keeper_asked_applied = 0; /* what it says now is about before the order */

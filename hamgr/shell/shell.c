@@ -49,6 +49,11 @@ void shell_turn_end(struct hamgrd *d)
         gap_note(&d->gap, now_ms, now_ms - d->turn_began_ms);
 }
 
+bool shell_is_current(const struct hamgrd *d)
+{
+    return d->live_from != UINT64_MAX && d->state.applied >= d->live_from;
+}
+
 int shell_node_slot(const struct hamgrd *d, uint32_t node)
 {
     for (uint32_t i = 0; i < d->state.node_count; i++) {
@@ -126,18 +131,19 @@ void shell_multicast(struct hamgrd *d, const uint8_t *data, size_t size, bool is
     if (!d->transport)
         return;
     ha_put_raw(&w, data, size);
-    ha_put_digest(&w, ha_digest_bytes((struct ha_digest){0}, data, size));
+    ha_put_digest(&w, peer_digest(d->identity.node, data, size));
     transport_send(d->transport, buffer, w.position, is_heartbeat);
 }
 
-/* Takes the digest off; false if it is another. */
-static bool is_whole(const uint8_t *data, size_t *size)
+/* Takes the digest off; false if it is another. The sender's node is in it: a message that comes
+ * again from another node does not pass for one of that node's. */
+static bool is_whole(uint32_t from, const uint8_t *data, size_t *size)
 {
     if (*size <= sizeof(struct ha_digest))
         return false;
     *size -= sizeof(struct ha_digest);
     struct ha_reader r = ha_reader_of(data + *size, sizeof(struct ha_digest));
-    return ha_digest_equal(ha_get_digest(&r), ha_digest_bytes((struct ha_digest){0}, data, *size));
+    return ha_digest_equal(ha_get_digest(&r), peer_digest(from, data, *size));
 }
 
 static void carry_out(struct hamgrd *d, const struct log_action *action)
@@ -448,7 +454,7 @@ static void on_message(void *user, uint32_t from, const uint8_t *data, size_t si
     struct log_event event = {.type = LOG_EV_MESSAGE};
 
     shell_turn_begin(user);
-    if (!is_whole(data, &size)) {
+    if (!is_whole(from, data, &size)) {
         note_damaged(user, from);
     } else if (peer_is_message(data, size)) {
         peers_message(user, from, data, size);

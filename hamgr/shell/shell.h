@@ -96,7 +96,7 @@ struct hamgrd {
     struct link *hv;
     bool is_hv_welcomed;
     struct hvp_welcome hv_welcome;
-    bool hello_disarmed, hello_frozen; /* as last told */
+    bool hello_disarmed, hello_frozen, hello_stale; /* as last told */
     uint64_t hv_request_high;
     struct hv_domain *domains; /* HA_GUESTS_MAX */
     uint32_t domain_count;
@@ -115,7 +115,8 @@ struct hamgrd {
     struct keeper_status keeper_status;
     bool is_keeper_known;
     uint64_t arm_asked_ms;
-    uint64_t keeper_request; /* newest question's id; 0 = none is open */
+    uint32_t keeper_lease_ms; /* L told to this keeper; 0 = not yet */
+    uint64_t keeper_request;  /* newest question's id; 0 = none is open */
     uint64_t keeper_request_high;
     uint64_t keeper_asked_applied;              /* state.applied when it was asked */
     uint64_t keeper_seen_applied;               /* ... when the newest answer was asked for */
@@ -176,6 +177,10 @@ void shell_refresh(struct hamgrd *d);
 /* Opens everything but the store (already in d). Returns 0 or a negative error. */
 int shell_start(struct hamgrd *d, struct ha_err *err);
 void shell_stop(struct hamgrd *d);
+/* The state holds everything that was committed before this process began. Before that it is what
+ * the last snapshot says, and nothing may be taken back by it: the cluster may have been armed and
+ * this node may have been counted on since. */
+bool shell_is_current(const struct hamgrd *d);
 /* Index of node in d->state.nodes, or -1. */
 int shell_node_slot(const struct hamgrd *d, uint32_t node);
 const char *shell_node_name(const struct hamgrd *d, uint32_t node);

@@ -202,7 +202,8 @@ class Hv:
         return self.replies.pop(request)
 
     def hello(self, is_disarmed=False, is_frozen=False):
-        request = self.send(HELLO, CLUSTER.bytes + struct.pack("<QBB", 1, is_disarmed, is_frozen))
+        flags = struct.pack("<QBBB", 1, is_disarmed, is_frozen, 0)
+        request = self.send(HELLO, CLUSTER.bytes + flags)
         self.gate = None
         driver = self.wait(request)
         self.until(lambda: self.gate is not None, "gate after welcome")

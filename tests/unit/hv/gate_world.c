@@ -330,17 +330,34 @@ static bool is_welcomed(struct gate_world *w, void *data)
     return w->welcome.caps.driver[0] != '\0' && w->gate_count > *(unsigned *)data;
 }
 
-void gate_world_hello(struct gate_world *w, bool is_disarmed, bool is_frozen)
+static void say_hello(struct gate_world *w, const struct hvp_hello *hello)
 {
     uint8_t bytes[64];
     struct ha_writer body = ha_writer_of(bytes, sizeof(bytes));
-    struct hvp_hello hello = {gate_world_uuid(0xcc), 1, is_disarmed, is_frozen};
     unsigned before = w->gate_count;
 
-    hvp_hello_encode(&body, &hello);
+    hvp_hello_encode(&body, hello);
     memset(&w->welcome, 0, sizeof(w->welcome));
     gate_world_send(w, HVP_HELLO, &body, -1);
     gate_world_until(w, is_welcomed, &before, "welcome and gate");
+}
+
+void gate_world_hello(struct gate_world *w, bool is_disarmed, bool is_frozen)
+{
+    say_hello(w, &(struct hvp_hello){.cluster_id = gate_world_uuid(0xcc),
+                                     .generation = 1,
+                                     .is_disarmed = is_disarmed,
+                                     .is_frozen = is_frozen});
+}
+
+void gate_world_stale_hello(struct gate_world *w, bool is_disarmed, bool is_frozen,
+                            uint64_t generation)
+{
+    say_hello(w, &(struct hvp_hello){.cluster_id = gate_world_uuid(0xcc),
+                                     .generation = generation,
+                                     .is_disarmed = is_disarmed,
+                                     .is_frozen = is_frozen,
+                                     .is_stale = true});
 }
 
 uint64_t gate_world_ask(struct gate_world *w, uint16_t type, uint8_t guest, uint64_t epoch,

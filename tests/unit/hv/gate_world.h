@@ -45,6 +45,9 @@ void gate_world_start_silently(struct gate_world *w);
 void gate_world_kill(struct gate_world *w, int number);
 void gate_world_connect(struct gate_world *w);
 void gate_world_hello(struct gate_world *w, bool is_disarmed, bool is_frozen);
+/* That of a hamgrd which has just started: what it says is of a time that may be over. */
+void gate_world_stale_hello(struct gate_world *w, bool is_disarmed, bool is_frozen,
+                            uint64_t generation);
 
 uint64_t gate_world_now_ns(void);
 /* What the keeper publishes. */

@@ -263,6 +263,29 @@ static void test_disarmed_and_frozen(void **state)
     gate_world_proof(w, 1000);
 }
 
+/* A hamgrd that starts from an old snapshot neither takes pausing off nor puts it on. */
+static void test_stale_hello_changes_nothing(void **state)
+{
+    struct gate_world *w = *state;
+
+    start_two(w, 5000);
+    gate_world_hello(w, true, false);
+    gate_world_stale_hello(w, false, false, 1);
+    gate_world_lease(w, gate_world_now_ns() - 1, false, true);
+    assert_true(gate_world_no_proof(w, 2 * P_MS));
+    assert_int_equal(state_of(w, 1), HV_RUNNING);
+    gate_world_hello(w, false, false);
+    gate_world_proof(w, 1000);
+    gate_world_stale_hello(w, true, true, 1);
+    gate_world_until(w, is_closed, NULL, "the gate stays closed");
+    assert_int_equal(state_of(w, 1), HV_PAUSED);
+    /* What was said of another life of the cluster was not said of this one. */
+    gate_world_hello(w, true, false);
+    gate_world_until(w, is_open, NULL, "the gate opens");
+    gate_world_stale_hello(w, true, false, 2);
+    gate_world_until(w, is_closed, NULL, "the gate closes");
+}
+
 static void test_page_lost(void **state)
 {
     struct gate_world *w = *state;
@@ -677,6 +700,7 @@ int main(void)
         TEST(test_opening_unpauses_nothing),
         TEST(test_lease_ends_during_run),
         TEST(test_disarmed_and_frozen),
+        TEST(test_stale_hello_changes_nothing),
         TEST(test_page_lost),
         TEST(test_restart_adopts),
         TEST(test_restart_remembers),

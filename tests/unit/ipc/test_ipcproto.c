@@ -131,7 +131,7 @@ static void test_hv_requests(void **state)
 {
     (void)state;
     uint8_t definition[] = "memory = 8";
-    struct hvp_hello hello = {uuid_of(1), 7, true, false};
+    struct hvp_hello hello = {uuid_of(1), 7, true, false, true};
     struct hvp_domain domain = {uuid_of(2), UINT64_MAX, 30000};
     struct hvp_create create = {uuid_of(3), 9, 8192, "db01", definition, sizeof(definition)};
     struct hvp_save save = {uuid_of(4), 10, true, 300, 60000, HV_SLOW_PAUSE};
@@ -144,6 +144,7 @@ static void test_hv_requests(void **state)
     CHECK(hvp_abort, abort_request);
     CHECK_RANGE(hvp_hello, hello, 24, 0, 1);
     CHECK_RANGE(hvp_hello, hello, 25, 0, 1);
+    CHECK_RANGE(hvp_hello, hello, 26, 0, 1);
     CHECK_RANGE(hvp_save, save, 33, HV_SLOW_THROTTLE, HV_SLOW_ABORT);
     save.is_live = false;
     save.on_slow = 0;
