@@ -209,11 +209,73 @@ static int run_cancel(const struct command *command, int argc, char **argv)
 struct failover {
     const char *name;
     char from[128];
-    char text[256];
     uint64_t epoch;
 };
 
-/* Destroys the copy of one guest, or learns that its owner is being fenced already. */
+/* Is the guest still the copy that f began with, and its owner not proven dead? */
+static bool is_owner_unclean(const json_t *data, const struct failover *f)
+{
+    const json_t *guest = find_named(json_object_get(data, "guests"), f->name);
+    const json_t *node = find_named(json_object_get(data, "nodes"), f->from);
+
+    return guest && number_of(guest, "epoch") == f->epoch &&
+           strcmp(text_of(node, "status"), "unclean") == 0;
+}
+
+static bool is_still_there(const json_t *data, const struct failover *f)
+{
+    const json_t *guest = find_named(json_object_get(data, "guests"), f->name);
+
+    return guest && number_of(guest, "epoch") == f->epoch &&
+           strcmp(text_of(guest, "phase"), "free") != 0;
+}
+
+/* While the owner is gone and not proven dead, nothing may start. It may come back alive: then its
+ * copy is there as before, and is to be asked for again (*ret_is_there). */
+static int wait_for_owner(const struct failover *f, bool *ret_is_there)
+{
+    uint64_t end_ms = now_ms() + FAILOVER_MS;
+
+    while (now_ms() < end_ms) {
+        json_t *envelope, *data;
+        int code = ask_data("status", json_object(), &envelope, &data);
+        if (code != EXIT_DONE)
+            return code;
+        bool is_unclean = is_owner_unclean(data, f);
+        *ret_is_there = is_still_there(data, f);
+        json_decref(envelope);
+        if (!is_unclean)
+            return EXIT_DONE;
+        pause_ms(POLL_MS);
+    }
+    return fail_locally(EXIT_OUTCOME_UNKNOWN, "outcome-unknown",
+                        "its owner is gone and not yet proven dead",
+                        "hactl explain names what is waited for");
+}
+
+/* Destroys the copy of one guest, or waits for the proof that its owner is dead. */
+static int destroy_copy(const struct failover *f)
+{
+    json_t *envelope, *data;
+    bool is_there = true;
+
+    while (is_there) {
+        int code = ask_data("failover", json_pack("{s:s}", "guest", f->name), &envelope, &data);
+        if (code != EXIT_DONE)
+            return code;
+        bool is_waiting = text_of(data, "waiting_for")[0] != '\0';
+        if (is_waiting && !is_json)
+            printf("%s: %s\n", f->name, text_of(data, "text"));
+        json_decref(envelope);
+        if (!is_waiting)
+            return EXIT_DONE;
+        code = wait_for_owner(f, &is_there);
+        if (code != EXIT_DONE)
+            return code;
+    }
+    return EXIT_DONE;
+}
+
 static int begin_failover(struct failover *f)
 {
     json_t *envelope, *data;
@@ -230,13 +292,7 @@ static int begin_failover(struct failover *f)
     if (is_free)
         return fail_locally(EXIT_REFUSED, "refused",
                             "it runs nowhere: there is nothing to fail over", fix);
-    code = ask_data("failover", json_pack("{s:s}", "guest", f->name), &envelope, &data);
-    if (code != EXIT_DONE)
-        return code;
-    if (text_of(data, "text")[0] && !is_json)
-        printf("%s: %s\n", f->name, text_of(data, "text"));
-    json_decref(envelope);
-    return EXIT_DONE;
+    return destroy_copy(f);
 }
 
 /* Waits for each guest's next copy and says where it runs. */

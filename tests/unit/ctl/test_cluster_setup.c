@@ -49,14 +49,14 @@ static void conf_says_what_was_asked(void **state)
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
         assert_non_null(strstr(text, lines[i]));
     assert_null(strstr(text, "consensus:"));
-    assert_null(strstr(text, "knet_ping"));
+    assert_non_null(strstr(text, "knet_ping_timeout: 4000\n"));
     setup.consensus_ms = 1500;
     assert_int_equal(cluster_setup_conf(&setup, text, sizeof(text), &err), 0);
     assert_non_null(strstr(text, "consensus: 1500\n"));
     assert_int_equal(cluster_setup_conf(&setup, text, 300, &err), -HA_E_LIMIT);
 }
 
-static void a_short_token_brings_ping_times(void **state)
+static void a_short_token_has_the_same_ping_times(void **state)
 {
     struct cluster_setup setup = setup_of(300);
     char text[CLUSTER_SETUP_CONF_SIZE];
@@ -64,7 +64,7 @@ static void a_short_token_brings_ping_times(void **state)
 
     (void)state;
     assert_int_equal(cluster_setup_conf(&setup, text, sizeof(text), &err), 0);
-    assert_non_null(strstr(text, "knet_ping_timeout: 600\n"));
+    assert_non_null(strstr(text, "knet_ping_timeout: 4000\n"));
 }
 
 static void assert_wrong(struct cluster_setup setup, const char *words)
@@ -270,7 +270,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(conf_says_what_was_asked),
-        cmocka_unit_test(a_short_token_brings_ping_times),
+        cmocka_unit_test(a_short_token_has_the_same_ping_times),
         cmocka_unit_test(nonsense_is_refused),
         cmocka_unit_test(a_first_store_holds_init_and_its_voter),
         cmocka_unit_test(files_are_made_once),
