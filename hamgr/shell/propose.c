@@ -156,3 +156,13 @@ void propose_lost(struct hamgrd *d, uint64_t seq)
     *tail = p;
     shell_wake(d);
 }
+
+/* Behind the COMMIT that applies it, so that what is still open then was in a snapshot: done, and
+ * nobody here knows with what effect. Left open, its owner would wait for ever. */
+void propose_committed(struct hamgrd *d, uint64_t seq, uint64_t index)
+{
+    struct proposal **place = find(d, seq);
+
+    if (*place && d->state.applied >= index)
+        resolve(d, place, HA_E_UNKNOWN, HA_REASON_NONE, index);
+}

@@ -168,6 +168,8 @@ static void carry_out(struct hamgrd *d, const struct log_action *action)
     case LOG_ACT_PROPOSED:
         if (action->u.proposed.index == 0)
             propose_lost(d, action->u.proposed.seq);
+        else
+            propose_committed(d, action->u.proposed.seq, action->u.proposed.index);
         break;
     case LOG_ACT_SNAPSHOT_SEND:
         transfer_begin(d, action->u.snapshot.node, action->u.snapshot.have);

@@ -201,6 +201,8 @@ void propose_pump(struct hamgrd *d);
 void propose_applied(struct hamgrd *d, const struct log_entry *entry,
                      const struct ha_applied *applied);
 void propose_lost(struct hamgrd *d, uint64_t seq);
+/* It is committed at index. If it came here inside a snapshot, it will never be seen applied. */
+void propose_committed(struct hamgrd *d, uint64_t seq, uint64_t index);
 
 /* peers.c */
 void peers_send(struct hamgrd *d, uint8_t type, uint32_t to,
