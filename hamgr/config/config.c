@@ -313,6 +313,16 @@ int ha_config_parse(const char *name, const char *text, struct ha_config *config
                       p.problem[0] ? p.problem : "expected [section] or key = value");
 }
 
+/* The number of the line a text ends in. */
+static int count_lines(const char *text)
+{
+    int count = 1;
+
+    for (const char *end = strchr(text, '\n'); end; end = strchr(end + 1, '\n'))
+        count++;
+    return count;
+}
+
 int ha_config_load(const char *path, struct ha_config *ret_config, struct ha_err *err)
 {
     struct ha_config config;
@@ -327,8 +337,12 @@ int ha_config_load(const char *path, struct ha_config *ret_config, struct ha_err
     }
     char *text = calloc(1, FILE_MAX + 1);
     ssize_t size = text ? read(fd, text, FILE_MAX) : -1;
-    int rc = size < 0 ? ha_err_set(err, errno, "%s: %s", path, strerror(errno))
-                      : ha_config_parse(path, text, &config, err);
+    int rc = size < 0 ? ha_err_set(err, errno, "%s: %s", path, strerror(errno)) : 0;
+    if (rc == 0 && strlen(text) != (size_t)size) /* what is behind a NUL would be overlooked */
+        rc = ha_err_set(err, HA_E_USAGE, "%.60s:%d: a NUL byte: expected text", path,
+                        count_lines(text));
+    if (rc == 0)
+        rc = ha_config_parse(path, text, &config, err);
     if (rc == 0 && size == (ssize_t)FILE_MAX)
         rc = ha_err_set(err, HA_E_LIMIT, "%s is longer than 256 KiB", path);
     close(fd);

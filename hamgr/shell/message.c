@@ -1,6 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hamgr/shell/message.h"
 
+struct ha_digest peer_digest(uint32_t node, const uint8_t *data, size_t size)
+{
+    return ha_digest_bytes((struct ha_digest){PEER_MAGIC, node}, data, size);
+}
+
 void peer_header_encode(struct ha_writer *w, const struct peer_header *m)
 {
     ha_put_u32(w, PEER_MAGIC);

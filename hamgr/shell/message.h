@@ -68,6 +68,9 @@ struct peer_chunk {
     size_t size;
 };
 
+/* What is put behind each message between hamgrds, the log's too: of its bytes and its sender. */
+struct ha_digest peer_digest(uint32_t node, const uint8_t *data, size_t size);
+
 void peer_header_encode(struct ha_writer *w, const struct peer_header *m);
 /* Returns 0 and leaves r at the body, or -HA_E_CORRUPT / -HA_E_VERSION. */
 int peer_header_decode(struct ha_reader *r, struct peer_header *ret);

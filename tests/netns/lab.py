@@ -16,12 +16,17 @@ CONF = "timeout = 2s\n"
 
 
 def start(context, names=("n1", "n2", "n3"), guests=3, token_ms=TOKEN_MS, conf="", memory_mib=512,
-          witness=None, **more):
-    """A cluster with guests g1.. that all run and have checked themselves."""
+          witness=None, prepared=None, **more):
+    """A cluster with guests g1.. that all run and have checked themselves.
+
+    prepared is called with the cluster when its files are written, before any node is on.
+    """
     room = context.room(names)
     cluster = Cluster(room, context.build, token_ms, memory_mib, context.name)
     context.clusters.append(cluster)
     cluster.prepare(extra_conf=CONF + conf, witness=witness)
+    if prepared:
+        prepared(cluster)
     cluster.power_on()
     cluster.create()
     values = {"dirty_kib_s": 256, "disk": "direct", "writes_per_s": 5, **more}

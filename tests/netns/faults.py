@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What scenarios of faults use: a hamgrd whose disk and clock obey, strangers, and their measures."""
+
+import json
+import mmap
+import os
+import struct
+import threading
+import time
+
+import lab
+from harness import check, equal
+from nslab import cluster as nscluster
+from nslab.client import HAMGR_UID
+
+SYNC_OK, SYNC_STALL, SYNC_FAIL = 0, 1, 2
+GAP_LIMIT_MS = 50
+
+
+class Orders:
+    """The page of one node's preloaded hamgrd (tests/lib/faultshim.c)."""
+
+    def __init__(self, node):
+        path = node.path("hw", "faults")
+        with open(path, "wb") as file:
+            file.write(bytes(4096))
+        os.chown(path, HAMGR_UID, HAMGR_UID)
+        with open(path, "r+b") as file:
+            self.page = mmap.mmap(file.fileno(), 4096)
+
+    def sync(self, order):
+        self.page[0:4] = struct.pack("<I", order)
+
+    def stalled(self):
+        return struct.unpack("<I", self.page[4:8])[0]
+
+    def wall_offset(self, seconds):
+        self.page[8:16] = struct.pack("<q", seconds)
+
+
+def start(context, preload=False, **more):
+    """lab.start; with preload each hamgrd obeys: returns (cluster, node name -> Orders)."""
+    orders = {}
+
+    def prepared(cluster):
+        build = context.build
+        for node in cluster.nodes:
+            orders[node.name] = Orders(node)
+            lines = nscluster.service_lines(node)
+            wrapped = (f"/usr/bin/env LD_PRELOAD={nscluster.BIN}/hamgr_faults.so "
+                       f"HAMGR_FAULTS=/run/hamgr-node/faults {nscluster.BIN}/hamgrd")
+            node.set_programs([line.replace(f"{nscluster.BIN}/hamgrd", wrapped)
+                               if line.startswith("hamgrd ") else line for line in lines])
+        cluster.room.stage({"hamgr_faults.so": os.path.join(build, "tests", "hamgr_faults.so")}, {})
+
+    cluster = lab.start(context, prepared=prepared if preload else None, **more)
+    return cluster, orders
+
+
+def ask(node, timeout_s=10):
+    """hactl status of one node: (view counter, data, seconds it took)."""
+    began = time.monotonic()
+    done = node.run(["hactl", "--json", "status"], timeout_s=timeout_s, check=False)
+    took = time.monotonic() - began
+    check(done.stdout.strip(), f"{node.name}: hactl status: {done.stderr}")
+    answer = json.loads(done.stdout)
+    return answer["view"]["counter"], answer["data"], took
+
+
+def line_of(status, node):
+    return next(line for line in status["nodes"] if line["name"] == node.name)
+
+
+class Probe:
+    """How long this machine lets a ready process wait: what no program's loop can be better than.
+
+    A thread that wants to run every 2 ms and remembers how late it was, while the scenario looks.
+    """
+
+    def __enter__(self):
+        self.late_ms = 0.0
+        self.is_over = False
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
+        return self
+
+    def run(self):
+        while not self.is_over:
+            due = time.monotonic() + 0.002
+            time.sleep(0.002)
+            self.late_ms = max(self.late_ms, (time.monotonic() - due) * 1000)
+
+    def __exit__(self, *_):
+        self.is_over = True
+        self.thread.join()
+
+
+def check_gap(context, node, here, probe, what):
+    """The loop's longest gap is below the limit, but for what the machine itself made it wait."""
+    gap_ms = here["loop_gap_ms"]
+    context.note(f"{what}: longest gap of {node.name}'s loop {gap_ms} ms "
+                 f"(the machine's own: {probe.late_ms:.0f} ms)")
+    check(gap_ms < GAP_LIMIT_MS + probe.late_ms, f"{what}: the loop was away for {gap_ms} ms")
+
+
+class Calm:
+    """What must be the same afterwards: no power cut, no view change, no copy of a guest anew."""
+
+    def __init__(self, cluster, has_epochs=True):
+        self.cluster = cluster
+        self.cuts = lab.cuts(cluster)
+        self.epochs = lab.epochs(cluster) if has_epochs else None
+        self.view = ask(cluster.live_node())[0]
+        self.pids = {node.name: {name: (line[1], line[2]) for name, line in node.services().items()}
+                     for node in cluster.nodes}
+
+    def check(self, what, but=(), has_view=True):
+        """but = services that were allowed to restart."""
+        equal(lab.cuts(self.cluster), self.cuts, f"{what}: power cuts")
+        if self.epochs is not None:
+            equal(lab.epochs(self.cluster), self.epochs, f"{what}: copies of guests")
+        if has_view:
+            equal(ask(self.cluster.live_node())[0], self.view, f"{what}: view")
+        for node in self.cluster.nodes:
+            for name, (_, pid, starts) in node.services().items():
+                check(name in but or (pid, starts) == self.pids[node.name][name],
+                      f"{what}: {node.name}'s {name} ended and was restarted")
+        lab.no_harm(self.cluster)
