@@ -15,6 +15,7 @@
 
 #include "hamgr/base/assert.h"
 #include "hamgr/base/limits.h"
+#include "hamgr/ipc/fork.h"
 
 #define INPUT_MAX 16384u
 #define KILL_AFTER_MS                                                                              \
@@ -143,10 +144,6 @@ static void exec_child(const char *path, const char *name, int input_fd, int out
     if (dup2(input_fd, 0) < 0 || dup2(output_fd, 1) < 0 || dup2(output_fd, 2) < 0)
         _exit(126);
     close_range(3, ~0U, 0);
-    sigset_t none;
-    sigemptyset(&none);
-    sigprocmask(SIG_SETMASK, &none, NULL);
-    signal(SIGPIPE, SIG_DFL);
     execve(path, argv, environment);
     _exit(127);
 }
@@ -180,7 +177,7 @@ int agent_start(qb_loop_t *loop, const char *directory, const char *name, const 
         return rc;
     struct agent *agent = calloc(1, sizeof(*agent));
     ha_assert(agent);
-    agent->pid = fork();
+    agent->pid = ha_fork();
     if (agent->pid == 0)
         exec_child(path, name, in[0], out[1]);
     close(in[0]);

@@ -18,6 +18,7 @@
 #include <openssl/crypto.h>
 
 #include "hamgr/base/assert.h"
+#include "hamgr/ipc/fork.h"
 #include "hamgr/ipc/sock.h"
 #include "migrate/pem.h"
 
@@ -141,16 +142,10 @@ static void __attribute__((noreturn)) become_stream(const char *binary, int cont
 {
     static char *const environment[] = {NULL};
     char *arguments[] = {(char *)"hamgr-stream", NULL};
-    struct sigaction plain = {.sa_handler = SIG_DFL};
-    sigset_t none;
 
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != parent)
         _exit(126); /* the parent died before the line above: nobody wants us */
-    for (int s = 1; s < NSIG; s++)
-        (void)sigaction(s, &plain, NULL);
-    sigemptyset(&none);
-    (void)sigprocmask(SIG_SETMASK, &none, NULL);
     control = fcntl(control, F_DUPFD, 10); /* out of the way of 0 to 3 */
     int null = open("/dev/null", O_RDWR);
     if (control < 0 || null < 0 || dup2(null, STDIN_FILENO) < 0 || dup2(null, STDOUT_FILENO) < 0)
@@ -191,7 +186,7 @@ static int start_process(const char *binary, int ends[2], const struct streamp_s
     int rc = send_start(ends[0], start, fds[0], fds[1], fds[2], err);
     if (rc < 0)
         return rc;
-    pid_t pid = fork();
+    pid_t pid = ha_fork();
     if (pid == 0)
         become_stream(binary, ends[1], parent);
     if (pid < 0)

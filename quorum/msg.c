@@ -390,7 +390,7 @@ void log_msg_encode(struct ha_writer *w, const struct log_msg *msg)
     case LOG_MSG_TYPE_END:
         break;
     }
-    ha_assert(!"a message type to encode");
+    ha_assert(false); /* every type is handled above */
 }
 
 void log_msg_set_count(struct ha_writer *w, size_t start, uint8_t type, uint16_t count)

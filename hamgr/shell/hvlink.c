@@ -229,7 +229,7 @@ static uint16_t request_type(uint8_t which)
     case HA_VERB_NONE:
         break;
     }
-    ha_assert(!"a verb that can be requested");
+    ha_assert(false); /* HA_VERB_NONE is never requested */
     return 0;
 }
 

@@ -24,8 +24,8 @@
 #include "migrate/move_fsm.h"
 #include "migrate/stream_spawn.h"
 
-#define REPEAT_MS     200u /* READY and HANDOVER may be lost: said again until they had effect */
-#define STREAM_BUFFER (1 << 20)
+#define REPEAT_MS     200u  /* READY and HANDOVER may be lost: said again until they had effect */
+#define STREAM_END_MS 3000u /* hamgr-stream lingers up to 2 s for its last frame to arrive */
 #define NATIVE_BUFFER (512 << 10)
 
 struct move {
@@ -107,10 +107,9 @@ static void end_stream(struct move *move)
         link_close(move->control);
         move->control = NULL;
     }
-    if (move->pid > 0 && !move->killed_ms) {
-        kill(move->pid, SIGTERM);
+    /* The closed socket is the order to end; who has not after a while is killed (moves_tick). */
+    if (move->pid > 0 && !move->killed_ms)
         move->killed_ms = shell_now_ms();
-    }
     if (move->hv_fd >= 0)
         close(move->hv_fd);
     move->hv_fd = -1;
@@ -594,7 +593,7 @@ void moves_tick(struct hamgrd *d)
         if (!is_ticket_open(d, move) && !move->is_over)
             end_move(d, move, "the ticket is closed");
         repeat(d, move, now_ms);
-        if (move->killed_ms && move->pid > 0 && now_ms > move->killed_ms + 1000)
+        if (move->killed_ms && move->pid > 0 && now_ms > move->killed_ms + STREAM_END_MS)
             kill(move->pid, SIGKILL);
         if (move->is_over && move->pid == 0) {
             *place = move->next;
