@@ -352,10 +352,18 @@ static void drop_client(struct fence_daemon *d, int slot)
     qb_loop_poll_del(d->loop, fd);
     close(fd);
     d->clients[slot] = -1;
-    /* A run goes on: a half-done `off` is finished and verified. Nobody hears its result. */
-    for (struct run *run = d->runs; run; run = run->next) {
+    /* A half-done `off` is finished and verified, though nobody hears its result. One that has not
+     * begun never does: who wanted it can't take it back any more when its node returns. */
+    for (struct run **place = &d->runs; *place;) {
+        struct run *run = *place;
+        if (run->client == fd && run->step == RUN_WAITING) {
+            *place = run->next;
+            free(run);
+            continue;
+        }
         if (run->client == fd)
             run->client = -1;
+        place = &run->next;
     }
 }
 

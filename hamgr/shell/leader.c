@@ -17,6 +17,8 @@ struct fence_request {
     uint64_t id;  /* at hamgr-fence, 0 = free */
     uint64_t run; /* the leader's id */
     uint32_t leader;
+    struct log_view view; /* it was ordered in */
+    bool is_cancelled;
     struct fencep_run order;
 };
 
@@ -145,9 +147,34 @@ static void request_run(struct hamgrd *d, uint32_t leader, uint64_t run_id,
             break;
         l->requests[i] = (struct fence_request){
             .id = ++l->request_high, .run = run_id, .leader = leader, .order = *run};
+        if (d->log)
+            l->requests[i].view = log_view_now(d->log);
         return;
     }
     tell_failure(d, leader, run_id, run, "hamgr-fence can't be reached here");
+}
+
+/* Only what has not begun is cancelled: hamgr-fence answers either way. */
+static void cancel_request(struct hamgrd *d, struct fence_request *r)
+{
+    uint8_t body[16];
+    struct ha_writer w = ha_writer_of(body, sizeof(body));
+
+    if (!r->id || r->is_cancelled)
+        return;
+    r->is_cancelled = true;
+    fencep_cancel_encode(&w, &(struct fencep_cancel){.id = r->id});
+    link_send(d->fence_link, FENCEP_CANCEL, 0, body, w.position, NULL, 0);
+}
+
+/* A leader that died, or was left behind, takes nothing back: its orders end with its view. The
+ * node they are about may have returned in the next one. */
+static void cancel_old_orders(struct hamgrd *d)
+{
+    for (uint32_t i = 0; i < RUNS_MAX; i++) {
+        if (log_view_cmp(d->leader->requests[i].view, log_view_now(d->log)) != 0)
+            cancel_request(d, &d->leader->requests[i]);
+    }
 }
 
 void leader_fence_run(struct hamgrd *d, uint32_t from, const struct peer_fence *request)
@@ -164,12 +191,8 @@ void leader_fence_run(struct hamgrd *d, uint32_t from, const struct peer_fence *
     }
     for (uint32_t i = 0; i < RUNS_MAX; i++) {
         struct fence_request *r = &d->leader->requests[i];
-        if (r->id && r->leader == from && r->run == request->id) {
-            uint8_t body[16];
-            struct ha_writer w = ha_writer_of(body, sizeof(body));
-            fencep_cancel_encode(&w, &(struct fencep_cancel){.id = r->id});
-            link_send(d->fence_link, FENCEP_CANCEL, 0, body, w.position, NULL, 0);
-        }
+        if (r->leader == from && r->run == request->id)
+            cancel_request(d, r);
     }
 }
 
@@ -387,6 +410,7 @@ void leader_run(struct hamgrd *d)
     l->next_ms = UINT64_MAX;
     if (!d->log)
         return;
+    cancel_old_orders(d);
     run_fencing(d);
     if (!d->rt.is_leader)
         return;

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Fence devices run for a leader: only for that of the view promised last, and an order that has
+ * not begun ends with its view.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "hamgr/base/assert.h"
+#include "hamgr/shell/shell.h"
+
+#define SELF   1u
+#define LEADER 2u
+
+struct rig {
+    struct hamgrd d;
+    int peer; /* hamgr-fence's end */
+    uint8_t buffer[HA_IPC_MAX];
+};
+
+static void promise(struct hamgrd *d, uint64_t counter, uint32_t leader)
+{
+    struct log_config config = {.self = {.node = SELF, .nonce = 1},
+                                .timing = {.heartbeat_ms = 500, .lease_ms = 6900}};
+    struct log_loaded loaded = {.promised = {counter, leader}};
+    size_t size = (log_memory_size(&config) + 63) / 64 * 64;
+
+    free(d->log_memory);
+    d->log_memory = aligned_alloc(64, size);
+    ha_assert(d->log_memory);
+    d->log = log_init(d->log_memory, &config, &loaded);
+}
+
+static int setup(void **state)
+{
+    static const struct link_callbacks callbacks = {0};
+    struct rig *r = calloc(1, sizeof(*r));
+    int fds[2];
+
+    ha_assert(r && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, fds) == 0);
+    r->d.loop = qb_loop_create();
+    r->d.identity.node = SELF;
+    leader_open(&r->d);
+    link_close(r->d.fence_link);
+    r->d.fence_link = link_adopt(r->d.loop, fds[0], &callbacks, NULL);
+    r->peer = fds[1];
+    promise(&r->d, 5, LEADER);
+    *state = r;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct rig *r = *state;
+
+    link_close(r->d.fence_link);
+    qb_loop_destroy(r->d.loop);
+    close(r->peer);
+    free(r->d.leader);
+    free(r->d.fence);
+    free(r->d.log_memory);
+    free(r);
+    return 0;
+}
+
+/* The type of the next packet at hamgr-fence, 0 for none; its id, or the one it cancels. */
+static uint16_t heard(struct rig *r, uint64_t *ret_id)
+{
+    struct ha_packet packet;
+    struct fencep_cancel cancel;
+
+    *ret_id = 0;
+    if (ha_sock_receive(r->peer, r->buffer, &packet) != 1)
+        return 0;
+    *ret_id = packet.id;
+    if (packet.type == FENCEP_CANCEL) {
+        assert_int_equal(fencep_cancel_decode(packet.body, packet.body_size, &cancel), 0);
+        *ret_id = cancel.id;
+    }
+    return packet.type;
+}
+
+static void order(struct rig *r, uint32_t from, uint64_t id, const char *device)
+{
+    struct peer_fence request = {.id = id, .run = {.node = "n3", .action = FENCEP_OFF}};
+
+    snprintf(request.run.device, sizeof(request.run.device), "%s", device);
+    leader_fence_run(&r->d, from, &request);
+}
+
+static void only_the_leader_orders(void **state)
+{
+    struct rig *r = *state;
+    uint64_t id;
+
+    order(r, 3, 70, "bmc");
+    assert_int_equal(heard(r, &id), 0);
+    order(r, LEADER, 71, "bmc");
+    assert_int_equal(heard(r, &id), FENCEP_RUN);
+}
+
+static void an_order_ends_with_its_view(void **state)
+{
+    struct rig *r = *state;
+    uint64_t run_id, id;
+
+    order(r, LEADER, 71, "bmc");
+    assert_int_equal(heard(r, &run_id), FENCEP_RUN);
+    leader_run(&r->d);
+    assert_int_equal(heard(r, &id), 0);
+    promise(&r->d, 6, 3);
+    leader_run(&r->d);
+    assert_int_equal(heard(r, &id), FENCEP_CANCEL);
+    assert_int_equal(id, run_id);
+    leader_run(&r->d); /* once: the answer is on its way */
+    assert_int_equal(heard(r, &id), 0);
+}
+
+static void a_leader_takes_its_order_back(void **state)
+{
+    struct rig *r = *state;
+    uint64_t run_id, id;
+
+    order(r, LEADER, 71, "bmc");
+    assert_int_equal(heard(r, &run_id), FENCEP_RUN);
+    order(r, LEADER, 72, "");
+    assert_int_equal(heard(r, &id), 0);
+    order(r, LEADER, 71, "");
+    assert_int_equal(heard(r, &id), FENCEP_CANCEL);
+    assert_int_equal(id, run_id);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(only_the_leader_orders, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_order_ends_with_its_view, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_leader_takes_its_order_back, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
