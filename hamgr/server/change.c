@@ -258,8 +258,11 @@ static void run_migrate(struct request *r)
     if (!to && is_named)
         return;
     if (!to) {
-        request_refuse(r, HA_E_REFUSED, ha_reason_text(HA_REASON_NO_NODE),
-                       ha_reason_fix(HA_REASON_NO_NODE));
+        const struct server_api *api = request_api(r);
+        bool is_open = api->runtime(api->user)->is_open;
+        uint16_t reason = is_open ? HA_REASON_NO_NODE : HA_REASON_NO_QUORUM;
+        request_refuse(r, is_open ? HA_E_REFUSED : HA_E_NO_QUORUM, ha_reason_text(reason),
+                       ha_reason_fix(reason));
         return;
     }
     if (!merge_number(r, "max_downtime_ms", 600000, &downtime_ms) ||
