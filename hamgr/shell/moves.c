@@ -62,6 +62,26 @@ static struct local_verb *verb_of(struct hamgrd *d, const struct move *move)
     return hvlink_get(d, move->guest, move->epoch);
 }
 
+/* The copy's record may belong to a later ticket already: a destination that becomes a source at
+ * once. What is left of the old one must not touch it. */
+static bool is_current(struct hamgrd *d, const struct move *move)
+{
+    return verb_of(d, move)->ticket == move->ticket;
+}
+
+/* Ends the save or restore of this move, begun or not. */
+static void end_verb(struct hamgrd *d, const struct move *move)
+{
+    struct local_verb *verb = verb_of(d, move);
+
+    if (!is_current(d, move) || (verb->v.verb != HA_VERB_SAVE && verb->v.verb != HA_VERB_RESTORE))
+        return;
+    if (verb->request)
+        hvlink_abort(d, verb->request);
+    else
+        verb->v.verb = HA_VERB_NONE;
+}
+
 static void put_progress(struct ha_writer *w, const void *m)
 {
     peer_progress_encode(w, m);
@@ -121,7 +141,7 @@ static void fail(struct hamgrd *d, struct move *move, const char *why)
     struct local_verb *verb = verb_of(d, move);
 
     /* From DECIDING on only the log moves this end: a stream that ends late proves nothing. */
-    if (move->is_over || move_fsm_is_failed(&move->fsm) ||
+    if (move->is_over || move_fsm_is_failed(&move->fsm) || !is_current(d, move) ||
         !move_fsm_fail(&move->fsm, shell_now_ms()))
         return;
     qb_log(LOG_WARNING, "migration %" PRIu64 ": %s", move->ticket, why);
@@ -131,10 +151,7 @@ static void fail(struct hamgrd *d, struct move *move, const char *why)
         verb->v.is_save_failed = true;
     else
         verb->v.is_restore_failed = true;
-    if (verb->request && (verb->v.verb == HA_VERB_SAVE || verb->v.verb == HA_VERB_RESTORE))
-        hvlink_abort(d, verb->request);
-    else if (!verb->request)
-        verb->v.verb = HA_VERB_NONE;
+    end_verb(d, move);
     end_stream(move);
     tell_progress(d, move);
     shell_wake(d);
@@ -447,7 +464,7 @@ void moves_handover(struct hamgrd *d, uint32_t from, uint64_t ticket)
 {
     struct move *move = find(d, ticket);
 
-    if (!move || move->is_source || move->peer != from || move->is_over)
+    if (!move || move->is_source || move->peer != from || move->is_over || !is_current(d, move))
         return;
     struct local_verb *verb = verb_of(d, move);
     if (!verb->v.is_handover) {
@@ -462,7 +479,7 @@ void moves_hv_progress(struct hamgrd *d, uint64_t request, const struct hv_progr
 {
     for (struct move *move = d->moves; move; move = move->next) {
         struct local_verb *verb = hvlink_find(d, move->guest, move->epoch);
-        if (!verb || verb->request != request)
+        if (!verb || verb->request != request || verb->ticket != move->ticket)
             continue;
         if (progress->phase == HV_STOPPED && move->progress.hv.phase != HV_STOPPED)
             qb_log(LOG_INFO,
@@ -480,7 +497,7 @@ void moves_hv_done(struct hamgrd *d, struct local_verb *verb, uint8_t which,
     struct move *move = d->moves;
     char why[HA_TEXT_MAX];
 
-    while (move && !(ha_uuid_equal(move->guest, verb->v.guest) && move->epoch == verb->v.epoch))
+    while (move && !(move->ticket == verb->ticket && ha_uuid_equal(move->guest, verb->v.guest)))
         move = move->next;
     if (!move || move->is_over)
         return;
@@ -516,15 +533,10 @@ void moves_peer_progress(struct hamgrd *d, uint32_t from, const struct ha_move_p
 /* Ends this end of a closed ticket. */
 static void end_move(struct hamgrd *d, struct move *move, const char *why)
 {
-    struct local_verb *verb = verb_of(d, move);
-
     if (move->is_over)
         return;
     qb_log(LOG_INFO, "migration %" PRIu64 " is over here: %s", move->ticket, why);
-    if (verb->request && (verb->v.verb == HA_VERB_SAVE || verb->v.verb == HA_VERB_RESTORE))
-        hvlink_abort(d, verb->request);
-    else if (!verb->request && verb->v.verb == HA_VERB_SAVE)
-        verb->v.verb = HA_VERB_NONE; /* the save had not begun */
+    end_verb(d, move);
     move->is_over = true;
     end_stream(move);
 }
