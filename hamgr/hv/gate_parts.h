@@ -26,6 +26,7 @@ struct gate_wait {
     struct gate_peer *peer;
     uint64_t id;
     struct hvp_domain request;
+    uint64_t close_count; /* the gate's when it was asked */
     struct gate_wait *next;
 };
 

@@ -114,12 +114,15 @@ static void run_later(const struct request *q, const struct hvp_domain *m)
     struct gate_wait *wait = has_room ? calloc(1, sizeof(*wait)) : NULL;
     struct gate_wait **link = &q->gate->waits;
 
-    if (!wait) {
-        answer(q, HV_FAILED, 0, "busy: too many verbs are waiting");
+    if (!wait || !gate_may_run(q->gate)) {
+        answer(q, HV_FAILED, 0,
+               wait ? "gate closed: lease ended" : "busy: too many verbs are waiting");
+        free(wait);
         return;
     }
     q->gate->wait_count++;
-    *wait = (struct gate_wait){.peer = q->peer, .id = q->id, .request = *m};
+    *wait = (struct gate_wait){
+        .peer = q->peer, .id = q->id, .request = *m, .close_count = q->gate->fsm.close_count};
     while (*link)
         link = &(*link)->next;
     *link = wait;
@@ -146,7 +149,11 @@ static void run_waiting(struct gate *gate)
         struct request q = {gate, wait->peer, HVP_RUN, wait->id};
         *link = wait->next;
         gate->wait_count--;
-        run_now(&q, &wait->request);
+        /* Asked under another lease: the guest may have been given to another node since. */
+        if (wait->close_count == gate->fsm.close_count)
+            run_now(&q, &wait->request);
+        else
+            answer(&q, HV_FAILED, 0, "gate closed: the lease ended while it waited");
         free(wait);
     }
 }

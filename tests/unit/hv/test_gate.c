@@ -562,6 +562,32 @@ static void test_busy(void **state)
     assert_int_equal(gate_world_await(w, run).outcome, HV_OK);
 }
 
+/* While it waited its guest may have been freed, given to another node, and this node taken back:
+ * a lease of another time does not make it right. */
+static void test_waiting_run_ends_with_its_lease(void **state)
+{
+    struct gate_world *w = *state;
+
+    start_two(w, 60000);
+    atomic_store(&w->fake->create_delay_ms, 400);
+    (void)gate_world_ask_create(w, HVP_CREATE, 3, 1, -1);
+    assert_true(has_begun(w, HV_FAKE_CREATE, 3));
+    uint64_t run = gate_world_ask(w, HVP_RUN, 3, 1, 0);
+    gate_world_list(w); /* so it waits by now */
+    gate_world_lease(w, gate_world_now_ns() - 1, false, true);
+    gate_world_until(w, is_closed, NULL, "the gate closes");
+    struct hvp_done done = gate_world_do(w, HVP_RUN, 3, 1);
+    assert_int_equal(done.outcome, HV_FAILED); /* at once: not even in line */
+    assert_non_null(strstr(done.text, "gate closed"));
+    gate_world_lease(w, gate_world_now_ns() + 60000 * MS, false, true);
+    gate_world_until(w, is_open, NULL, "the gate opens");
+    done = gate_world_await(w, run);
+    assert_int_equal(done.outcome, HV_FAILED);
+    assert_non_null(strstr(done.text, "gate closed"));
+    assert_int_equal(state_of(w, 3), HV_PAUSED);
+    assert_int_equal(gate_world_do(w, HVP_RUN, 3, 1).outcome, HV_OK);
+}
+
 static void test_verb_of_a_lost_connection_is_adopted(void **state)
 {
     struct gate_world *w = *state;
@@ -717,6 +743,7 @@ int main(void)
         TEST(test_restore),
         TEST(test_connection_ends_in_save),
         TEST(test_busy),
+        TEST(test_waiting_run_ends_with_its_lease),
         TEST(test_verb_of_a_lost_connection_is_adopted),
         TEST(test_many_at_once),
         TEST(test_start_33_guests_fast),
