@@ -147,6 +147,8 @@ void duties_run(struct hamgrd *d)
         return;
     keeperlink_check(d);
     repeat_hello(d);
+    if (d->is_list_stale && !d->is_listing)
+        hvlink_list(d); /* the last one failed */
     settle_tickets(d);
     drop_old_verbs(d);
     for (uint32_t i = 0; i < d->verb_count; i++)

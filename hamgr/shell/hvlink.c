@@ -118,7 +118,16 @@ void hvlink_list(struct hamgrd *d)
     d->is_list_stale = false;
     d->listing_count = 0;
     d->list_applied = d->state.applied;
-    link_send(d->hv, HVP_LIST, ++d->hv_request_high, NULL, 0, NULL, 0);
+    d->list_request = ++d->hv_request_high;
+    link_send(d->hv, HVP_LIST, d->list_request, NULL, 0, NULL, 0);
+}
+
+/* It stays due: duties_run asks again with its next turn, not at the speed of the loop. */
+static void list_failed(struct hamgrd *d, const char *why)
+{
+    qb_log(LOG_WARNING, "hamgr-hv: no listing: %s", why);
+    d->is_listing = false;
+    d->is_list_stale = true;
 }
 
 static void on_domains(struct hamgrd *d, const struct ha_packet *packet)
@@ -127,7 +136,13 @@ static void on_domains(struct hamgrd *d, const struct ha_packet *packet)
 
     if (hvp_domains_decode(packet->body, packet->body_size, &part) < 0)
         return;
-    for (uint32_t i = 0; i < part.count && d->listing_count < HA_GUESTS_MAX; i++)
+    if (!d->is_listing || packet->id != d->list_request)
+        return;
+    if (part.count > HA_GUESTS_MAX - d->listing_count) { /* cut, it would prove absences */
+        list_failed(d, "more domains than a node may have");
+        return;
+    }
+    for (uint32_t i = 0; i < part.count; i++)
         d->listing[d->listing_count++] = part.list[i];
     if (!part.is_last)
         return;
@@ -348,8 +363,12 @@ static void on_done(struct hamgrd *d, const struct ha_packet *packet)
 {
     struct hvp_done done;
 
-    if (hvp_done_decode(packet->body, packet->body_size, &done) < 0)
+    if (hvp_done_decode(packet->body, packet->body_size, &done) < 0 || packet->id == 0)
         return;
+    if (d->is_listing && packet->id == d->list_request) {
+        list_failed(d, done.text);
+        return;
+    }
     for (uint32_t i = 0; i < d->verb_count; i++) {
         struct local_verb *verb = &d->verbs[i];
         if (verb->request != packet->id)
@@ -463,13 +482,12 @@ static void on_down(void *user, const char *why)
     shell_wake(d);
 }
 
+const struct link_callbacks hvlink_callbacks = {.up = on_up, .packet = on_packet, .down = on_down};
+
 void hvlink_open(struct hamgrd *d)
 {
-    static const struct link_callbacks callbacks = {
-        .up = on_up, .packet = on_packet, .down = on_down};
-
     d->domains = calloc(HA_GUESTS_MAX, sizeof(*d->domains));
     d->listing = calloc(HA_GUESTS_MAX, sizeof(*d->listing));
     ha_assert(d->domains && d->listing);
-    d->hv = link_open(d->loop, HVP_SOCKET, &callbacks, d);
+    d->hv = link_open(d->loop, HVP_SOCKET, &hvlink_callbacks, d);
 }

@@ -103,6 +103,7 @@ struct hamgrd {
     struct hv_domain *listing; /* being received */
     uint32_t listing_count;
     bool is_listing, is_list_stale;
+    uint64_t list_request; /* its id */
     uint64_t list_applied; /* state.applied when the listing under way was asked for */
     uint64_t inventory_applied;
     bool has_inventory;
@@ -219,6 +220,7 @@ void transfer_tick(struct hamgrd *d);
 bool transfer_stored(struct hamgrd *d, const struct store_done *done);
 
 /* hvlink.c */
+extern const struct link_callbacks hvlink_callbacks; /* the user is the hamgrd */
 void hvlink_open(struct hamgrd *d);
 void hvlink_list(struct hamgrd *d);
 void hvlink_hello(struct hamgrd *d);

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * hamgrd's listings: what is not in one is proof of absence, so one that failed, was cut or belongs
+ * to an earlier question is none; and one that failed is asked for again.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "hamgr/base/assert.h"
+#include "hamgr/shell/shell.h"
+
+struct rig {
+    struct hamgrd d;
+    int peer; /* hamgr-hv's end */
+    uint8_t buffer[HA_IPC_MAX];
+    uint8_t body[HA_IPC_MAX];
+    struct hvp_domains domains;
+};
+
+static int setup(void **state)
+{
+    struct log_config config = {.self = {.node = 1, .nonce = 1}};
+    struct log_loaded loaded = {.base_index = 10};
+    struct rig *r = calloc(1, sizeof(*r));
+    int fds[2];
+
+    ha_assert(r && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, fds) == 0);
+    size_t size = (log_memory_size(&config) + 63) / 64 * 64;
+    r->d.log_memory = aligned_alloc(64, size);
+    r->d.domains = calloc(HA_GUESTS_MAX, sizeof(*r->d.domains));
+    r->d.listing = calloc(HA_GUESTS_MAX, sizeof(*r->d.listing));
+    r->d.duties = calloc(1, sizeof(*r->d.duties));
+    ha_assert(r->d.log_memory && r->d.domains && r->d.listing && r->d.duties);
+    r->d.log = log_init(r->d.log_memory, &config, &loaded);
+    r->d.loop = qb_loop_create();
+    r->d.identity.node = 1;
+    r->d.live_from = UINT64_MAX;
+    r->d.hello_stale = true;
+    r->d.hv = link_adopt(r->d.loop, fds[0], &hvlink_callbacks, &r->d);
+    r->d.is_hv_welcomed = true;
+    r->d.hv_request_high = 5;
+    r->peer = fds[1];
+    *state = r;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct rig *r = *state;
+
+    link_close(r->d.hv);
+    qb_loop_destroy(r->d.loop);
+    close(r->peer);
+    free(r->d.log_memory);
+    free(r->d.domains);
+    free(r->d.listing);
+    free(r->d.duties);
+    free(r);
+    return 0;
+}
+
+/* The id of the listing that is asked for, 0 if none is. */
+static uint64_t asked(struct rig *r)
+{
+    struct ha_packet packet;
+    uint64_t id = 0;
+
+    while (ha_sock_receive(r->peer, r->buffer, &packet) == 1) {
+        if (packet.type == HVP_LIST)
+            id = packet.id;
+    }
+    return id;
+}
+
+static void give(struct rig *r, uint16_t type, uint64_t id, const struct ha_writer *w)
+{
+    struct ha_packet packet = {
+        .type = type, .id = id, .body = w->data, .body_size = w->position, .fds = {-1, -1}};
+
+    ha_assert(!w->failed);
+    hvlink_callbacks.packet(&r->d, &packet);
+}
+
+static void give_part(struct rig *r, uint64_t id, uint32_t count, bool is_last)
+{
+    struct ha_writer w = ha_writer_of(r->body, sizeof(r->body));
+
+    r->domains.count = count;
+    r->domains.is_last = is_last;
+    for (uint32_t i = 0; i < count; i++)
+        r->domains.list[i] = (struct hv_domain){.domid = i + 1, .state = HV_RUNNING};
+    hvp_domains_encode(&w, &r->domains);
+    give(r, HVP_DOMAINS, id, &w);
+}
+
+static void give_failure(struct rig *r, uint64_t id)
+{
+    struct ha_writer w = ha_writer_of(r->body, sizeof(r->body));
+
+    hvp_done_encode(&w, &(struct hvp_done){.outcome = HV_UNKNOWN, .text = "no listing"});
+    give(r, HVP_DONE, id, &w);
+}
+
+static void a_failed_listing_is_asked_for_again(void **state)
+{
+    struct rig *r = *state;
+
+    hvlink_list(&r->d);
+    uint64_t id = asked(r);
+    assert_int_not_equal(id, 0);
+    give_failure(r, id);
+    assert_false(r->d.has_inventory);
+    assert_int_equal(asked(r), 0); /* not at once, or it would never stop */
+    duties_run(&r->d);
+    id = asked(r);
+    assert_int_not_equal(id, 0);
+    give_part(r, id, 2, true);
+    assert_true(r->d.has_inventory);
+    assert_int_equal(r->d.domain_count, 2);
+}
+
+static void a_cut_listing_is_none(void **state)
+{
+    struct rig *r = *state;
+    uint32_t given = 0;
+
+    hvlink_list(&r->d);
+    uint64_t id = asked(r);
+    for (; given <= HA_GUESTS_MAX; given += HVP_DOMAINS_PER_PACKET)
+        give_part(r, id, HVP_DOMAINS_PER_PACKET, false);
+    give_part(r, id, 1, true);
+    assert_false(r->d.has_inventory);
+    assert_true(r->d.is_list_stale);
+}
+
+static void an_answer_to_an_earlier_question_is_none(void **state)
+{
+    struct rig *r = *state;
+
+    hvlink_list(&r->d);
+    uint64_t id = asked(r);
+    give_part(r, id - 1, 1, true);
+    assert_false(r->d.has_inventory);
+    give_failure(r, id - 1);
+    give_part(r, id, 1, true);
+    /* Something may have happened meanwhile: the DONE asked for another one. */
+    assert_false(r->d.has_inventory);
+    id = asked(r);
+    give_part(r, id, 1, true);
+    assert_true(r->d.has_inventory);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(a_failed_listing_is_asked_for_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_cut_listing_is_none, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_answer_to_an_earlier_question_is_none, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
