@@ -39,18 +39,24 @@ struct chan_tls {
 };
 
 /* AES-GCM needs the CPU's help to be fast; without it ChaCha20 is several times faster. */
+#if defined(__x86_64__)
 static bool has_fast_aes(void)
 {
-#if defined(__x86_64__)
     unsigned a = 0, b = 0, c = 0, d = 0;
 
     return __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_AES) != 0 && (c & bit_PCLMUL) != 0;
-#elif defined(__aarch64__)
-    return (getauxval(AT_HWCAP) & (1UL << 3)) != 0; /* HWCAP_AES */
-#else
-    return false;
-#endif
 }
+#elif defined(__aarch64__)
+static bool has_fast_aes(void)
+{
+    return (getauxval(AT_HWCAP) & (1UL << 3)) != 0; /* HWCAP_AES */
+}
+#else
+static bool has_fast_aes(void)
+{
+    return false;
+}
+#endif
 
 /* The first queued OpenSSL error in words; the queue is empty afterwards. */
 static const char *queued_reason(void)

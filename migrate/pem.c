@@ -89,7 +89,7 @@ void pem_first_name(X509 *cert, char *ret_name)
 {
     GENERAL_NAMES *names = X509_get_ext_d2i(cert, NID_subject_alt_name, NULL, NULL);
 
-    strcpy(ret_name, "?"); /* ret_name holds HA_NAME_MAX bytes */
+    memcpy(ret_name, "?", sizeof("?")); /* ret_name holds HA_NAME_MAX bytes */
     for (int i = 0; names && i < sk_GENERAL_NAME_num(names); i++) {
         const GENERAL_NAME *n = sk_GENERAL_NAME_value(names, i);
         if (n->type != GEN_DNS)

@@ -17,42 +17,42 @@
 
 /* Reported by each member about itself every second, and at once when it changes. */
 struct ha_report {
-    uint32_t node;             /* 0 = no report yet */
-    uint64_t received_ms;      /* here, monotonic */
-    bool is_hv_ready;          /* hamgr-hv answers */
+    uint32_t node;        /* 0 = no report yet */
+    uint64_t received_ms; /* here, monotonic */
+    bool is_hv_ready;     /* hamgr-hv answers */
     bool is_quarantined;
-    bool is_shutting_down;     /* host shutdown: guests stop or move by policy */
+    bool is_shutting_down; /* host shutdown: guests stop or move by policy */
     bool is_keeper_armed;
-    uint32_t starting_count;   /* starts in flight there */
-    uint64_t applied;          /* its applied index */
-    uint64_t mem_kib;          /* the hypervisor's memory for guests */
-    uint32_t fence_devices;    /* devices its hamgr-fence knows */
+    uint32_t starting_count; /* starts in flight there */
+    uint64_t applied;        /* its applied index */
+    uint64_t mem_kib;        /* the hypervisor's memory for guests */
+    uint32_t fence_devices;  /* devices its hamgr-fence knows */
     uint32_t store_stall_ms;
     char version[16];
-    char alarm[HA_TEXT_MAX];   /* the most important thing wrong there, else empty */
+    char alarm[HA_TEXT_MAX]; /* the most important thing wrong there, else empty */
 };
 
 /* A fence attempt in flight or done, as the leader knows it. */
 struct ha_fence_progress {
-    uint32_t node;             /* 0 = slot unused */
+    uint32_t node; /* 0 = slot unused */
     uint64_t incarnation;
     uint32_t attempts;
     uint64_t started_ms;
-    uint64_t evidence_ms;      /* E so far */
-    uint64_t wait_ms;          /* T_wait it must reach; 0 = not self-fenced by assumption */
-    uint64_t hold_until_ms;    /* H after a reunion; 0 = none */
-    char text[HA_TEXT_MAX];    /* last result */
+    uint64_t evidence_ms;   /* E so far */
+    uint64_t wait_ms;       /* T_wait it must reach; 0 = not self-fenced by assumption */
+    uint64_t hold_until_ms; /* H after a reunion; 0 = none */
+    char text[HA_TEXT_MAX]; /* last result */
 };
 
 /* A migration in flight, as reported by its source (and destination). */
 struct ha_move_progress {
-    uint64_t ticket;           /* 0 = slot unused */
-    uint8_t step;              /* enum ha_move_step */
+    uint64_t ticket; /* 0 = slot unused */
+    uint8_t step;    /* enum ha_move_step */
     struct hv_progress hv;
     uint64_t wire_bytes;
-    uint64_t rate_kib_s;       /* native bytes, last second */
+    uint64_t rate_kib_s; /* native bytes, last second */
     uint64_t remaining_kib;
-    uint32_t eta_ms;           /* 0 = not known */
+    uint32_t eta_ms; /* 0 = not known */
     uint64_t elapsed_ms;
     char text[HA_TEXT_MAX];
 };
@@ -67,26 +67,26 @@ enum ha_move_step {
 };
 
 struct ha_runtime {
-    uint64_t now_ms;           /* CLOCK_MONOTONIC_RAW */
+    uint64_t now_ms; /* CLOCK_MONOTONIC_RAW */
     uint64_t wall_ms;
     uint32_t self;
-    bool is_open;              /* this node is in an open view */
+    bool is_open; /* this node is in an open view */
     bool is_leader;
     struct log_view view;
     uint64_t view_age_ms;
     uint64_t commit_index;
     uint64_t lease_end_ms;
-    uint64_t lease_ms;         /* L in force here */
+    uint64_t lease_ms; /* L in force here */
     uint32_t voter_count;
-    uint32_t hold_ms;          /* H */
+    uint32_t hold_ms; /* H */
     struct log_timing timing;
-    uint8_t corosync_health;   /* enum transport_health */
+    uint8_t corosync_health; /* enum transport_health */
     char corosync_text[HA_TEXT_MAX];
     bool is_votequorum_quorate; /* shown, never counted */
     bool is_store_failed;
     uint64_t store_stall_ms;
-    uint64_t loop_gap_ms;      /* the loop's longest absence in the last 10 to 20 s */
-    uint64_t loop_gap_ms_max;  /* ... since the start */
+    uint64_t loop_gap_ms;     /* the loop's longest absence in the last 10 to 20 s */
+    uint64_t loop_gap_ms_max; /* ... since the start */
     bool is_gate_open;
     bool is_quarantined;
     char gate_text[HA_TEXT_MAX];

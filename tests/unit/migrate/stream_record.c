@@ -312,8 +312,9 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < sizeof(start.secret); i++)
         start.secret[i] = (uint8_t)i;
     for (int i = 5; i + 1 < argc; i += 2) {
-        slots = strcmp(argv[i], "--ring") == 0 ? (unsigned)atoi(argv[i + 1]) : slots;
-        start.level = strcmp(argv[i], "--level") == 0 ? (uint8_t)atoi(argv[i + 1]) : start.level;
+        slots = strcmp(argv[i], "--ring") == 0 ? (unsigned)strtoul(argv[i + 1], NULL, 10) : slots;
+        start.level =
+            strcmp(argv[i], "--level") == 0 ? (uint8_t)strtoul(argv[i + 1], NULL, 10) : start.level;
     }
     if (argc < 5 || socketpair(AF_UNIX, SOCK_STREAM, 0, net) < 0 ||
         socketpair(AF_UNIX, SOCK_STREAM, 0, in) < 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, out) < 0)

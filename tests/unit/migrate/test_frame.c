@@ -207,7 +207,7 @@ static void abort_text(void **state)
     struct frame_abort back;
 
     (void)state;
-    strcpy(m.text, "red \x1b[31m\x7f\n end");
+    snprintf(m.text, sizeof(m.text), "%s", "red \x1b[31m\x7f\n end");
     frame_abort_encode(&w, &m);
     assert_int_equal(frame_abort_decode(bytes, w.position, &back, NULL), 0);
     assert_int_equal(back.code, FRAME_ABORT_TICKET);

@@ -46,7 +46,7 @@ static void look(char *text, size_t size)
     used += (size_t)snprintf(text + used, size - used, "env %d death %d null %d fds",
                              environ[0] != NULL, death, lseek(0, 0, SEEK_CUR) == 0);
     for (struct dirent *e = readdir(fds); e; e = readdir(fds))
-        if (e->d_name[0] != '.' && atoi(e->d_name) != dirfd(fds) && used < size)
+        if (e->d_name[0] != '.' && strtol(e->d_name, NULL, 10) != dirfd(fds) && used < size)
             used += (size_t)snprintf(text + used, size - used, " %s", e->d_name);
     closedir(fds);
 }
