@@ -70,6 +70,8 @@ void await_steps(uint32_t number, uint64_t more);
 void await_checked(uint32_t number, uint64_t epoch);
 void assert_still(uint32_t number);
 void run(uint32_t domid);
+/* Pauses; the proof may take more than one try on a crowded machine. */
+void pause_domain(uint32_t domid);
 void destroy(uint32_t domid);
 void sleep_ms(uint32_t ms);
 uint64_t now_ms(void);

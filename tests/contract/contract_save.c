@@ -96,7 +96,7 @@ static void test_cold_save_of_a_paused_guest(void **state)
     struct sink s;
 
     (void)state;
-    assert_int_equal(hv->ops->pause(hv, domid, NULL), HV_OK);
+    pause_domain(domid);
     sink_begin(&s, SIZE_MAX);
     struct hv_save_params params = {.fd = s.fd, .is_live = false};
     assert_int_equal(hv->ops->save(hv, domid, &params, NULL, NULL, &err), HV_OK);

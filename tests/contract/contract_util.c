@@ -168,6 +168,18 @@ void run(uint32_t domid)
         fail_msg("run %u: %s", domid, err.text);
 }
 
+void pause_domain(uint32_t domid)
+{
+    uint64_t end_ms = now_ms() + WAIT_MS;
+    struct ha_err err = {0};
+    enum hv_outcome outcome;
+
+    while ((outcome = hv->ops->pause(hv, domid, &err)) == HV_UNKNOWN && now_ms() < end_ms)
+        ;
+    if (outcome != HV_OK)
+        fail_msg("pause %u: %s", domid, err.text);
+}
+
 void destroy(uint32_t domid)
 {
     struct ha_err err = {0};

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "hamgr/hv/embedded/disk.h"
@@ -56,7 +57,7 @@ static void test_a_hand_over_is_no_double_run(void **state)
 
     (void)state;
     await_steps(GUEST.number, 10);
-    assert_int_equal(hv->ops->pause(hv, domid, NULL), HV_OK);
+    pause_domain(domid);
     next.epoch = 2;
     uint32_t successor = create_on(other, &next);
     run(successor);
@@ -135,7 +136,7 @@ static void test_gap_is_the_pause(void **state)
 
     (void)state;
     await_steps(GUEST.number, 10);
-    assert_int_equal(hv->ops->pause(hv, domid, NULL), HV_OK);
+    pause_domain(domid);
     atomic_store(&slot->max_gap_ns, 0);
     sleep_ms(50);
     run(domid);
@@ -193,16 +194,16 @@ static void test_guest_is_locked_in(void **state)
     DIR *dir = opendir(path);
     assert_non_null(dir);
     while ((entry = readdir(dir)) != NULL) {
-        int fd = atoi(entry->d_name[0] == '.' ? "-1" : entry->d_name);
-        if (fd < 0)
+        if (entry->d_name[0] == '.')
             continue;
+        long fd = strtol(entry->d_name, NULL, 10);
         assert_true(fd == EMB_FD_MEMORY || fd == EMB_FD_UFFD || fd == EMB_FD_DOMAINS);
         kept++;
     }
     closedir(dir);
     assert_in_range(kept, 2, 3);
     /* All verbs work on it as on any other. */
-    assert_int_equal(hv->ops->pause(hv, domid, NULL), HV_OK);
+    pause_domain(domid);
     run(domid);
     assert_untouched(domid, GUEST.number);
 }
@@ -258,7 +259,7 @@ static void check_unlabelled(bool is_removed)
     struct hv_domain d = only_unlabelled();
     assert_int_equal(d.state, HV_RUNNING);
     assert_int_equal(domain_count(), 1);
-    assert_int_equal(hv->ops->pause(hv, d.domid, NULL), HV_OK);
+    pause_domain(d.domid);
     assert_still(GUEST.number);
     assert_int_equal(only_unlabelled().state, HV_PAUSED);
     assert_int_equal(hv->ops->run(hv, d.domid, NULL), HV_FAILED);
@@ -304,7 +305,7 @@ static void test_reused_pid(void **state)
     close(fd);
     assert_state(domid, HV_CRASHED);
     assert_int_equal(hv->ops->run(hv, domid, NULL), HV_FAILED);
-    assert_int_equal(hv->ops->pause(hv, domid, NULL), HV_OK); /* and we are still here */
+    pause_domain(domid); /* and we are still here */
     destroy(domid);
     struct hv_domain d = only_unlabelled();
     assert_int_equal(d.domid & 0x7fffffff, guest);
@@ -540,7 +541,7 @@ static void test_write_back_is_never_quiet(void **state)
     attach(&b, &GUEST);
     run(domid);
     await_writes(GUEST.number, 10);
-    assert_int_equal(hv->ops->pause(hv, domid, NULL), HV_OK);
+    pause_domain(domid);
     assert_int_equal(hv->ops->quiet(hv, domid, why), HV_NEVER_QUIET);
     assert_true(strlen(why) > 0);
     detach(&b);
@@ -605,6 +606,65 @@ static void test_stall_while_stopped(void **state)
     assert_state(domid, HV_PAUSED);
     run(domid);
     assert_untouched(domid, fast.number);
+}
+
+/* The keeper of the faults that worker `parent` forked. */
+static pid_t keeper_of(pid_t parent)
+{
+    uint64_t end_ms = now_ms() + WAIT_MS;
+    char path[64], line[128] = "";
+    int pid = 0;
+
+    snprintf(path, sizeof(path), "/proc/%d/task/%d/children", (int)parent, (int)parent);
+    while (pid == 0 && now_ms() < end_ms) {
+        FILE *file = fopen(path, "re");
+        if (file && fgets(line, sizeof(line), file))
+            pid = (int)strtol(line, NULL, 10);
+        if (file)
+            fclose(file);
+        sleep_ms(1);
+    }
+    assert_true(pid > 0);
+    return pid;
+}
+
+/* Synchronous tracking: the keeper that a killed worker left behind lifts all protection some time
+ * later. A save that began before that would lose pages. */
+static void test_an_old_keeper_keeps_a_new_save_out(void **state)
+{
+    struct sink s;
+    int pair[2], status;
+
+    (void)state;
+    hv->ops->close(hv);
+    setenv(HV_EMBEDDED_ENV_SYNC, "1", 1);
+    hv = contract->open();
+    uint32_t domid = start(&GUEST);
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    pid_t worker = fork();
+    if (worker == 0) {
+        struct hv *other = contract->open();
+        struct hv_save_params params = save_to(pair[0]); /* nobody reads */
+        other->ops->save(other, domid, &params, NULL, NULL, NULL);
+        _exit(0);
+    }
+    pid_t keeper = keeper_of(worker);
+    await_steps(GUEST.number, 5);
+    assert_int_equal(kill(keeper, SIGSTOP), 0);
+    assert_int_equal(kill(worker, SIGKILL), 0);
+    assert_int_equal(waitpid(worker, &status, 0), worker);
+    sink_begin(&s, SIZE_MAX);
+    struct hv_save_params params = save_to(s.fd);
+    assert_int_equal(hv->ops->save(hv, domid, &params, NULL, NULL, NULL), HV_FAILED);
+    assert_int_equal(kill(keeper, SIGCONT), 0);
+    assert_int_equal(hv->ops->log_dirty_off(hv, domid, NULL), HV_OK);
+    assert_untouched(domid, GUEST.number);
+    assert_int_equal(hv->ops->save(hv, domid, &params, NULL, NULL, NULL), HV_OK);
+    sink_end(&s);
+    free(s.data);
+    close(pair[0]);
+    close(pair[1]);
+    unsetenv(HV_EMBEDDED_ENV_SYNC);
 }
 
 static uint32_t get_u32(const uint8_t *bytes)
@@ -682,6 +742,7 @@ int main(void)
         TEST(test_disk_goes_along),
         TEST(test_write_back_is_never_quiet),
         TEST(test_stall_while_stopped),
+        TEST(test_an_old_keeper_keeps_a_new_save_out),
         TEST(test_stream_is_in_xens_format),
     };
 

@@ -294,7 +294,7 @@ static int start_guest(struct building *b, struct ha_err *err)
     close(ends[0]);
     /* Ready or not, the record may name it by now, and cleaning up needs that. */
     if (emb_record_read(b->d.dir_fd, &b->d.record, NULL) == 0 && b->d.record.pid != 0)
-        b->d.pidfd = emb_proc_open((pid_t)b->d.record.pid, b->d.record.start_time);
+        b->d.pidfd = emb_proc_open((pid_t)b->d.record.pid, b->d.record.start_time, NULL);
     if (rc == 0 && (b->d.pidfd < 0 || b->d.record.pid != (uint32_t)pid))
         rc = ha_err_set(err, EPIPE, "the guest died when it was ready");
     if (rc == 0 && emb_proc_wait_stopped(pid, b->d.record.start_time, EMB_STOP_MS) != 0)
@@ -422,7 +422,7 @@ enum hv_outcome emb_remove(struct hv_embedded *e, struct emb_domain *d, struct h
         close(lock);
     /* The process may have named itself since the record was read. */
     if (rc == 0 && d->pidfd < 0 && emb_domain_reread(d, NULL) == 0 && d->record.pid != 0)
-        d->pidfd = emb_proc_open((pid_t)d->record.pid, d->record.start_time);
+        d->pidfd = emb_proc_open((pid_t)d->record.pid, d->record.start_time, NULL);
     if (rc == 0)
         rc = kill_process(d, err);
     if (rc == 0 && d->record.disk != EMB_DISK_NONE)

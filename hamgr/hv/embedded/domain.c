@@ -65,7 +65,7 @@ int emb_domain_open(struct hv_embedded *e, uint32_t domid, struct emb_domain *re
         ret->dir_fd = -1;
         return rc == -ENOENT ? ha_err_set(err, HA_E_NOT_FOUND, "no domain %u", domid) : rc;
     }
-    int pidfd = emb_proc_open((pid_t)ret->record.pid, ret->record.start_time);
+    int pidfd = emb_proc_open((pid_t)ret->record.pid, ret->record.start_time, &ret->proc_state);
     if (pidfd >= 0)
         ret->pidfd = pidfd;
     else if (pidfd != -ESRCH && ret->record.pid != 0) {
@@ -164,7 +164,7 @@ enum hv_domain_state emb_domain_state(const struct emb_domain *d)
     if (d->record.phase == EMB_BUILDING)
         return HV_BUILDING;
     /* A process that is seen running is running, whatever the record says. */
-    if (!emb_proc_is_stopped((pid_t)d->record.pid))
+    if (d->proc_state != 'T' || !emb_proc_is_stopped((pid_t)d->record.pid))
         return emb_proc_wait_gone(d->pidfd, 0) ? ended_as(d) : HV_RUNNING;
     return d->record.phase == EMB_SUSPENDED ? HV_SUSPENDED : HV_PAUSED;
 }

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "hamgr/hv/embedded/disk.h"
@@ -63,7 +64,9 @@ const char *hv_embedded_tracking(struct hv *hv)
 
 void emb_release_kept(struct hv_embedded *e)
 {
-    emb_track_close(&e->kept_tracker);
+    if (e->kept_child > 0)
+        waitpid(e->kept_child, NULL, 0);
+    e->kept_child = 0;
     if (e->kept_memory)
         munmap(e->kept_memory, e->kept_size);
     e->kept_memory = NULL;

@@ -25,6 +25,9 @@
  * phase longer, and then the answer is no. */
 #define EMB_RUN_LOCK_MS  20u
 #define EMB_WORK_LOCK_MS 2000u
+/* Another save is no reason to wait; a killed one's keeper of the faults is: it lifts the
+ * protection of 64 GiB in less than this and lets go. */
+#define EMB_BUSY_MS 1000u
 /* A killed process of n GiB frees its memory at some GiB/s: 64 GiB in less than this. */
 #define EMB_GONE_MS 20000u
 /* The backend answers a write when storage has it: as long as hamgrd waits for drains (10 s). */
@@ -68,12 +71,13 @@ struct hv_embedded {
      * restore leaves it to the next worker verb or close. */
     void *kept_memory;
     uint64_t kept_size;
-    struct emb_tracker kept_tracker;
+    pid_t kept_child; /* to be waited for, or 0 */
 };
 
 struct emb_domain {
     int dir_fd;
-    int pidfd; /* -1: the process is not there (any more) */
+    int pidfd;       /* -1: the process is not there (any more) */
+    char proc_state; /* of its main thread when the domain was opened */
     struct emb_record record;
 };
 

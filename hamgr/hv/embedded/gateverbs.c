@@ -47,7 +47,7 @@ static enum hv_outcome pause_unknown(struct hv_embedded *e, uint32_t domid, stru
     if (emb_proc_read(pid, &proc) != 0)
         return HV_OK;
     d.record.start_time = proc.start_time;
-    d.pidfd = emb_proc_open(pid, proc.start_time);
+    d.pidfd = emb_proc_open(pid, proc.start_time, NULL);
     if (d.pidfd < 0)
         return HV_OK;
     if (!emb_is_marked(e, (uint32_t)pid)) {

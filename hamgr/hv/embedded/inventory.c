@@ -228,11 +228,10 @@ static uint32_t list_unknown(const struct hv_embedded *e, struct hv_domain *ret,
 
     while (dir && count < capacity && (entry = readdir(dir)) != NULL) {
         uint32_t pid;
-        if (!read_id(entry->d_name, &pid) || !emb_is_marked(e, pid))
+        if (!read_id(entry->d_name, &pid) ||
+            bsearch(&pid, e->pids, e->pid_count, sizeof(pid), compare_pids))
             continue;
-        if (bsearch(&pid, e->pids, e->pid_count, sizeof(pid), compare_pids))
-            continue;
-        if (describe_unknown(pid, &ret[count]))
+        if (emb_is_marked(e, pid) && describe_unknown(pid, &ret[count]))
             count++;
     }
     if (dir)

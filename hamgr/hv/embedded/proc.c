@@ -70,7 +70,7 @@ bool emb_proc_is_alive(const struct emb_proc *proc)
     return proc->state != 'Z' && proc->state != 'X' && proc->state != 'x';
 }
 
-int emb_proc_open(pid_t pid, uint64_t start_time)
+int emb_proc_open(pid_t pid, uint64_t start_time, char *ret_state)
 {
     struct emb_proc proc;
 
@@ -86,6 +86,8 @@ int emb_proc_open(pid_t pid, uint64_t start_time)
         close(fd);
         return rc;
     }
+    if (ret_state)
+        *ret_state = proc.state;
     return fd;
 }
 

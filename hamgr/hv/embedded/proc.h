@@ -20,8 +20,9 @@ int emb_proc_read(pid_t pid, struct emb_proc *ret);
 /* True if the process is there and neither dead nor a zombie. */
 bool emb_proc_is_alive(const struct emb_proc *proc);
 /* A pidfd (CLOEXEC) of the process with that pid and start time; -ESRCH if it is not there (any
- * more). The check comes after the open, so the fd can't be another process's. */
-int emb_proc_open(pid_t pid, uint64_t start_time);
+ * more). The check comes after the open, so the fd can't be another process's. ret_state (may be
+ * NULL): its main thread's state. */
+int emb_proc_open(pid_t pid, uint64_t start_time, char *ret_state);
 /* True if every thread is stopped by a signal (state T). False also when unreadable. */
 bool emb_proc_is_stopped(pid_t pid);
 /* Waits until every thread is stopped, at most timeout_ms. Returns 0, -ESRCH, or -ETIMEDOUT. */

@@ -49,6 +49,7 @@ struct save {
     struct emb_domain d;
     const struct hv_save_params *params;
     bool is_socket;
+    int busy_fd;
     uint8_t *memory;
     uint64_t page_count;
     uint64_t *bitmap;         /* pages to be sent */
@@ -359,7 +360,9 @@ static int prepare(struct save *s)
     s->now.pages_total = s->page_count;
     s->begin_us = now_us();
     precopy_init(&s->precopy, s->params, s->page_count);
-    int rc = s->params->is_live ? emb_track_open(&s->tracker, s->d.pidfd, &s->d.record, s->err) : 0;
+    int rc = s->params->is_live
+                 ? emb_track_open(&s->tracker, s->d.pidfd, &s->d.record, s->busy_fd, s->err)
+                 : 0;
     if (rc == 0)
         rc = emb_domain_map(&s->d, false, &memory, s->err);
     if (rc != 0)
@@ -389,13 +392,16 @@ static int run_shielded(struct save *s)
     return rc;
 }
 
-/* After success the guest stays as it is: lifting the protection and the mapping can wait until
- * its pause is over. After a failure dirty tracking is off before the answer. */
+/* After success nothing is lifted or unmapped yet, that would only make the guest's pause longer.
+ * After a failure dirty tracking is off before the answer. */
 static void let_go(struct save *s, bool is_ok)
 {
     s->e->kept_memory = s->memory;
     s->e->kept_size = s->page_count * EMB_PAGE;
-    s->e->kept_tracker = s->tracker;
+    if (is_ok)
+        s->e->kept_child = emb_track_leave(&s->tracker);
+    else
+        emb_track_close(&s->tracker);
     if (!is_ok)
         emb_release_kept(s->e);
     if (s->precopy.throttle_percent != 100)
@@ -405,17 +411,16 @@ static void let_go(struct save *s, bool is_ok)
 
 static int save_locked(struct save *s)
 {
-    int busy = emb_domain_lock(&s->d, EMB_FILE_BUSY, 0, s->err);
-
-    if (busy < 0)
-        return busy;
+    s->busy_fd = emb_domain_lock(&s->d, EMB_FILE_BUSY, EMB_BUSY_MS, s->err);
+    if (s->busy_fd < 0)
+        return s->busy_fd;
     int rc = run_shielded(s);
     let_go(s, rc == 0);
     if (rc == 0) {
         s->now.pages_dirty = 0;
         tell(s, HV_COMPLETE, true);
     }
-    close(busy);
+    close(s->busy_fd);
     return rc;
 }
 

@@ -21,7 +21,7 @@
  * is 1 s; beyond ten times that it is gone. */
 #define KEEPER_TIMEOUT_MS 10000
 
-enum keeper_order { ORDER_COLLECT = 'c', ORDER_LAST = 'l' };
+enum keeper_order { ORDER_COLLECT = 'c', ORDER_LAST = 'l', ORDER_LEAVE = 'x' };
 
 /* ---- the keeper of the faults: a process of its own, only system calls and shared memory ---- */
 
@@ -87,6 +87,8 @@ static bool serve_order(struct keeper *k)
         return true;
     if (n != 1)
         return false;
+    if (order == ORDER_LEAVE)
+        _exit(0);
     if (order == ORDER_COLLECT && protect_noted(k) != 0)
         answer = 'n';
     memcpy(k->handed, k->noted, k->words * 8);
@@ -127,10 +129,13 @@ static _Noreturn void become_keeper(struct emb_tracker *t, int socket)
     prctl(PR_SET_NAME, "hamgr-dirty");
     k.uffd = fcntl(t->uffd, F_DUPFD, 200);
     k.socket = fcntl(socket, F_DUPFD, k.uffd + 1);
-    if (k.uffd < 0 || k.socket < 0)
+    int busy = fcntl(t->busy_fd, F_DUPFD, k.socket + 1);
+    if (k.uffd < 0 || k.socket < 0 || busy < 0)
         _exit(1);
     close_range(0, (unsigned)k.uffd - 1, 0);
-    close_range((unsigned)k.socket + 1, ~0u, 0);
+    close_range((unsigned)k.uffd + 1, (unsigned)k.socket - 1, 0);
+    close_range((unsigned)k.socket + 1, (unsigned)busy - 1, 0);
+    close_range((unsigned)busy + 1, ~0u, 0);
     k.words = emb_bitmap_words(t->size / EMB_PAGE);
     k.noted = t->shared;
     k.handed = t->shared + k.words;
@@ -161,7 +166,7 @@ static int start_keeper(struct emb_tracker *t, struct ha_err *err)
 
 /* ---- the worker's side ---- */
 
-int emb_track_open(struct emb_tracker *t, int pidfd, const struct emb_record *record,
+int emb_track_open(struct emb_tracker *t, int pidfd, const struct emb_record *record, int busy_fd,
                    struct ha_err *err)
 {
     char path[64];
@@ -172,6 +177,7 @@ int emb_track_open(struct emb_tracker *t, int pidfd, const struct emb_record *re
         .pagemap_fd = -1,
         .socket = -1,
         .keeper = -1,
+        .busy_fd = busy_fd,
         .address = record->memory_address,
         .size = record->memory_size,
     };
@@ -271,23 +277,43 @@ int emb_track_collect(struct emb_tracker *t, bool is_last, uint64_t *bitmap, uin
     return collect_async(t, is_last, bitmap, ret_count, err);
 }
 
-void emb_track_close(struct emb_tracker *t)
+static pid_t let_go(struct emb_tracker *t)
 {
-    if (t->kind == EMB_TRACK_NONE)
-        return;
-    if (t->uffd >= 0)
-        emb_uffd_protect(t->uffd, t->address, t->size, false);
+    pid_t keeper = t->keeper;
+
     if (t->socket >= 0)
         close(t->socket);
-    if (t->keeper > 0)
-        waitpid(t->keeper, NULL, 0);
     if (t->shared)
         munmap(t->shared, t->shared_size);
     if (t->pagemap_fd >= 0)
         close(t->pagemap_fd);
     if (t->uffd >= 0)
         close(t->uffd);
-    *t = (struct emb_tracker){.kind = EMB_TRACK_NONE, .uffd = -1, .pagemap_fd = -1, .socket = -1};
+    *t = (struct emb_tracker){
+        .kind = EMB_TRACK_NONE, .uffd = -1, .pagemap_fd = -1, .socket = -1, .keeper = -1};
+    return keeper;
+}
+
+void emb_track_close(struct emb_tracker *t)
+{
+    if (t->kind == EMB_TRACK_NONE)
+        return;
+    if (t->uffd >= 0)
+        emb_uffd_protect(t->uffd, t->address, t->size, false);
+    pid_t keeper = let_go(t);
+    if (keeper > 0)
+        waitpid(keeper, NULL, 0);
+}
+
+pid_t emb_track_leave(struct emb_tracker *t)
+{
+    char order = ORDER_LEAVE;
+
+    if (t->kind == EMB_TRACK_NONE)
+        return -1;
+    if (t->socket >= 0)
+        (void)send(t->socket, &order, 1, MSG_NOSIGNAL);
+    return let_go(t);
 }
 
 int emb_track_off(int pidfd, const struct emb_record *record, struct ha_err *err)

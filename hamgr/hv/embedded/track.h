@@ -32,6 +32,7 @@ struct emb_tracker {
     uint64_t size;
     /* synchronous kind */
     pid_t keeper;
+    int busy_fd; /* borrowed: the domain's busy lock, which the keeper holds as long as it lives */
     int socket;
     uint64_t *shared; /* two bitmaps: what the keeper notes, what it handed over */
     size_t shared_size;
@@ -43,8 +44,10 @@ static inline uint64_t emb_bitmap_words(uint64_t page_count)
     return (page_count + 63) / 64;
 }
 
-/* Takes hold of the tracking of the guest behind pidfd. Nothing is protected yet. */
-int emb_track_open(struct emb_tracker *t, int pidfd, const struct emb_record *record,
+/* Takes hold of the tracking of the guest behind pidfd. Nothing is protected yet. busy_fd: the
+ * flock of the domain's busy file. A keeper whose worker was killed still has it while it lifts the
+ * protection, so that it can't lift the next one's. */
+int emb_track_open(struct emb_tracker *t, int pidfd, const struct emb_record *record, int busy_fd,
                    struct ha_err *err);
 /* Protects everything: from here on writes are noted. */
 int emb_track_start(struct emb_tracker *t, struct ha_err *err);
@@ -55,6 +58,9 @@ int emb_track_collect(struct emb_tracker *t, bool is_last, uint64_t *bitmap, uin
                       struct ha_err *err);
 /* Lifts all protection and lets go. Safe on a tracker that is all zero or closed. */
 void emb_track_close(struct emb_tracker *t);
+/* After the guest was suspended: lets go in no time, the protection stays for emb_track_off to lift
+ * before the guest runs again. Returns a child to be waited for when there is time, or -1. */
+pid_t emb_track_leave(struct emb_tracker *t);
 /* Lets go of what a killed worker may have left: lifts all protection. Idempotent. */
 int emb_track_off(int pidfd, const struct emb_record *record, struct ha_err *err);
 

@@ -59,7 +59,7 @@ static enum hv_outcome destroy_unknown(struct hv_embedded *e, uint32_t domid, st
     pid_t pid = (pid_t)(domid & ~EMB_UNKNOWN_BIT);
     char path[64];
     struct emb_proc proc;
-    int pidfd = emb_proc_read(pid, &proc) == 0 ? emb_proc_open(pid, proc.start_time) : -ESRCH;
+    int pidfd = emb_proc_read(pid, &proc) == 0 ? emb_proc_open(pid, proc.start_time, NULL) : -ESRCH;
 
     if (pidfd == -ESRCH || (pidfd >= 0 && !emb_is_marked(e, (uint32_t)pid))) {
         if (pidfd >= 0)
@@ -176,7 +176,7 @@ enum hv_outcome emb_resume_prepare(struct hv *hv, uint32_t domid, struct ha_err 
     return rc == 0 ? HV_OK : HV_FAILED;
 }
 
-static int sample(struct emb_domain *d, uint32_t sample_ms, uint64_t *ret_pages_s,
+static int sample(struct emb_domain *d, int busy_fd, uint32_t sample_ms, uint64_t *ret_pages_s,
                   struct ha_err *err)
 {
     uint64_t *bitmap = calloc(emb_bitmap_words(d->record.memory_size / EMB_PAGE), 8);
@@ -185,7 +185,7 @@ static int sample(struct emb_domain *d, uint32_t sample_ms, uint64_t *ret_pages_
 
     if (!bitmap)
         return ha_err_set(err, HA_E_NO_MEMORY, "dirty bitmap");
-    int rc = emb_track_open(&tracker, d->pidfd, &d->record, err);
+    int rc = emb_track_open(&tracker, d->pidfd, &d->record, busy_fd, err);
     if (rc == 0)
         rc = emb_track_start(&tracker, err);
     uint64_t begin_ns = emb_now_ns();
@@ -211,8 +211,8 @@ enum hv_outcome emb_dirty_sample(struct hv *hv, uint32_t domid, uint32_t sample_
     emb_release_kept(emb_of(hv));
     if (emb_domain_open_alive(emb_of(hv), domid, &d, err) != 0)
         return HV_FAILED;
-    int busy = emb_domain_lock(&d, EMB_FILE_BUSY, 0, err);
-    rc = busy < 0 ? busy : sample(&d, sample_ms, ret_pages_s, err);
+    int busy = emb_domain_lock(&d, EMB_FILE_BUSY, EMB_BUSY_MS, err);
+    rc = busy < 0 ? busy : sample(&d, busy, sample_ms, ret_pages_s, err);
     if (busy >= 0)
         close(busy);
     emb_domain_close(&d);
