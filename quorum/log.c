@@ -37,7 +37,7 @@ size_t log_memory_size(const struct log_config *config)
 {
     return aligned(sizeof(struct log)) +
            2 * aligned(ring_entries(config) * sizeof(struct log_cell)) +
-           aligned(ring_bytes(config)) + aligned(pending_bytes(config)) + aligned(LOG_OUT_SIZE);
+           aligned(2 * ring_bytes(config)) + aligned(pending_bytes(config)) + aligned(LOG_OUT_SIZE);
 }
 
 static void *carve(uint8_t **memory, size_t size)
@@ -53,7 +53,8 @@ static void carve_all(struct log *log, uint8_t *memory)
     const struct log_config *config = &log->config;
 
     log->ring.capacity = ring_entries(config);
-    log->ring.byte_capacity = ring_bytes(config);
+    log->ring.byte_limit = ring_bytes(config);
+    log->ring.byte_capacity = 2 * log->ring.byte_limit;
     log->pending.byte_capacity = pending_bytes(config);
     log->ring.cells = carve(&memory, log->ring.capacity * sizeof(struct log_cell));
     log->ring.stage = carve(&memory, log->ring.capacity * sizeof(struct log_cell));
@@ -80,7 +81,7 @@ struct log *log_init(void *memory, const struct log_config *config, const struct
     log->survey = *base;
     log->promised = log->durable_promised = loaded->promised;
     log->log_view = log->durable_log_view = loaded->log_view;
-    log->durable_last = log->commit = log->commit_known = loaded->base_index;
+    log->durable_last = log->stored_last = log->commit = log->commit_known = loaded->base_index;
     log->counter_high = loaded->promised.counter > loaded->log_view.counter
                             ? loaded->promised.counter
                             : loaded->log_view.counter;
@@ -104,7 +105,7 @@ int log_load(struct log *log, const struct log_entry *entry)
     if (!log_ring_append(&log->ring, entry))
         return -HA_E_LIMIT;
     log_appended(log, entry);
-    log->durable_last = entry->index;
+    log->durable_last = log->stored_last = entry->index;
     return 0;
 }
 
@@ -387,9 +388,9 @@ bool log_snapshot_is_due(const struct log *log)
     uint64_t bytes = r->head - r->cells[first % r->capacity].offset;
     /* Room for two entries and the gap at the ring's end: whoever asks after each commit never
      * finds the memory full with nothing left to commit. */
-    uint64_t limit = r->byte_capacity - 3 * (uint64_t)HA_ENTRY_MAX;
-    if (limit > r->byte_capacity / 2)
-        limit = r->byte_capacity / 2;
+    uint64_t limit = r->byte_limit - 3 * (uint64_t)HA_ENTRY_MAX;
+    if (limit > r->byte_limit / 2)
+        limit = r->byte_limit / 2;
     return r->last - first + 1 >= r->capacity / 2 || bytes >= limit;
 }
 

@@ -482,7 +482,7 @@ void log_persisted(struct log *log, uint64_t token, bool is_ok)
     }
     log->durable_promised = w->promised;
     log->durable_log_view = w->log_view;
-    log->durable_last = w->last;
+    log->durable_last = log->stored_last = w->last;
     acknowledge(log);
 }
 
@@ -509,7 +509,7 @@ void log_snapshot_installed(struct log *log, const struct log_event *event)
     log_ring_init(&log->ring, index, event->u.snapshot.digest, event->u.snapshot.log_view);
     log->base_survey = survey;
     log_set_survey(log, &survey);
-    log->durable_last = index;
+    log->durable_last = log->stored_last = index;
     log->commit = log->commit_known = index;
     log->writing.truncate_from = 0;
     log->needs_snapshot = false;

@@ -59,7 +59,8 @@ struct log_ring {
     struct log_cell *cells, *stage;
     uint32_t capacity;
     uint8_t *bytes;
-    uint64_t byte_capacity;
+    uint64_t byte_capacity; /* twice byte_limit: a tail and what replaces it both find room */
+    uint64_t byte_limit;    /* of entries above base */
     uint64_t head; /* offset of the next body */
     uint64_t first, last;
     struct ha_digest before_digest; /* of entry first - 1 */
@@ -86,7 +87,7 @@ struct log_peer {
     bool is_present;
     bool is_heard; /* a heartbeat since it appeared */
     uint64_t present_ms, heard_ms;
-    uint64_t nonce;
+    uint64_t nonce, nonce_ms; /* and when it last spoke */
     uint64_t old_nonces[LOG_OLD_NONCES];
     uint32_t old_next;
     struct log_heartbeat hb; /* newest; n = 0: none of this nonce */
@@ -196,7 +197,8 @@ struct log {
 
     struct log_view promised, log_view;                 /* in memory */
     struct log_view durable_promised, durable_log_view; /* in the store */
-    uint64_t durable_last;
+    uint64_t durable_last; /* the store holds our entries up to here... */
+    uint64_t stored_last;  /* ...and up to here, if what is to be replaced counts */
     uint64_t commit, commit_known; /* told; known to be committed */
     struct log_writing writing;
 

@@ -439,11 +439,11 @@ void log_lead_refused(struct log *log, const struct log_peer *peer, const struct
                   peer->node, (unsigned long long)m->value, log->config.self.proto_max);
     } else {
         int cmp = log_view_cmp(log->durable_log_view, m->view);
-        if (cmp < 0 || (cmp == 0 && log->durable_last < m->value))
+        if (cmp < 0 || (cmp == 0 && log->stored_last < m->value))
             log_stop(log,
                      "n%u remembers that this store acknowledged %llu, it ends at %llu: "
                      "rebuild it",
                      peer->node, (unsigned long long)m->value,
-                     (unsigned long long)log->durable_last);
+                     (unsigned long long)log->stored_last);
     }
 }

@@ -85,11 +85,20 @@ void log_peers_members(struct log *log, const struct log_event *event)
 
 bool log_peer_is_fresh(struct log *log, struct log_peer *peer, uint64_t nonce)
 {
+    uint64_t silence_ms = log->now_ms - peer->nonce_ms;
+
+    peer->nonce_ms = log->now_ms;
     if (peer->nonce == nonce)
         return true;
     for (uint32_t i = 0; i < LOG_OLD_NONCES; i++) {
-        if (peer->old_nonces[i] == nonce)
+        if (peer->old_nonces[i] != nonce)
+            continue;
+        /* A late message of a dead process; unless it was the other one that came late. */
+        if (silence_ms < 2 * (uint64_t)log->config.timing.heartbeat_ms) {
+            peer->nonce_ms = log->now_ms - silence_ms;
             return false;
+        }
+        peer->old_nonces[i] = 0;
     }
     if (peer->nonce != 0) {
         log_trace(log, "n%u speaks as a new process -> what the old one said is void", peer->node);
@@ -278,7 +287,7 @@ void log_heartbeat_send(struct log *log)
     hb->phase = log->phase;
     hb->log_view = log->durable_log_view;
     hb->first = log->ring.first;
-    hb->last = log->durable_last;
+    hb->last = log->stored_last;
     hb->end = log->ring.last;
     hb->commit = log->commit;
     hb->commit_digest = (struct ha_digest){0, 0};

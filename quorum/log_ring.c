@@ -134,7 +134,7 @@ bool log_ring_has_room(const struct log_ring *r, uint32_t size)
     if (size > to_end)
         used += to_end;
     return r->last + 1 - first + r->capacity / 4 < r->capacity &&
-           used + size + HA_ENTRY_MAX <= r->byte_capacity;
+           used + size + HA_ENTRY_MAX <= r->byte_limit;
 }
 
 bool log_ring_append(struct log_ring *r, const struct log_entry *entry)

@@ -122,7 +122,7 @@ void log_view_fill_promise(struct log *log, struct log_promise *p)
     p->is_lease_valid = log->lease.end_ms > log->now_ms;
     p->member = log->config.self;
     p->log_view = log->durable_log_view;
-    p->last = log->durable_last;
+    p->last = log->stored_last;
     log_ring_digest(&log->ring, p->last, &p->digest);
     p->commit = log->commit;
     log_ring_runs(&log->ring, false, &p->runs);

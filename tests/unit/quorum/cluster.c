@@ -75,6 +75,8 @@ void world_push(struct world *w, struct world_event *ev)
     uint32_t at;
 
     ev->order = ++w->order;
+    if (w->heap_count > 50000)
+        world_fail(w, "a storm of messages");
     w->heap = world_grow(w->heap, w->heap_count, &w->heap_capacity, sizeof(*w->heap));
     at = w->heap_count++;
     while (at > 0 && is_before(ev, w->heap[(at - 1) / 2])) {

@@ -3,7 +3,7 @@
  * Throws everything at small clusters of logs, one per seed, and lets the checkers of cluster.h
  * watch:
  *
- *     log_torture [--seeds A..B] [--ms MS] [--verbose]
+ *     log_torture [--seeds A..B] [--ms MS] [--first] [--verbose]     --first: stop at a failure
  *
  * Each seed draws its own size, network, disks and faults. After --ms of chaos everything is
  * healed, and the cluster must become whole and commit again within a bounded time. A failing seed
@@ -19,7 +19,7 @@
 /* Which faults a seed has at all: a world with fewer kinds of them gets deeper into each. */
 struct plan {
     bool has_splits, has_crashes, has_hangs, has_disk_stalls, has_disk_failures, has_lost_stores,
-        has_bad_network, has_one_way, has_large, has_voter_changes;
+        has_bad_network, has_one_way, has_large, has_voter_changes, has_power_cuts, has_slow_disks;
     uint32_t pace_ms; /* mean time between faults */
     uint32_t rate_ms; /* mean time between proposals */
 };
@@ -42,8 +42,10 @@ static struct plan draw_plan(struct world *w)
                          .has_bad_network = often(w, 60),
                          .has_one_way = often(w, 20),
                          .has_large = often(w, 20),
+                         .has_power_cuts = often(w, 40),
+                         .has_slow_disks = often(w, 40),
                          .has_voter_changes = !is_store_turn && often(w, 50),
-                         .pace_ms = 100 + (uint32_t)ha_rng_below(&w->rng, 900),
+                         .pace_ms = 30 + (uint32_t)ha_rng_below(&w->rng, 700),
                          .rate_ms = 5 + (uint32_t)ha_rng_below(&w->rng, 100)};
 }
 
@@ -125,6 +127,20 @@ static void toggle_process(struct world *w, const struct plan *plan)
         crash(w, id);
 }
 
+/* Several at once, and back at once: what was not durable is gone everywhere. */
+static void power_cut(struct world *w)
+{
+    bool is_back = often(w, 70);
+
+    for (uint32_t id = 1; id <= w->count; id++) {
+        if (!w->nodes[id].is_up || often(w, 30))
+            continue;
+        crash(w, id);
+        if (is_back)
+            world_start(w, id);
+    }
+}
+
 static void disk_fault(struct world *w, const struct plan *plan)
 {
     struct world_node *n = &w->nodes[any_node(w)];
@@ -150,7 +166,11 @@ static void change_voters(struct world *w)
 
 static void fault(struct world *w, const struct plan *plan)
 {
-    switch (ha_rng_below(&w->rng, 9)) {
+    if (plan->has_slow_disks && often(w, 20)) {
+        w->disk_us = 500 + (uint32_t)ha_rng_below(&w->rng, 60000);
+        w->disk_jitter_us = (uint32_t)ha_rng_below(&w->rng, 200000);
+    }
+    switch (ha_rng_below(&w->rng, 10)) {
     case 0:
         if (plan->has_splits)
             split(w);
@@ -182,6 +202,10 @@ static void fault(struct world *w, const struct plan *plan)
             w->links[any_node(w)][any_node(w)].is_cut = often(w, 50);
         else if (plan->has_voter_changes)
             change_voters(w);
+        break;
+    case 9:
+        if (plan->has_power_cuts)
+            power_cut(w);
         break;
     }
 }
@@ -223,6 +247,7 @@ static void chaos(struct world *w, const struct plan *plan, uint64_t ms)
 static void mend(struct world *w)
 {
     set_links(w, false);
+    w->disk_us = w->disk_jitter_us = 1000;
     for (uint32_t id = 1; id <= w->count; id++) {
         struct world_node *n = &w->nodes[id];
         n->is_disk_stalled = false;
@@ -275,6 +300,7 @@ static void check_progress(struct world *w)
         if (world_run_until(w, (until_us - w->now_us) / 1000, world_is_whole, NULL) &&
             try_proposals(w))
             return;
+        world_run_ms(w, 10);
     }
     world_fail(w, "not whole %u ms after everything was mended", 12u * w->timing.lease_ms);
 }
@@ -344,12 +370,13 @@ int main(int argc, char **argv)
     static const struct option options[] = {{"seeds", required_argument, NULL, 's'},
                                             {"ms", required_argument, NULL, 'm'},
                                             {"verbose", no_argument, NULL, 'v'},
+                                            {"first", no_argument, NULL, 'f'},
                                             {NULL, 0, NULL, 0}};
     unsigned long long from = 1, to = 200;
     uint64_t ms = 8000;
     bool is_verbose = false;
     struct sums sums = {0};
-    uint32_t failed = 0;
+    uint32_t failed = 0, failed_max = 5;
     int c;
 
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -359,14 +386,18 @@ int main(int argc, char **argv)
             ms = strtoull(optarg, NULL, 10);
             continue;
         }
+        if (c == 'f') {
+            failed_max = 1;
+            continue;
+        }
         if (c == 'v') {
             is_verbose = true;
             continue;
         }
-        fprintf(stderr, "usage: log_torture [--seeds A..B] [--ms MS] [--verbose]\n");
+        fprintf(stderr, "usage: log_torture [--seeds A..B] [--ms MS] [--first] [--verbose]\n");
         return 2;
     }
-    for (uint64_t seed = from; seed <= to && failed < 5; seed++) {
+    for (uint64_t seed = from; seed <= to && failed < failed_max; seed++) {
         if (!run_seed(seed, ms, is_verbose, &sums))
             failed++;
     }
