@@ -44,46 +44,46 @@ enum hv_domain_state {
 };
 
 struct hv_domain {
-    uint32_t domid;       /* driver's handle, unique on this node until reboot */
-    bool is_labelled;     /* false: not ours or not identifiable; paused with the rest at expiry */
+    uint32_t domid;   /* driver's handle, unique on this node until reboot */
+    bool is_labelled; /* false: not ours or not identifiable; paused with the rest at expiry */
     struct hv_label label;
-    uint8_t state;        /* enum hv_domain_state */
+    uint8_t state; /* enum hv_domain_state */
     uint64_t mem_kib;
     char name[HA_NAME_MAX];
 };
 
 /* Capabilities, fixed for a boot. */
 struct hv_caps {
-    char driver[16];      /* "embedded", "xen" */
+    char driver[16]; /* "embedded", "xen" */
     char version[64];
-    uint64_t mem_kib;     /* memory for guests */
+    uint64_t mem_kib; /* memory for guests */
     bool has_live_migration;
     bool has_throttle;
     bool has_checkpoint;
-    bool has_ring_feed;   /* save/restore through the shared-memory ring (T1) */
+    bool has_ring_feed; /* save/restore through the shared-memory ring (T1) */
 };
 
 enum hv_quiet { HV_QUIET = 1, HV_BUSY = 2, HV_NEVER_QUIET = 3 };
 
 /* Progress of a save or restore, cumulative. */
 struct hv_progress {
-    uint32_t round;        /* 0 = full pass */
+    uint32_t round; /* 0 = full pass */
     uint64_t pages_total;
-    uint64_t pages_sent;   /* in this round */
-    uint64_t pages_dirty;  /* found for the next round */
-    uint64_t bytes;        /* native stream bytes so far */
-    uint32_t dirty_kib_s;  /* measured dirty rate */
-    uint8_t phase;         /* enum hv_progress_phase */
+    uint64_t pages_sent;  /* in this round */
+    uint64_t pages_dirty; /* found for the next round */
+    uint64_t bytes;       /* native stream bytes so far */
+    uint32_t dirty_kib_s; /* measured dirty rate */
+    uint8_t phase;        /* enum hv_progress_phase */
 };
 
 enum hv_progress_phase { HV_LIVE = 1, HV_STOPPED = 2, HV_COMPLETE = 3 };
 
 struct hv_save_params {
-    int fd;                 /* borrowed: blocking stream end the native stream goes to */
+    int fd; /* borrowed: blocking stream end the native stream goes to */
     bool is_live;
     uint32_t max_downtime_ms;
-    uint32_t deadline_ms;   /* 0 = none */
-    uint8_t on_slow;        /* enum hv_on_slow, when max_downtime can't be met by the deadline */
+    uint32_t deadline_ms; /* 0 = none */
+    uint8_t on_slow;      /* enum hv_on_slow, when max_downtime can't be met by the deadline */
 };
 
 enum hv_on_slow { HV_SLOW_THROTTLE = 1, HV_SLOW_PAUSE = 2, HV_SLOW_ABORT = 3 };

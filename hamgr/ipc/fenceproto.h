@@ -13,11 +13,11 @@
 #define FENCEP_SOCKET HA_SOCK_DIR "/fence.sock"
 
 enum fencep_type {
-    FENCEP_LIST = 1,    /* reply FENCEP_DEVICES, also sent as event when fence.conf was reread */
-    FENCEP_RUN,         /* fencep_run; exactly one FENCEP_RESULT */
-    FENCEP_CANCEL,      /* fencep_cancel: drops a run whose agent has not started `off` yet */
+    FENCEP_LIST = 1, /* reply FENCEP_DEVICES, also sent as event when fence.conf was reread */
+    FENCEP_RUN,      /* fencep_run; exactly one FENCEP_RESULT */
+    FENCEP_CANCEL,   /* fencep_cancel: drops a run whose agent has not started `off` yet */
     FENCEP_DEVICES = 64,
-    FENCEP_RESULT,      /* fencep_result */
+    FENCEP_RESULT, /* fencep_result */
 };
 
 enum fencep_action { FENCEP_OFF = 1, FENCEP_ON = 2, FENCEP_STATUS = 3, FENCEP_MONITOR = 4 };
@@ -33,8 +33,8 @@ enum fencep_outcome {
 struct fencep_run {
     char device[HA_NAME_MAX];
     char node[HA_NAME_MAX];
-    uint8_t action;          /* enum fencep_action */
-    uint32_t timeout_ms;     /* 0 = the device's own */
+    uint8_t action;      /* enum fencep_action */
+    uint32_t timeout_ms; /* 0 = the device's own */
 };
 
 struct fencep_cancel {
@@ -42,17 +42,17 @@ struct fencep_cancel {
 };
 
 struct fencep_result {
-    uint8_t outcome;         /* enum fencep_outcome */
+    uint8_t outcome; /* enum fencep_outcome */
     uint32_t elapsed_ms;
-    char text[HA_TEXT_MAX];  /* agent, device, exit code, its last line (secrets removed) */
+    char text[HA_TEXT_MAX]; /* agent, device, exit code, its last line (secrets removed) */
 };
 
 struct fencep_device {
     char name[HA_NAME_MAX];
     char agent[HA_NAME_MAX];
-    uint8_t level;           /* 1..9: lower first; all of a level must succeed */
+    uint8_t level; /* 1..9: lower first; all of a level must succeed */
     uint32_t timeout_ms;
-    bool is_for_all;         /* any node; else only nodes[] */
+    bool is_for_all; /* any node; else only nodes[] */
     uint32_t node_count;
     char nodes[HA_NODES_MAX][HA_NAME_MAX];
     uint64_t proven_wall_ms; /* last successful monitor, 0 never */

@@ -18,11 +18,11 @@
 #define KEEPER_PAGE   HA_SOCK_DIR "/lease" /* 4096 bytes, mode 0444, written by the keeper only */
 
 enum keeper_type {
-    KEEPER_ARM = 1,  /* hamgrd, keeper_arm: arm all watchdogs. Reply KEEPER_STATUS */
-    KEEPER_DISARM,   /* hamgrd: magic close; only after UNARMED/LEAVE/FREEZE/DISARM was applied */
-    KEEPER_LEASE,    /* hamgrd, keeper_lease. No reply */
-    KEEPER_PROOF,    /* hamgr-hv, keeper_proof. No reply */
-    KEEPER_QUERY,    /* anyone: reply KEEPER_STATUS */
+    KEEPER_ARM = 1, /* hamgrd, keeper_arm: arm all watchdogs. Reply KEEPER_STATUS */
+    KEEPER_DISARM,  /* hamgrd: magic close; only after UNARMED/LEAVE/FREEZE/DISARM was applied */
+    KEEPER_LEASE,   /* hamgrd, keeper_lease. No reply */
+    KEEPER_PROOF,   /* hamgr-hv, keeper_proof. No reply */
+    KEEPER_QUERY,   /* anyone: reply KEEPER_STATUS */
     KEEPER_STATUS = 64, /* keeper_status; also an event when it changes */
 };
 
@@ -32,12 +32,12 @@ struct keeper_arm {
 };
 
 struct keeper_lease {
-    uint64_t nonce;       /* hamgrd process; a new one inherits what is left, never more */
+    uint64_t nonce; /* hamgrd process; a new one inherits what is left, never more */
     uint64_t end_ns;
 };
 
 struct keeper_proof {
-    uint64_t taken_ns;    /* when the listing it rests on was begun */
+    uint64_t taken_ns; /* when the listing it rests on was begun */
 };
 
 struct keeper_status {
@@ -54,7 +54,7 @@ struct keeper_page {
     uint32_t version;              /* 1 */
     _Atomic uint64_t lease_end_ns; /* 0 = none yet */
     _Atomic uint32_t is_quarantined;
-    _Atomic uint32_t is_armed;     /* 0: no pausing at lease end is owed to anyone */
+    _Atomic uint32_t is_armed; /* 0: no pausing at lease end is owed to anyone */
     /* For the keeper itself after a restart: what it was armed with. */
     _Atomic uint32_t lease_ms;
     _Atomic uint32_t watchdog_ms;

@@ -17,38 +17,38 @@ enum streamp_type {
     STREAMP_START = 1, /* streamp_start */
     STREAMP_CANCEL,
     STREAMP_CONNECTED = 64, /* mutual TLS done and ticket checked; the key has been wiped */
-    STREAMP_PROGRESS,  /* streamp_progress, at most 10 per second */
-    STREAMP_END,       /* streamp_end; then the process exits */
-    STREAMP_NOTE,      /* body: one ha_put_text (< HA_TEXT_MAX) to be logged, e.g. a refused stray */
+    STREAMP_PROGRESS,       /* streamp_progress, at most 10 per second */
+    STREAMP_END,            /* streamp_end; then the process exits */
+    STREAMP_NOTE, /* body: one ha_put_text (< HA_TEXT_MAX) to be logged, e.g. a refused stray */
 };
 
 struct streamp_start {
     bool is_sender;
-    bool is_listener;          /* fds[0] accepts (receiver); stray connections are refused there */
+    bool is_listener; /* fds[0] accepts (receiver); stray connections are refused there */
     struct ha_uuid cluster_id;
     uint64_t generation;
     uint64_t ticket;
     struct ha_uuid guest;
-    uint64_t epoch;            /* of the arriving copy */
-    uint8_t secret[32];        /* per-ticket, sent over corosync's encrypted group: both ends show it */
+    uint64_t epoch;     /* of the arriving copy */
+    uint8_t secret[32]; /* per-ticket, sent over corosync's encrypted group: both ends show it */
     char peer_name[HA_NAME_MAX]; /* must be in the peer certificate's SAN */
-    uint8_t level;             /* zstd level, 0 = store */
-    uint32_t rate_mbit;        /* cap, 0 = none */
-    uint32_t idle_timeout_ms;  /* no byte moved for this long = failed */
+    uint8_t level;               /* zstd level, 0 = store */
+    uint32_t rate_mbit;          /* cap, 0 = none */
+    uint32_t idle_timeout_ms;    /* no byte moved for this long = failed */
 };
 
 struct streamp_progress {
-    uint64_t raw_bytes;        /* native stream */
-    uint64_t wire_bytes;       /* TLS payload both ways */
+    uint64_t raw_bytes;  /* native stream */
+    uint64_t wire_bytes; /* TLS payload both ways */
     uint64_t pages;
     uint64_t zero_pages;
     uint64_t elapsed_ms;
 };
 
 struct streamp_end {
-    bool is_ok;                /* sender: peer confirmed the complete stream; receiver: delivered */
+    bool is_ok; /* sender: peer confirmed the complete stream; receiver: delivered */
     struct streamp_progress total;
-    char text[HA_TEXT_MAX];    /* cause when not ok */
+    char text[HA_TEXT_MAX]; /* cause when not ok */
 };
 
 void streamp_start_encode(struct ha_writer *w, const struct streamp_start *m);

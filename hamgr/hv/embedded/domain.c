@@ -18,7 +18,8 @@
 #include "hamgr/hv/embedded/proc.h"
 #include "hamgr/hv/embedded/record.h"
 
-static void set_text(struct ha_err *err, int code, const char *fmt, va_list args)
+__attribute__((format(printf, 3, 0))) static void set_text(struct ha_err *err, int code,
+                                                           const char *fmt, va_list args)
 {
     if (!err)
         return;

@@ -29,10 +29,16 @@ static int allow_plain(scmp_filter_ctx filter)
     return rc;
 }
 
-static int allow_write(scmp_filter_ctx filter, unsigned fd, unsigned size)
+/* Allows call when two of its arguments have these values. */
+static int allow_with(scmp_filter_ctx filter, int call, unsigned first, scmp_datum_t first_value,
+                      unsigned second, scmp_datum_t second_value)
 {
-    return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(write), 2, SCMP_A0(SCMP_CMP_EQ, fd),
-                            SCMP_A2(SCMP_CMP_EQ, size));
+    const struct scmp_arg_cmp wanted[2] = {
+        {.arg = first, .op = SCMP_CMP_EQ, .datum_a = first_value, .datum_b = 0},
+        {.arg = second, .op = SCMP_CMP_EQ, .datum_a = second_value, .datum_b = 0},
+    };
+
+    return seccomp_rule_add_array(filter, SCMP_ACT_ALLOW, call, first == second ? 1 : 2, wanted);
 }
 
 int sandbox_enter(bool has_disk)
@@ -44,16 +50,13 @@ int sandbox_enter(bool has_disk)
         return -ENOMEM;
     rc = allow_plain(filter);
     if (rc == 0)
-        rc = allow_write(filter, EMB_FD_REPORT, sizeof(struct emb_report));
+        rc = allow_with(filter, SCMP_SYS(write), 0, EMB_FD_REPORT, 2, sizeof(struct emb_report));
     if (rc == 0 && has_disk)
-        rc = allow_write(filter, EMB_FD_BELL, 1);
+        rc = allow_with(filter, SCMP_SYS(write), 0, EMB_FD_BELL, 2, 1);
     if (rc == 0)
-        rc = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(close), 1,
-                              SCMP_A0(SCMP_CMP_EQ, EMB_FD_REPORT));
+        rc = allow_with(filter, SCMP_SYS(close), 0, EMB_FD_REPORT, 0, EMB_FD_REPORT);
     if (rc == 0)
-        rc = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(kill), 2,
-                              SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()),
-                              SCMP_A1(SCMP_CMP_EQ, SIGSTOP));
+        rc = allow_with(filter, SCMP_SYS(kill), 0, (scmp_datum_t)getpid(), 1, SIGSTOP);
     if (rc == 0)
         rc = seccomp_load(filter);
     seccomp_release(filter);
