@@ -279,8 +279,8 @@ static void save_again(void *user, const struct hv_progress *p)
     struct gate *g = user;
     struct hv_save_params params = save_to(STDOUT_FILENO);
 
-    if (p->phase != HV_LIVE)
-        return;
+    if (p->phase != HV_LIVE || g->run_outcome != HV_UNKNOWN)
+        return; /* once: each try takes its time, and the guest writes meanwhile */
     struct hv *other = contract->open();
     g->run_outcome = other->ops->save(other, g->domid, &params, NULL, NULL, NULL);
     other->ops->close(other);
@@ -289,7 +289,7 @@ static void save_again(void *user, const struct hv_progress *p)
 static void test_one_save_at_a_time(void **state)
 {
     uint32_t domid = start(&BUSY);
-    struct gate g = {.domid = domid, .run_outcome = HV_OK};
+    struct gate g = {.domid = domid, .run_outcome = HV_UNKNOWN};
     struct sink s;
 
     (void)state;
