@@ -417,9 +417,12 @@ void log_lead_timer(struct log *log)
             give_up(log, "its OPEN was not committed within L/2");
         return;
     case LOG_LEAD_OPEN:
-        if (!log_is_stalled(log, t->lease_ms / 2))
+        if (log_is_stalled(log, t->lease_ms / 2))
+            log_view_leave(log, "the store of the leader stalls for L/2");
+        else if (log->survey.voter_index <= log->commit && !log_is_voter(log))
+            log_view_leave(log, "the leader is no voter any more");
+        else
             return;
-        log_view_leave(log, "the store of the leader stalls for L/2");
         log->heartbeat_ms = log->now_ms;
         return;
     }
