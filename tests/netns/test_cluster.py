@@ -357,6 +357,30 @@ def maintenance(context):
     lab.no_harm(cluster)
 
 
+@scenario(150)
+def host_shutdown(context):
+    """A host shuts down in order: its guests move away first, it leaves, nobody is fenced."""
+    cluster = lab.start(context, guests=6)
+    node = lab.busiest(cluster)
+    moved = lab.guests_of(cluster, node)
+    before = {name: copies for name, (copies, _) in lab.epochs(cluster).items()}
+    node.init("shutdown")
+    wait_until(lambda: not node.is_on(), "the host is off", 90)
+    others = [other for other in cluster.nodes if other is not node]
+    for name in moved:
+        copies = cluster.observer.slot(cluster.slots[name]).copies
+        check(len(copies) == before[name] + 1 and copies[-1].is_restored,
+              f"{name} was restarted instead of moved")
+    status = cluster.wait_status(lambda s: line_of(s, node)["status"] != "member", "it is gone", 30,
+                                 node=others[0])
+    equal(line_of(status, node)["status"], "left", "what the others say of it")
+    equal(lab.cuts(cluster), [], "power cuts")
+    lab.all_step(cluster)
+    node.power_on()
+    cluster.wait_members()
+    lab.no_harm(cluster)
+
+
 def line_of(status, node):
     return next(line for line in status["nodes"] if line["name"] == node.name)
 

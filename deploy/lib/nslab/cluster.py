@@ -36,7 +36,8 @@ def service_lines(node):
             f"hamgr-disk 0:0 {BIN}/hamgr-disk --node {node.index}",
             f"hamgr-fence 0:0 {BIN}/hamgr-fence --agents /run/hamgr-node/agents",
             f"hamgrd {HAMGR_UID}:{HAMGR_UID} {BIN}/hamgrd",
-            f"cpg_watch 0:0 {BIN}/cpg_watch"]  # measures, see measure.py
+            f"cpg_watch 0:0 {BIN}/cpg_watch",  # measures, see measure.py
+            f"!shutdown 0:0 {BIN}/hactl node-shutdown --timeout 120s"]
 
 
 def fence_conf():

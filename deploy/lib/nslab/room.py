@@ -22,7 +22,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 from nslab import devices, wires  # noqa: E402  (found by the line above)
-from nslab.node import ENDING, OFF, ON, STARTING, Node, stamp  # noqa: E402
+from nslab.node import OFF, ON, STARTING, Node, stamp  # noqa: E402
 
 COMMAND_MAX = 65536
 
@@ -95,14 +95,15 @@ class Plug:
     def power_on(self, done):
         if self.node.state == ON:
             done("ok")
-        elif self.node.state == ENDING:
-            done("error: is still ending")
         else:
             self.waiting_on.append(done)
-            if self.node.state == OFF:
-                self.node.state = STARTING
-                self.node.is_cut_wanted = None
-                threading.Thread(target=self.boot, daemon=True).start()
+            if self.node.state == OFF:  # else: it starts already, or starts when it has ended
+                self.start()
+
+    def start(self):
+        self.node.state = STARTING
+        self.node.is_cut_wanted = None
+        threading.Thread(target=self.boot, daemon=True).start()
 
     def boot(self):
         try:
@@ -134,6 +135,8 @@ class Plug:
         self.tell("waiting_off", "ok")
         self.watchdog.reset()
         self.room.note("off", node=self.node.name, by_itself=by_itself)
+        if self.waiting_on:
+            self.start()
 
     def tell(self, attribute, text):
         waiting = getattr(self, attribute)

@@ -7,6 +7,8 @@ import struct
 import subprocess
 
 SWITCH = "switch"
+# Its own, or it would be that of some port, and change when that port goes.
+SWITCH_MAC = "02:00:00:00:00:ff"
 SIOCGIFFLAGS = 0x8913
 SIOCSIFFLAGS = 0x8914
 IFF_UP = 1
@@ -34,7 +36,7 @@ def set_link(name, is_up):
 def make_switch():
     """A bridge that forwards at once and learns nothing for long."""
     run_command(["ip", "-batch", "-"], f"link set lo up\n"
-                f"link add {SWITCH} type bridge forward_delay 0 stp_state 0\n"
+                f"link add {SWITCH} address {SWITCH_MAC} type bridge forward_delay 0 stp_state 0\n"
                 f"link set {SWITCH} up\n")
 
 
