@@ -11,13 +11,18 @@
  * voter change: quorums of neighbouring sets do meet, and whoever acknowledged under an older set
  * did so before it stored the next one, which was committed before the last one was numbered.
  *
- * And it counts only if the last OPEN in its sender's log is the last one in ours, and names us.
+ * And a quorum counts only if all of it has the same last OPEN, durable, and that OPEN names us.
  * Else a node left out of view 4 could renew its lease from members that were in view 4 and have
  * promised a view 5 which names it and never opens, while a FENCED numbered in view 4 on evidence
- * waits in a minority's log to be adopted and committed by view 6. As it is: FENCED is numbered
- * after the OPEN of view 4 was stored by a quorum; who of them acknowledged under an older OPEN did
- * so before it promised view 4, and told the age of that. So no such lease is left when FENCED is
- * numbered.
+ * waits in a minority's log to be adopted and committed by view 6. As it is, let FENCED be numbered
+ * in view w, whose OPEN a quorum stored before. A lease from members whose last OPEN is older: one
+ * of them is of that quorum, it acknowledged before it promised w, and told the age of that, so the
+ * lease is over when FENCED is numbered. From members whose last OPEN is of a later view o: a
+ * quorum has it, so what is committed of older views lies before it; and if FENCED does, no lease
+ * was left to be renewed.
+ *
+ * The first lease after an OPEN has no older one to renew: it counts only members that have that
+ * very OPEN last. What came before it this node has applied.
  */
 #include <string.h>
 
@@ -58,51 +63,79 @@ void log_lease_heard(struct log *log, struct log_peer *peer, const struct log_he
             continue;
         peer->acked_n = hb->acks[i].n;
         peer->acked_voters = hb->voters;
-        peer->acked_opened = hb->opened;
+        peer->acked_opened = hb->acks[i].is_opened ? hb->opened : (struct log_view){0, 0};
         log_lease_count(log);
     }
 }
 
-/* The newest own heartbeat that voter i acknowledged. */
-static uint64_t acked_by(struct log *log, uint32_t i)
+struct log_view log_lease_opened_view(const struct log *log)
+{
+    if (log->survey.open_index > log->durable_last)
+        return (struct log_view){0, 0};
+    return log->survey.open_view;
+}
+
+bool log_lease_is_opened(const struct log *log, uint32_t node, uint64_t nonce)
+{
+    int i = log_names_find(&log->survey.open_names, node);
+
+    return i >= 0 && log->survey.open_names.list[i].nonce == nonce;
+}
+
+/* What voter i acknowledged: the newest own heartbeat, and under which OPEN that names us. */
+struct acked {
+    uint64_t n;
+    struct log_view opened;
+};
+
+static struct acked acked_by(struct log *log, uint32_t i)
 {
     const struct log_voters *voters = &log->survey.voters;
     const struct log_peer *peer = log_peer_find(log, voters->list[i].node);
 
     if (!peer || !log_peer_is_voter(log, voters, peer))
-        return 0;
-    if (peer == log->self)
-        return log->lease.n;
-    if (!ha_digest_equal(peer->acked_voters, voters->digest) ||
-        log_view_cmp(peer->acked_opened, log->survey.open_view) != 0)
-        return 0;
-    return peer->acked_n;
+        return (struct acked){0};
+    if (peer == log->self) {
+        if (!log_lease_is_opened(log, log->config.self.node, log->config.self.nonce))
+            return (struct acked){0};
+        return (struct acked){.n = log->lease.n, .opened = log_lease_opened_view(log)};
+    }
+    if (!ha_digest_equal(peer->acked_voters, voters->digest))
+        return (struct acked){0};
+    return (struct acked){.n = peer->acked_n, .opened = peer->acked_opened};
 }
 
-/* The last OPEN in this log names this process. */
-static bool is_named_by_open(const struct log *log)
+/* The newest own heartbeat that a quorum acknowledged under one OPEN; 0 if there is none. */
+static uint64_t newest_of_quorum(struct log *log)
 {
-    int i = log_names_find(&log->survey.open_names, log->config.self.node);
+    struct acked acked[HA_NODES_MAX];
+    uint32_t count = log->survey.voters.count;
+    uint64_t newest = 0;
 
-    return i >= 0 && log->survey.open_names.list[i].nonce == log->config.self.nonce;
+    for (uint32_t i = 0; i < count; i++)
+        acked[i] = acked_by(log, i);
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t others = 0;
+        if (acked[i].n <= newest || acked[i].opened.counter == 0)
+            continue;
+        if (log->lease.end_ms == 0 && log_view_cmp(acked[i].opened, log->current.view) != 0)
+            continue;
+        for (uint32_t j = 0; j < count; j++)
+            others +=
+                acked[j].n >= acked[i].n && log_view_cmp(acked[j].opened, acked[i].opened) == 0;
+        if (others >= log_quorum(&log->survey.voters))
+            newest = acked[i].n;
+    }
+    return newest;
 }
 
 void log_lease_count(struct log *log)
 {
     struct log_lease *lease = &log->lease;
-    uint64_t acked[HA_NODES_MAX];
-    uint32_t count = log->survey.voters.count;
 
-    if (lease->is_void || count == 0 || !is_named_by_open(log))
+    if (lease->is_void || (lease->end_ms == 0 && log->phase != LOG_PHASE_OPEN))
         return;
-    for (uint32_t i = 0; i < count; i++) { /* sorted, newest first */
-        uint64_t n = acked_by(log, i);
-        uint32_t at = i;
-        for (; at > 0 && acked[at - 1] < n; at--)
-            acked[at] = acked[at - 1];
-        acked[at] = n;
-    }
-    uint64_t newest = acked[log_quorum(&log->survey.voters) - 1];
+    uint64_t newest = newest_of_quorum(log);
     if (newest == 0 || newest < lease->n_min || lease->n - newest >= LOG_STARTS)
         return;
     uint64_t end_ms = lease->starts[newest % LOG_STARTS] + log->config.timing.lease_ms;

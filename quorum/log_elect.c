@@ -298,6 +298,16 @@ static bool hears_open_leader(const struct log *log)
     return false;
 }
 
+/* Says that it can lead, or had no time yet to hear who is there. */
+static bool may_lead(const struct log *log, const struct log_peer *peer)
+{
+    if (peer->hb.flags & LOG_FLAG_CAN_LEAD)
+        return true;
+    return log->phase == LOG_PHASE_IDLE && peer->hb.n <= 2 &&
+           !(peer->hb.flags & LOG_FLAG_STORE_FAILED) &&
+           log_peer_is_voter(log, &log->survey.voters, peer);
+}
+
 /* How many others are better placed: newer log, or as new and lower. */
 static uint32_t rank(const struct log *log)
 {
@@ -305,7 +315,7 @@ static uint32_t rank(const struct log *log)
 
     for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
         const struct log_peer *peer = &log->peers[i];
-        if (!is_nameable(log, peer) || !(peer->hb.flags & LOG_FLAG_CAN_LEAD))
+        if (!is_nameable(log, peer) || !may_lead(log, peer))
             continue;
         int cmp = log_view_cmp(peer->hb.log_view, log->durable_log_view);
         if (cmp > 0 || (cmp == 0 && peer->node < log->config.self.node))

@@ -61,7 +61,7 @@ struct log_ring {
     uint8_t *bytes;
     uint64_t byte_capacity; /* twice byte_limit: a tail and what replaces it both find room */
     uint64_t byte_limit;    /* of entries above base */
-    uint64_t head; /* offset of the next body */
+    uint64_t head;          /* offset of the next body */
     uint64_t first, last;
     struct ha_digest before_digest; /* of entry first - 1 */
     struct log_view before_view;
@@ -97,7 +97,7 @@ struct log_peer {
     uint64_t ack_ms;  /* delivery of the newest heartbeat of it we ever acknowledged; 0 never */
     uint64_t acked_n; /* newest own heartbeat it acknowledged... */
     struct ha_digest acked_voters; /* ...while its log named these voters... */
-    struct log_view acked_opened;  /* ...and the last OPEN in it was this view's */
+    struct log_view acked_opened;  /* ...and the last OPEN in it was this view's and named us */
     /* The newest log position it acknowledged, and as whom. */
     uint64_t log_nonce;
     struct ha_uuid log_store;
@@ -197,8 +197,8 @@ struct log {
 
     struct log_view promised, log_view;                 /* in memory */
     struct log_view durable_promised, durable_log_view; /* in the store */
-    uint64_t durable_last; /* the store holds our entries up to here... */
-    uint64_t stored_last;  /* ...and up to here, if what is to be replaced counts */
+    uint64_t durable_last;         /* the store holds our entries up to here... */
+    uint64_t stored_last;          /* ...and up to here, if what is to be replaced counts */
     uint64_t commit, commit_known; /* told; known to be committed */
     struct log_writing writing;
 
@@ -365,6 +365,10 @@ void log_propose_settle(struct log *log);
 void log_propose_snapshot(struct log *log, uint64_t index);
 
 /* ---- lease.c */
+/* View of the last OPEN in this log; {0, 0} while it is not durable. */
+struct log_view log_lease_opened_view(const struct log *log);
+/* That OPEN names this process. */
+bool log_lease_is_opened(const struct log *log, uint32_t node, uint64_t nonce);
 void log_lease_heard(struct log *log, struct log_peer *peer, const struct log_heartbeat *hb);
 void log_lease_count(struct log *log);
 void log_lease_expire(struct log *log);

@@ -267,6 +267,7 @@ static void fill_acks(struct log *log, struct log_heartbeat *hb)
         hb->acks[hb->ack_count].node = peer->node;
         hb->acks[hb->ack_count].nonce = peer->nonce;
         hb->acks[hb->ack_count].n = peer->hb.n;
+        hb->acks[hb->ack_count].is_opened = log_lease_is_opened(log, peer->node, peer->nonce);
         hb->ack_count++;
         if (peer->hb_ms > peer->ack_ms)
             peer->ack_ms = peer->hb_ms;
@@ -292,7 +293,7 @@ void log_heartbeat_send(struct log *log)
     hb->commit = log->commit;
     hb->commit_digest = (struct ha_digest){0, 0};
     log_ring_digest(&log->ring, log->commit, &hb->commit_digest);
-    hb->opened = log->survey.open_view;
+    hb->opened = log_lease_opened_view(log);
     hb->acked = log_view_cmp(log->self->log_view, log->promised) == 0 ? log->self->log_index : 0;
     hb->open = log->phase == LOG_PHASE_OPEN ? log->current.view : (struct log_view){0, 0};
     hb->voters = log->survey.voters.digest;

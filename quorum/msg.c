@@ -83,6 +83,7 @@ static void put_heartbeat(struct ha_writer *w, const struct log_heartbeat *m)
         ha_put_u32(w, m->acks[i].node);
         ha_put_u64(w, m->acks[i].nonce);
         ha_put_u64(w, m->acks[i].n);
+        ha_put_u8(w, m->acks[i].is_opened);
     }
 }
 
@@ -107,6 +108,7 @@ static void get_heartbeat(struct ha_reader *r, struct log_heartbeat *m)
         m->acks[i].node = ha_get_u32(r);
         m->acks[i].nonce = ha_get_u64(r);
         m->acks[i].n = ha_get_u64(r);
+        m->acks[i].is_opened = get_bool(r);
     }
     if (m->n == 0 || (m->flags & ~LOG_FLAGS_ALL) != 0 || m->phase > LOG_PHASE_OPEN)
         r->failed = true;

@@ -91,13 +91,14 @@ struct log_heartbeat {
     struct ha_digest commit_digest; /* of entry `commit`: who has the same knows it committed */
     uint64_t acked;                 /* last index acknowledged in the header's view, 0 none */
     struct log_view open;           /* the view it is open in, or {0, 0} */
-    struct log_view opened;         /* view of the last OPEN in its log */
-    struct ha_digest voters;        /* of the voters its log names now */
-    uint32_t ack_count;             /* newest heartbeat heard of each member of the header's view */
+    struct log_view opened;  /* of the last OPEN in its log, {0, 0} while that is not durable */
+    struct ha_digest voters; /* of the voters its log names now */
+    uint32_t ack_count;      /* newest heartbeat heard of each member of the header's view */
     struct {
         uint32_t node;
         uint64_t nonce;
         uint64_t n;
+        bool is_opened; /* `opened` names that process */
     } acks[HA_NODES_MAX];
 };
 
