@@ -103,6 +103,8 @@ struct hamgrd {
     struct hv_domain *listing; /* being received */
     uint32_t listing_count;
     bool is_listing, is_list_stale;
+    uint64_t listed_ms; /* when the last listing was asked for */
+    qb_loop_timer_handle list_timer;
     uint64_t list_request; /* its id */
     uint64_t list_applied; /* state.applied when the listing under way was asked for */
     uint64_t inventory_applied;
