@@ -19,7 +19,7 @@ static uint32_t count_heard_voters(const struct log *log)
 
     for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
         const struct log_peer *peer = &log->peers[i];
-        if (peer->node == 0 || peer == log->self || peer->is_rolled_back ||
+        if (peer->node == 0 || peer == log->self || !log_peer_is_trusted(peer) ||
             !log_peer_is_alive(log, peer) || (peer->hb.flags & LOG_FLAG_STORE_FAILED))
             continue;
         if (log_peer_is_voter(log, &log->survey.voters, peer))
@@ -115,7 +115,7 @@ static bool is_in_reach(const struct log *log, const struct log_peer *peer)
 static bool is_nameable(const struct log *log, const struct log_peer *peer)
 {
     return peer->node != 0 && peer != log->self && log_peer_is_alive(log, peer) &&
-           peer->hb.n != 0 && !peer->is_rolled_back;
+           peer->hb.n != 0 && log_peer_is_trusted(peer);
 }
 
 static uint64_t longest(const struct log *log)

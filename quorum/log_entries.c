@@ -254,8 +254,9 @@ void log_entries_need(struct log *log, struct log_peer *peer, const struct log_m
     const struct log_need *m = &msg->u.need;
     uint64_t last;
 
-    if (m->to != log->config.self.node || !may_answer(log, peer, msg, &last))
-        return;
+    if (m->to != log->config.self.node || !may_answer(log, peer, msg, &last) ||
+        !log_peer_is_trusted(peer))
+        return; /* a store that lost entries must not be made to look whole */
     uint64_t common = log_ring_common(&log->ring, &m->runs, m->commit);
     if (m->commit > peer->hb.commit)
         peer->hb.commit = m->commit; /* it is nearer than its last heartbeat told */

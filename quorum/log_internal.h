@@ -107,6 +107,7 @@ struct log_peer {
     struct log_view off_chain_view;
     bool is_rolled_back;
     struct ha_uuid rolled_back_store;
+    uint64_t suspect_nonce, suspect_ms; /* this process may be one that lost entries */
     /* As leader. */
     uint64_t numbered_seq; /* its proposals up to here are numbered or refused in this view */
     uint64_t refused[LOG_REFUSED_MAX];
@@ -286,6 +287,8 @@ void log_peers_heartbeat(struct log *log, struct log_peer *peer, const struct lo
 bool log_peer_is_fresh(struct log *log, struct log_peer *peer, uint64_t nonce);
 /* Heard within L/2 (self: connected). */
 bool log_peer_is_alive(const struct log *log, const struct log_peer *peer);
+/* Nothing says that its store lost entries. */
+bool log_peer_is_trusted(const struct log_peer *peer);
 /* It is in the list of the view last promised, as this process. */
 bool log_peer_is_named(const struct log *log, const struct log_peer *peer);
 bool log_peer_is_voter(const struct log *log, const struct log_voters *voters,

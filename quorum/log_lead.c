@@ -110,9 +110,9 @@ static bool leave_out_rolled_back(struct log *log)
         has_lost = true;
         peer->is_rolled_back = true;
         peer->rolled_back_store = memory.store_id;
-        log_trace(log, "n%u acknowledged %llu and has no more than %llu -> it counts nowhere",
-                  peer->node, (unsigned long long)memory.index,
-                  (unsigned long long)log->lead.promises[i].p.last);
+        log_trace(log,
+                  "n%u's store lost entries it acknowledged, it ends at %llu -> it counts nowhere",
+                  peer->node, (unsigned long long)log->lead.promises[i].p.last);
         struct log_msg msg = log_msg_of(log, LOG_MSG_REFUSE, log->promised);
         msg.u.refuse = (struct log_refuse){.to = peer->node,
                                            .to_nonce = peer->nonce,
@@ -444,9 +444,7 @@ void log_lead_refused(struct log *log, const struct log_peer *peer, const struct
         int cmp = log_view_cmp(log->durable_log_view, m->view);
         if (cmp < 0 || (cmp == 0 && log->stored_last < m->value))
             log_stop(log,
-                     "n%u remembers that this store acknowledged %llu, it ends at %llu: "
-                     "rebuild it",
-                     peer->node, (unsigned long long)m->value,
-                     (unsigned long long)log->stored_last);
+                     "n%u remembers more than this store holds, which ends at %llu: rebuild it",
+                     peer->node, (unsigned long long)log->stored_last);
     }
 }

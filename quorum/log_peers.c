@@ -155,24 +155,40 @@ void log_peers_after_hang(struct log *log, uint64_t gap_ms)
               (unsigned long long)gap_ms);
 }
 
-/* A store that answers with less than it acknowledged as an earlier process has lost entries (H5).
- */
+/* A store that holds less than it acknowledged as an earlier process has lost entries (H5). It must
+ * be said twice, h apart: once may be a late message of the earlier process. */
 static void check_rollback(struct log *log, struct log_peer *peer)
 {
     const struct log_heartbeat *hb = &peer->hb;
 
     if (peer->is_rolled_back && !ha_uuid_equal(peer->rolled_back_store, hb->member.store_id))
         peer->is_rolled_back = false;
+    if (peer->suspect_nonce == peer->nonce && !peer->is_rolled_back) {
+        if (log->now_ms - peer->suspect_ms < log->config.timing.heartbeat_ms)
+            return;
+        peer->is_rolled_back = true;
+        peer->rolled_back_store = hb->member.store_id;
+        log_trace(log, "n%u's log had lost entries it acknowledged -> it counts nowhere",
+                  peer->node);
+        return;
+    }
+    peer->suspect_nonce = 0;
     if (peer->is_rolled_back || peer->log_nonce == 0 || peer->log_nonce == peer->nonce ||
         !ha_uuid_equal(peer->log_store, hb->member.store_id))
         return;
     int cmp = log_view_cmp(hb->log_view, peer->log_view);
     if (cmp > 0 || (cmp == 0 && hb->last >= peer->log_index))
         return;
-    peer->is_rolled_back = true;
-    peer->rolled_back_store = hb->member.store_id;
-    log_trace(log, "n%u's log ends at %llu, it acknowledged %llu -> it counts nowhere", peer->node,
+    peer->suspect_nonce = peer->nonce;
+    peer->suspect_ms = log->now_ms;
+    log_trace(log, "n%u's log ends at %llu, it acknowledged %llu -> not believed yet", peer->node,
               (unsigned long long)hb->last, (unsigned long long)peer->log_index);
+}
+
+bool log_peer_is_trusted(const struct log_peer *peer)
+{
+    return !peer->is_rolled_back &&
+           (peer->suspect_nonce == 0 || peer->suspect_nonce != peer->nonce);
 }
 
 /* What is committed anywhere is committed: whoever has the same entry there knows it too. */

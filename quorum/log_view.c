@@ -105,6 +105,13 @@ static void fill_memory(struct log *log, struct log_promise *p)
     for (uint32_t i = 0; i < log->current.names.count; i++) {
         const struct log_name *name = &log->current.names.list[i];
         const struct log_peer *peer = log_peer_find(log, name->node);
+        if (peer && peer->is_rolled_back) { /* whatever it may have copied since */
+            p->memory[p->memory_count++] = (struct log_memory){.node = name->node,
+                                                               .store_id = peer->rolled_back_store,
+                                                               .view = {.counter = LOG_COUNTER_MAX},
+                                                               .index = UINT64_MAX};
+            continue;
+        }
         if (!peer || peer->log_nonce == 0 || peer->log_nonce == name->nonce)
             continue;
         p->memory[p->memory_count++] = (struct log_memory){.node = name->node,

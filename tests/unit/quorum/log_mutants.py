@@ -25,59 +25,49 @@ MUTANTS = [
      "    log_ring_view(&log->ring, log->durable_last, &p->log_view);\n"
      "    if (p->log_view.counter > 0) p->log_view.counter--;"),
     ("H2-promise-not-durable", "log_view.c",
-     "!log->writing.is_failed && log_view_cmp(log->durable_promised, log->promised) == 0;\n"
-     "    p->is_lease_valid", "true;\n    p->is_lease_valid"),
+     "    bool is_durable =\n        !log->writing.is_failed && "
+     "log_view_cmp(log->durable_promised, log->promised) == 0;\n\n    if (log->phase",
+     "    bool is_durable = true;\n\n    if (log->phase"),
     ("H2-accepts-older-view", "log_view.c",
      "    if (log_view_cmp(view, log->promised) <= 0 || log_view_cmp(view, log->log_view) <= 0)\n"
      "        return;", "    log->promised = (struct log_view){0, 0};"),
-    ("H2-acks-before-durable", "log_entries.c", "    w->truncate_from = 0;\n}",
-     "    w->truncate_from = 0;\n    log->durable_last = w->last;\n"
-     "    log->durable_log_view = w->log_view;\n}"),
-    ("H3-chain-unchecked", "log_entries.c",
-     "        !log_ring_digest(&log->ring, log->ring.last, &digest) ||\n"
-     "        !ha_digest_equal(log_entry_digest(digest, entry), entry->digest))",
-     "        !log_ring_digest(&log->ring, log->ring.last, &digest))"),
+    ("H2-acks-before-durable", "log_entries.c",
+     "    action->u.persist.last = has_entries ? log->ring.last : 0;\n    w->truncate_from = 0;\n",
+     "    action->u.persist.last = has_entries ? log->ring.last : 0;\n    w->truncate_from = 0;\n"
+     "    log->durable_last = log->stored_last = w->last;\n"
+     "    log->durable_log_view = w->log_view;\n    acknowledge(log);\n"),
     ("H4-quorum-of-half", "log_internal.h", "return v->count / 2 + 1;",
      "return (v->count + 1) / 2;"),
     ("H5-any-store-counts", "log_ring.c",
-     "return i >= 0 && ha_uuid_equal(v->list[i].store_id, store_id);", "(void)store_id; return i >= 0;"),
-    ("H6-voters-at-once", "log_propose.c", "if (log->survey.voter_index > log->commit)",
-     "if (false)"),
-    ("H10-counts-older-views", "log_entries.c",
-     "log->phase < LOG_PHASE_ADOPTED || index < log->current.open_index)",
-     "log->phase < LOG_PHASE_ADOPTED)"),
+     "return i >= 0 && ha_uuid_equal(v->list[i].store_id, store_id);",
+     "(void)store_id; return i >= 0;"),
     ("H10-acks-of-any-view", "log_entries.c",
      "        log_view_cmp(peer->log_view, log->current.view) != 0)\n        return 0;\n    if (peer",
      "        false)\n        return 0;\n    if (peer"),
-    ("H17-acks-everybody", "log_peers.c",
-     "    for (uint32_t i = 0; i < log->current.names.count; i++) {\n"
-     "        struct log_peer *peer = log_peer_find(log, log->current.names.list[i].node);\n"
-     "        if (!peer || peer == log->self || peer->hb.n == 0 || !log_peer_is_named(log, peer))",
-     "    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {\n"
-     "        struct log_peer *peer = &log->peers[i];\n"
-     "        if (peer->node == 0 || peer == log->self || peer->hb.n == 0)"),
     ("H17-own-age-only", "lease.c", "        if (age < evidence)",
      "        if (names->list[i].node == log->config.self.node && age < evidence)"),
     ("H17-restart-forgets", "lease.c", "    p->rest_age_ms = log->now_ms - since;",
      "    p->rest_age_ms = log->now_ms - since + 100000;"),
-    ("H18-no-nonce-in-acks", "lease.c",
-     "            hb->acks[i].nonce != log->config.self.nonce)", "            false)"),
+    ("H17-acks-are-forgotten", "lease.c",
+     "        p->ages[p->age_count].age_ms = log->now_ms - peer->ack_ms;",
+     "        p->ages[p->age_count].age_ms = log->now_ms - peer->ack_ms + 400;"),
     ("H21-no-void", "lease.c", "        lease->is_void = true;\n        if (log->phase",
      "        if (log->phase"),
-    ("H21-old-heartbeats", "lease.c", "    lease->n_min = lease->n + 1;", "    lease->n_min = 0;"),
-    ("lease-of-other-opens", "lease.c",
-     "        log_view_cmp(peer->acked_opened, log->survey.open_view) != 0)", "        false)"),
-    ("open-without-quorum", "log_lead.c",
-     "if (count_durable_voters(log, &survey.voters) < log_quorum(&survey.voters)) {",
-     "if (count_durable_voters(log, &survey.voters) < 1) {"),
+    ("lease-of-any-open", "lease.c",
+     "log_view_cmp(acked[j].opened, acked[i].opened) == 0;", "true;"),
+    ("lease-of-opens-without-us", "lease.c", "hb->acks[i].is_opened ? hb->opened :",
+     "true ? hb->opened :"),
+    ("first-lease-of-any-open", "lease.c",
+     "log_view_cmp(acked[i].opened, log->current.view) != 0)\n            continue;",
+     "false)\n            continue;"),
     ("shortest-log-wins", "log_lead.c", "if (cmp > 0 || (cmp == 0 && p->last > b->last))",
      "if (cmp > 0)"),
     ("catch-up-keeps-log-view", "log_entries.c", "    log->log_view = view;\n    log->needs",
      "    (void)view;\n    log->needs"),
     ("numbers-twice", "log_propose.c", "        if (proposal.seq <= peer->numbered_seq) {",
      "        if (false) {"),
-    ("takes-out-of-order", "log_propose.c", "        peer->numbered_seq < m->prev_seq)",
-     "        false)"),
+    ("takes-out-of-order", "log_propose.c", "peer->numbered_seq < m->prev_seq)",
+     "false)"),
     ("loses-too-early", "log_propose.c",
      "        if (log_view_cmp(slot->view, log->current.view) < 0)", "        if (true)"),
     ("T-wait-too-short", "lease.c", "    uint64_t wait = plain + drift +",
@@ -86,6 +76,10 @@ MUTANTS = [
      "    if (!log_peer_is_alive(log, peer))\n        return \"a member is silent for L/2\";", ""),
     ("no-gap-repair", "log_peers.c",
      "log->phase >= LOG_PHASE_ADOPTED && hb->end > log->ring.last)", "false)"),
+    ("no-room-left-for-OPEN", "log_ring.c",
+     "    return r->last + 1 - first + r->capacity / 4 < r->capacity &&\n"
+     "           used + size + HA_ENTRY_MAX <= r->byte_limit;",
+     "    return r->last + 1 - first < r->capacity && used + size <= r->byte_limit;"),
 ]
 
 
