@@ -87,6 +87,7 @@ struct ha_runtime {
     uint64_t store_stall_ms;
     uint64_t loop_gap_ms;     /* the loop's longest absence in the last 10 to 20 s */
     uint64_t loop_gap_ms_max; /* ... since the start */
+    uint32_t commit_us;       /* median of own proposals, made to applied; 0 = none yet */
     bool is_gate_open;
     bool is_quarantined;
     char gate_text[HA_TEXT_MAX];

@@ -168,6 +168,7 @@ static json_t *local_json(const struct ha_state *state, const struct ha_runtime 
     json_object_set_new(json, "store_stall_ms", number(rt->store_stall_ms));
     json_object_set_new(json, "loop_gap_ms", number(rt->loop_gap_ms));
     json_object_set_new(json, "loop_gap_ms_max", number(rt->loop_gap_ms_max));
+    json_object_set_new(json, "commit_us", number(rt->commit_us));
     json_object_set_new(json, "corosync", request_string(rt->corosync_text));
     json_object_set_new(json, "votequorum_quorate", json_boolean(rt->is_votequorum_quorate));
     return json;

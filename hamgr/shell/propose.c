@@ -7,6 +7,7 @@
 #include "hamgr/shell/shell.h"
 
 #include <stdlib.h>
+#include <time.h>
 
 #include "hamgr/base/assert.h"
 
@@ -18,11 +19,20 @@ struct proposal {
     uint8_t kind;
     bool is_sent;
     uint8_t tries;
+    uint64_t made_us;
     propose_fn done;
     void *user;
     size_t body_size;
     uint8_t body[];
 };
+
+static uint64_t now_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
 
 static uint64_t enqueue(struct hamgrd *d, uint8_t kind, const uint8_t *body, size_t body_size,
                         propose_fn done, void *user)
@@ -31,8 +41,12 @@ static uint64_t enqueue(struct hamgrd *d, uint8_t kind, const uint8_t *body, siz
     struct proposal **tail = &d->proposals;
 
     ha_assert(p);
-    *p = (struct proposal){
-        .seq = ++d->proposal_seq, .kind = kind, .done = done, .user = user, .body_size = body_size};
+    *p = (struct proposal){.seq = ++d->proposal_seq,
+                           .kind = kind,
+                           .done = done,
+                           .user = user,
+                           .body_size = body_size,
+                           .made_us = now_us()};
     memcpy(p->body, body, body_size);
     while (*tail)
         tail = &(*tail)->next;
@@ -124,8 +138,10 @@ void propose_applied(struct hamgrd *d, const struct log_entry *entry,
     if (entry->origin != d->identity.node || entry->nonce != d->nonce)
         return;
     struct proposal **place = find(d, entry->seq);
-    if (*place)
-        resolve(d, place, applied->is_noop ? HA_E_REFUSED : 0, applied->refusal, entry->index);
+    if (!*place)
+        return;
+    d->commit_us[d->commit_count++ % SHELL_COMMITS] = (uint32_t)(now_us() - (*place)->made_us);
+    resolve(d, place, applied->is_noop ? HA_E_REFUSED : 0, applied->refusal, entry->index);
 }
 
 /* The log says so only when a later view is open here: it can't be adopted any more, so it is
@@ -165,4 +181,23 @@ void propose_committed(struct hamgrd *d, uint64_t seq, uint64_t index)
 
     if (*place && d->state.applied >= index)
         resolve(d, place, HA_E_UNKNOWN, HA_REASON_NONE, index);
+}
+
+static int compare_us(const void *left, const void *right)
+{
+    uint32_t a = *(const uint32_t *)left, b = *(const uint32_t *)right;
+
+    return a < b ? -1 : a > b;
+}
+
+uint32_t propose_median_us(const struct hamgrd *d)
+{
+    uint32_t count = d->commit_count < SHELL_COMMITS ? d->commit_count : SHELL_COMMITS;
+    uint32_t sorted[SHELL_COMMITS];
+
+    if (count == 0)
+        return 0;
+    memcpy(sorted, d->commit_us, count * sizeof(sorted[0]));
+    qsort(sorted, count, sizeof(sorted[0]), compare_us);
+    return sorted[count / 2];
 }

@@ -503,6 +503,7 @@ void shell_refresh(struct hamgrd *d)
     rt->store_stall_ms = store_stall_ms(d->store);
     rt->loop_gap_ms = gap_recent_ms(&d->gap, rt->now_ms);
     rt->loop_gap_ms_max = d->gap.max_ms;
+    rt->commit_us = propose_median_us(d);
     if (d->transport)
         rt->is_votequorum_quorate =
             transport_votequorum(d->transport, &rt->is_votequorum_quorate, &votes) &&

@@ -38,6 +38,7 @@
 #include "quorum/transport.h"
 
 #define SHELL_SNAPSHOT_EVERY 2048u /* applied entries between snapshots */
+#define SHELL_COMMITS        63u   /* their median is shown; odd */
 #define SHELL_RING_ENTRIES   8192u
 #define SHELL_RING_BYTES     (4u * 1024 * 1024)
 #define SHELL_MESSAGE_MAX    (128u * 1024) /* bytes of a message between hamgrds */
@@ -90,6 +91,8 @@ struct hamgrd {
 
     /* proposals */
     uint64_t proposal_seq;
+    uint32_t commit_us[SHELL_COMMITS]; /* newest times from made to applied; ring */
+    uint32_t commit_count;
     struct proposal *proposals;
 
     /* hypervisor */
@@ -204,6 +207,8 @@ void propose_pump(struct hamgrd *d);
 void propose_applied(struct hamgrd *d, const struct log_entry *entry,
                      const struct ha_applied *applied);
 void propose_lost(struct hamgrd *d, uint64_t seq);
+/* Median time of the newest own proposals from made to applied, in microseconds; 0 = none. */
+uint32_t propose_median_us(const struct hamgrd *d);
 /* It is committed at index. If it came here inside a snapshot, it will never be seen applied. */
 void propose_committed(struct hamgrd *d, uint64_t seq, uint64_t index);
 
