@@ -219,6 +219,35 @@ static void absent_node_is_fenced_after_t_wait(void **state UNUSED)
     finish(w);
 }
 
+/* FENCED is numbered in view w by a leader cut off since, and adopted later. Meanwhile members of w
+ * have promised a view that names the absent node and can't open: their acknowledgements must not
+ * renew its lease, for the last OPEN in their logs leaves it out. */
+static void evicted_node_gets_no_lease_from_views_that_never_open(void **state UNUSED)
+{
+    struct world *w = whole_world(5);
+
+    w->has_no_shell = false;
+    w->detect_us = 0;
+    assert_int_equal(world_leader(w), 1);
+    world_split(w, (const uint32_t[]){0, 0, 0, 0, 1});
+    world_run_ms(w, 500);
+    assert_int_equal(w->nodes[1].log->current.names.count, 4);
+    for (uint32_t id = 3; id <= 5; id++)
+        w->nodes[id].is_disk_stalled = true;
+    world_split(w, (const uint32_t[]){0, 0, 1, 1, 1});
+    world_run_ms(w, 600);
+    assert_int_equal(w->nodes[5].lease_end_us, 0); /* it ran out, whatever n3 and n4 promised */
+    world_run_ms(w, 240);
+    assert_int_equal(w->fences, 0);
+    assert_int_not_equal(w->nodes[1].fenced, 0); /* numbered, in a minority */
+    for (uint32_t id = 3; id <= 5; id++)
+        w->nodes[id].is_disk_stalled = false;
+    world_heal(w);
+    assert_true(world_run_until(w, 5000, world_is_whole, NULL));
+    assert_int_equal(w->fences, 1); /* adopted, and true */
+    finish(w);
+}
+
 /* ---- one log alone: node 1 of three voters, the test speaks for nodes 2 and 3 */
 
 struct bench {
@@ -634,6 +663,18 @@ static void only_own_heartbeats_give_a_lease(void **state UNUSED)
     bench_free(b);
 }
 
+/* The first lease after an OPEN: only from those who have that very OPEN last. */
+static void first_lease_needs_its_own_open(void **state UNUSED)
+{
+    struct bench *b = open_bench();
+    uint64_t n = b->log->lease.n;
+
+    heartbeat_of(b, 2, 2, (struct log_view){6, 3}, n, 1001);
+    heartbeat_of(b, 3, 2, (struct log_view){6, 3}, n, 1001);
+    assert_int_equal(log_lease_end_ms(b->log), 0);
+    bench_free(b);
+}
+
 /* Only members of the view last promised are acknowledged, each by the process that was named. */
 static void only_named_processes_are_acknowledged(void **state UNUSED)
 {
@@ -706,6 +747,8 @@ int main(void)
         cmocka_unit_test(voter_change_starts_evidence_again),
         cmocka_unit_test(cold_start_counts_from_process_start),
         cmocka_unit_test(absent_node_is_fenced_after_t_wait),
+        cmocka_unit_test(evicted_node_gets_no_lease_from_views_that_never_open),
+        cmocka_unit_test(first_lease_needs_its_own_open),
         cmocka_unit_test(promise_is_durable_before_it_is_told),
         cmocka_unit_test(late_store_promises_in_memory),
         cmocka_unit_test(entries_must_fit),

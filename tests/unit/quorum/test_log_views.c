@@ -399,6 +399,17 @@ static void hung_leader_is_evicted(void **state UNUSED)
     finish(w);
 }
 
+static void hung_member_is_evicted(void **state UNUSED)
+{
+    struct world *w = whole_world(3);
+
+    world_hang(w, 3, true);
+    uint64_t took_us = time_to_next_view(w, L_MS(w));
+    assert_in_range(took_us, L_MS(w) / 2 * 1000 - H_MS * 1000, L_MS(w) / 2 * 1000 + 50000);
+    assert_int_equal(world_leader(w), 1);
+    finish(w);
+}
+
 static void count_closings(struct world *w, uint32_t *ret_opens)
 {
     *ret_opens = w->nodes[1].opens;
@@ -585,6 +596,7 @@ int main(void)
         cmocka_unit_test(learner_becomes_a_voter),
         cmocka_unit_test(hung_member_delays_by_h),
         cmocka_unit_test(hung_leader_is_evicted),
+        cmocka_unit_test(hung_member_is_evicted),
         cmocka_unit_test(joiner_copies_outside_the_view),
         cmocka_unit_test(failed_store_resigns),
         cmocka_unit_test(failed_store_of_the_leader_moves_the_lead),
