@@ -21,7 +21,8 @@ struct log_action *log_act(struct log *log, uint8_t type)
     return action;
 }
 
-static void text_action(struct log *log, uint8_t type, const char *fmt, va_list args)
+__attribute__((format(printf, 3, 0))) static void text_action(struct log *log, uint8_t type,
+                                                              const char *fmt, va_list args)
 {
     struct log_action *action = log_act(log, type);
 
