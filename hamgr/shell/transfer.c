@@ -235,7 +235,7 @@ static int install(struct hamgrd *d, struct transfer *t)
     int rc = try_state(d, t, state_bytes, state_size);
     if (rc < 0)
         return rc;
-    if (!log_snapshot_begin(d->log, t->index))
+    if (!log_snapshot_begin_at(d->log, t->index, t->view))
         return -HA_E_STALE; /* it has more than that by now */
     rc = ha_state_decode(&d->state, state_bytes, state_size);
     if (rc == 0)
