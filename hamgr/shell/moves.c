@@ -384,6 +384,7 @@ static struct move *new_move(struct hamgrd *d, const struct ha_guest *guest, boo
     verb_of(d, move)->ticket = move->ticket;
     move->next = d->moves;
     d->moves = move;
+    shell_tick_soon(d);
     return move;
 }
 

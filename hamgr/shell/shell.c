@@ -16,7 +16,8 @@
 
 #define LEASE_SLACK_MS   1000u /* lease = auto: the smallest allowed L and a second more */
 #define DAMAGED_EVERY_MS 60000u
-#define TICK_MS          100u /* moves' repeats and deadlines; reports each tenth */
+#define TICK_MS          100u  /* while migrations or transfers go on: repeats, deadlines */
+#define TICK_IDLE_MS     1000u /* reports; each turn of the loop costs several calls of epoll */
 
 uint64_t shell_now_ms(void)
 {
@@ -575,6 +576,8 @@ void shell_wake(struct hamgrd *d)
     qb_loop_timer_add(d->loop, QB_LOOP_HIGH, 0, d, work, &now);
 }
 
+static void set_tick(struct hamgrd *d, uint32_t after_ms);
+
 static void on_tick(void *data)
 {
     struct hamgrd *d = data;
@@ -590,9 +593,22 @@ static void on_tick(void *data)
     if (d->rt.now_ms >= d->report_sent_ms + 1000)
         shell_wake(d);
     shell_turn_end(d);
-    d->tick_due_ms = shell_now_ms() + TICK_MS;
-    qb_loop_timer_add(d->loop, QB_LOOP_LOW, TICK_MS * QB_TIME_NS_IN_MSEC, d, on_tick,
+    set_tick(d, d->moves || d->transfers ? TICK_MS : TICK_IDLE_MS);
+}
+
+static void set_tick(struct hamgrd *d, uint32_t after_ms)
+{
+    d->tick_due_ms = shell_now_ms() + after_ms;
+    qb_loop_timer_add(d->loop, QB_LOOP_LOW, after_ms * QB_TIME_NS_IN_MSEC, d, on_tick,
                       &d->second_timer);
+}
+
+void shell_tick_soon(struct hamgrd *d)
+{
+    if (d->tick_due_ms <= shell_now_ms() + TICK_MS)
+        return;
+    qb_loop_timer_del(d->loop, d->second_timer);
+    set_tick(d, TICK_MS);
 }
 
 static void prepare(struct hamgrd *d)

@@ -176,6 +176,8 @@ void shell_multicast(struct hamgrd *d, const uint8_t *data, size_t size, bool is
 void shell_wake(struct hamgrd *d);
 /* Feeds an event (now_ms and wall_ms are filled in) and carries out the actions. */
 void shell_log_event(struct hamgrd *d, struct log_event *event);
+/* A migration or transfer began: its repeats and deadlines must be looked at often. */
+void shell_tick_soon(struct hamgrd *d);
 /* Drops entries up to index from memory, after a snapshot; may emit actions. */
 void shell_log_trim(struct hamgrd *d, uint64_t index);
 /* Refreshes d->rt from everything. */

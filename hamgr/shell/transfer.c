@@ -66,6 +66,7 @@ static struct transfer *add(struct hamgrd *d, bool is_sender, uint32_t node)
     t->moved_ms = shell_now_ms();
     t->next = d->transfers;
     d->transfers = t;
+    shell_tick_soon(d);
     return t;
 }
 
