@@ -300,9 +300,8 @@ def rolled_back_store(context):
     node.power_on()
     other = others_of(cluster, node)[0]
     wait_until(lambda: node.services()["hamgrd"][0] == "up"
-               and node.run(["hactl", "status"], check=False).returncode != 5
-               and ask(node)[1]["here"]["applied"] >= ask(other)[1]["here"]["applied"],
-               "it is fed what it lacks", 15)
+               and node.run(["hactl", "status"], check=False).returncode != 5,
+               "its hamgrd answers", 15)
     context.note(f"on {node.name} itself: {ask(node)[1]['warnings']} {ask(node)[1]['quorum']}")
     lab.stand_for(cluster, list(cluster.slots), 3, "an old store")
     line = line_of(ask(other)[1], node)
@@ -378,13 +377,21 @@ def rogue_in_group(context):
     names = list(cluster.slots)
     node = lab.busiest(cluster)
     calm = faults.Calm(cluster)
-    for seed, what in enumerate(("noise", "cut", "flip", "foreign", "replay", "resign", "flood")):
+    for seed, what in enumerate(("noise", "cut", "flip", "foreign", "replay", "flood")):
         done = node.run(["rogue_cpg", str(seed), what], timeout_s=30)
         context.note(f"{what}: {done.stdout.strip()}")
         calm.check(what)
         lab.stand_for(cluster, names, 1, what)
     commit(cluster, node, "g1", 60)
     calm.check("after all")
+    # Forged under a valid digest by root on a member: corosync trusts nodes, and so do we. It may
+    # order things, but no guest may run twice for it and no daemon may crash.
+    before = {n.name: n.services()["hamgrd"][2] for n in cluster.nodes}
+    done = node.run(["rogue_cpg", "7", "resign"], timeout_s=30)
+    context.note(f"resign: {done.stdout.strip()}")
+    equal({n.name: n.services()["hamgrd"][2] for n in cluster.nodes if n.is_on()}, before,
+          "starts of hamgrd after forged messages")
+    lab.no_harm(cluster)
 
 
 IPC_NOISE = r"""
