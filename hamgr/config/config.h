@@ -48,13 +48,13 @@ struct ha_config {
     uint32_t parallel;        /* parallel = 2: migrations at once from or to one node */
     /* [guests] */
     uint8_t shutdown;        /* on-shutdown = migrate|stop: enum ha_shutdown_policy */
-    uint32_t start_parallel; /* start-parallel = 8: starts at once on one node */
+    uint32_t start_parallel; /* start-parallel = 64: starts at once on one node */
     /* [paths] */
     char state_dir[128]; /* state = /var/lib/hamgr */
     /* [ipc] */
     char admin_group[HA_NAME_MAX]; /* admin-group = "": root only; members may use every command */
     /* [log] */
-    uint8_t log_level; /* level = info: error|warning|notice|info|debug|trace (qb levels) */
+    uint8_t log_level; /* level = info: error|warning|notice|info|debug (syslog's numbers) */
 };
 
 void ha_config_default(struct ha_config *ret_config);
