@@ -307,6 +307,10 @@ def rolled_back_store(context):
     line = line_of(ask(other)[1], node)
     context.note(f"{node.name} is {line['status']}: {line['text']} {line['alarm']}")
     check(line["status"] != "member", "a store that forgot what it acknowledged counts")
+    for asked in (node, other):
+        warnings = " ".join(ask(asked)[1]["warnings"])
+        check("remembers more than this store holds" in warnings,
+              f"{asked.name}'s status does not say why {node.name} stays out: {warnings}")
     cluster.generation = 1
     node.init("stop hamgrd")
     wait_until(lambda: node.services()["hamgrd"][0] == "down", "hamgrd is down", 15)

@@ -293,6 +293,7 @@ static void rolled_back_store_stops(void **state UNUSED)
     assert_true(w->nodes[2].is_open);
     assert_int_equal(w->nodes[1].log->current.names.count, 2);
     assert_false(w->nodes[3].is_open);
+    assert_true(w->nodes[3].is_stopped); /* it was told, so its operator is */
     finish(w);
 }
 
