@@ -34,7 +34,7 @@ struct peer_header {
     uint32_t to;    /* node, 0 = all */
 };
 
-#define PEER_DEVICES_MAX 32u
+#define PEER_DEVICES_MAX HA_DEVICES_MAX
 struct peer_devices {
     uint32_t count;
     struct fencep_device list[PEER_DEVICES_MAX];

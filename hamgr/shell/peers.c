@@ -8,10 +8,14 @@
 
 #define REPORT_EVERY_MS 1000u
 
+#define SEND_MAX (HA_CHUNK_MAX + 4096u)
+/* A list of devices that hamgr-fence accepts always fits; so does a chunk. */
+_Static_assert(FENCEP_DEVICES_BYTES_MAX + 1024u <= SEND_MAX, "all devices fit one message");
+
 void peers_send(struct hamgrd *d, uint8_t type, uint32_t to,
                 void (*encode)(struct ha_writer *w, const void *m), const void *m)
 {
-    static uint8_t buffer[HA_CHUNK_MAX + 4096];
+    static uint8_t buffer[SEND_MAX];
     struct ha_writer w = ha_writer_of(buffer, sizeof(buffer));
 
     peer_header_encode(&w, &(struct peer_header){.type = type,
