@@ -134,14 +134,19 @@ static int follow(const struct migration *m)
                         "it goes on: look with hactl status");
 }
 
+static bool is_on_slow(const char *word)
+{
+    return strcmp(word, "throttle") == 0 || strcmp(word, "pause") == 0 ||
+           strcmp(word, "abort") == 0;
+}
+
 static int parse_migrate(const struct command *command, int argc, char **argv, json_t *args,
                          bool *ret_is_detached)
 {
-    static const struct option options[] = {{"to", required_argument, NULL, 't'},
-                                            {"detach", no_argument, NULL, 'd'},
-                                            {"max-downtime", required_argument, NULL, 'm'},
-                                            {"deadline", required_argument, NULL, 'l'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"to", required_argument, NULL, 't'},           {"detach", no_argument, NULL, 'd'},
+        {"max-downtime", required_argument, NULL, 'm'}, {"deadline", required_argument, NULL, 'l'},
+        {"on-slow", required_argument, NULL, 's'},      {NULL, 0, NULL, 0}};
     uint64_t ms = 0;
     int option;
 
@@ -155,8 +160,11 @@ static int parse_migrate(const struct command *command, int argc, char **argv, j
             json_object_set_new(args, "max_downtime_ms", json_integer((json_int_t)ms));
         else if (option == 'l' && parse_ms(optarg, 86400000, &ms) && ms > 0)
             json_object_set_new(args, "deadline_ms", json_integer((json_int_t)ms));
+        else if (option == 's' && is_on_slow(optarg))
+            json_object_set_new(args, "on_slow", json_string(optarg));
         else
-            return usage_error(command, "\"%s\" is not an option, or its value is no time",
+            return usage_error(command,
+                               "\"%s\" is not an option, or its value is none of its values",
                                argv[optind - 1]);
     }
     if (optind + 1 != argc)
@@ -385,11 +393,15 @@ static int run_failover(const struct command *command, int argc, char **argv)
 
 const struct command move_commands[] = {
     {"migrate", "Move a running guest live, encrypted and compressed",
-     "GUEST [--to NODE] [--detach] [--max-downtime TIME] [--deadline TIME]",
+     "GUEST [--to NODE] [--detach] [--max-downtime TIME] [--deadline TIME] "
+     "[--on-slow HOW]",
      "  --to NODE            default: the eligible node with most free memory\n"
      "  --detach             begin and return; hactl status shows it, hactl cancel ends it\n"
-     "  --max-downtime TIME  the pause it may cost\n"
-     "  --deadline TIME      given up after that; the guest then goes on where it was\n\n"
+     "  --max-downtime TIME  the pause it may cost: kept, or the guest stays where it is\n"
+     "  --deadline TIME      given up after that; the guest then goes on where it was\n"
+     "  --on-slow throttle   a guest that writes too fast is slowed down (default)\n"
+     "  --on-slow pause      it is paused for as long as it takes, longer than allowed\n"
+     "  --on-slow abort      the migration is given up\n\n"
      "Example: hactl migrate web1 --to n2\n",
      run_migrate},
     {"failover", "Move by force: destroy with proof, start elsewhere; memory is lost",

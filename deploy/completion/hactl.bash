@@ -28,6 +28,7 @@ _hactl() {
     COMPREPLY=()
     case $before in
         --to) _hactl_complete "$(_hactl_names nodes)"; return ;;
+        --on-slow) _hactl_complete throttle pause abort; return ;;
         --protected) _hactl_complete yes no; return ;;
         --disk) _hactl_complete none direct writeback; return ;;
         --config | --state) COMPREPLY=($(compgen -f -- "$_hactl_word")); return ;;
@@ -55,7 +56,8 @@ _hactl() {
         "explain "*) _hactl_complete "$(_hactl_names guests)" ;;
         "events "*) _hactl_complete --follow --since --count ;;
         "migrate "*)
-            _hactl_complete "$(_hactl_names guests)" --to --detach --max-downtime --deadline ;;
+            _hactl_complete "$(_hactl_names guests)" --to --detach --max-downtime \
+                --deadline --on-slow ;;
         "failover "*) _hactl_complete "$(_hactl_names guests)" "$(_hactl_names nodes)" --yes ;;
         "fence "*) _hactl_complete "$(_hactl_names nodes)" --yes ;;
         "confirm-fenced "*) _hactl_complete "$(_hactl_names nodes)" --i-have-looked ;;

@@ -17,7 +17,7 @@
 #include <ini.h>
 
 #include "hamgr/base/id.h"
-#include "hamgr/base/lines.h"
+#include "hamgr/hv/hv.h"
 
 #define FILE_MAX (256u * 1024)
 
@@ -46,6 +46,8 @@ static const struct choice automatic[] = {{"auto", 0}, {NULL, 0}};
 static const struct choice hypervisors[] = {{"embedded", 1}, {"xen", 2}, {NULL, 0}};
 static const struct choice shutdowns[] = {
     {"migrate", HA_SHUTDOWN_MIGRATE}, {"stop", HA_SHUTDOWN_STOP}, {NULL, 0}};
+static const struct choice on_slows[] = {
+    {"throttle", HV_SLOW_THROTTLE}, {"pause", HV_SLOW_PAUSE}, {"abort", HV_SLOW_ABORT}, {NULL, 0}};
 static const struct choice levels[] = {{"error", LOG_ERR},     {"warning", LOG_WARNING},
                                        {"notice", LOG_NOTICE}, {"info", LOG_INFO},
                                        {"debug", LOG_DEBUG},   {NULL, 0}};
@@ -71,6 +73,7 @@ static const struct key keys[] = {
      "a time from 1ms to 600s"},
     {"migration", "deadline", TIME_MS, AT(deadline_ms), 0, 86400000, NULL,
      "a time up to 24h, 0 = none"},
+    {"migration", "on-slow", CHOICE, AT(on_slow), 0, 0, on_slows, "throttle, pause or abort"},
     {"migration", "idle-timeout", TIME_MS, AT(idle_timeout_ms), 1000, 600000, NULL,
      "a time from 1s to 600s"},
     {"migration", "level", NUMBER, AT(level), 0, 19, NULL, "a zstd level from 0 (store) to 19"},
@@ -101,6 +104,7 @@ void ha_config_default(struct ha_config *ret_config)
                           .port_max = 7799,
                           .max_downtime_ms = 300,
                           .idle_timeout_ms = 10000,
+                          .on_slow = HV_SLOW_THROTTLE,
                           .level = 1,
                           .parallel = 2,
                           .shutdown = HA_SHUTDOWN_MIGRATE,
@@ -172,12 +176,12 @@ static bool parse_ports(const char *text, const struct key *key, struct ha_confi
     unsigned long low = strtoul(text, &end, 10);
     unsigned long high = low;
 
-    if (text[0] < '0' || text[0] > '9') /* strtoul takes signs and blanks */
+    if (end == text)
         return false;
     if (*end == '-') {
         const char *second = end + 1;
         high = strtoul(second, &end, 10);
-        if (second[0] < '0' || second[0] > '9')
+        if (end == second)
             return false;
     }
     if (*end != '\0' || low < key->min || high > key->max || low > high)
@@ -307,13 +311,7 @@ int ha_config_parse(const char *name, const char *text, struct ha_config *config
 {
     struct parse p = {.config = config};
 
-    int line = ha_long_line(text);
-    if (line != 0)
-        return ha_err_set(err, HA_E_USAGE,
-                          "%.60s:%d: a line longer than %u bytes: expected a "
-                          "shorter one",
-                          name, line, HA_LINE_MAX);
-    line = ini_parse_string(text, on_key, &p);
+    int line = ini_parse_string(text, on_key, &p);
     if (line == 0)
         return 0;
     return ha_err_set(err, HA_E_USAGE, "%.60s:%d: %.170s", name, line < 0 ? 0 : line,

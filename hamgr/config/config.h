@@ -39,6 +39,7 @@ struct ha_config {
     uint16_t port_max;
     uint32_t max_downtime_ms; /* max-downtime = 300ms */
     uint32_t deadline_ms;     /* deadline = 0 (none) */
+    uint8_t on_slow;          /* on-slow = throttle|pause|abort: enum hv_on_slow */
     uint32_t idle_timeout_ms; /* idle-timeout = 10s */
     uint8_t level;            /* level = 1: zstd, 0..19 */
     uint32_t rate_mbit;       /* bandwidth = 0 (no cap), Mbit/s */

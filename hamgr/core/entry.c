@@ -10,6 +10,9 @@
 #include "hamgr/base/err.h"
 
 #define BODY_FORM 1u
+/* MIGRATE with on_slow; without one it has the form of before. */
+#define FORM_SLOW   2u
+#define ON_SLOW_MAX 3u /* HV_SLOW_ABORT */
 
 /* A text array without a NUL would be read past its end. */
 static void put_field(struct ha_writer *w, const char *text, size_t capacity)
@@ -54,7 +57,9 @@ static void get_policy(struct ha_reader *r, struct ha_policy *ret_policy)
 
 static void put_head(struct ha_writer *w, const struct ha_cmd *cmd)
 {
-    ha_put_u8(w, BODY_FORM);
+    bool is_slow = cmd->type == HA_CMD_MIGRATE && cmd->u.migrate.on_slow != 0;
+
+    ha_put_u8(w, is_slow ? FORM_SLOW : BODY_FORM);
     ha_put_u8(w, cmd->type);
     ha_put_u16(w, cmd->reason);
     ha_put_u64(w, cmd->cause);
@@ -133,14 +138,21 @@ static void put_migrate(struct ha_writer *w, const struct ha_cmd *cmd)
     ha_put_u64(w, cmd->u.migrate.dst_incarnation);
     ha_put_u32(w, cmd->u.migrate.max_downtime_ms);
     ha_put_u32(w, cmd->u.migrate.deadline_ms);
+    if (cmd->u.migrate.on_slow != 0)
+        ha_put_u8(w, cmd->u.migrate.on_slow);
 }
 
-static void get_migrate(struct ha_reader *r, struct ha_cmd *cmd)
+static void get_migrate(struct ha_reader *r, uint8_t form, struct ha_cmd *cmd)
 {
     cmd->u.migrate.dst = ha_get_u32(r);
     cmd->u.migrate.dst_incarnation = ha_get_u64(r);
     cmd->u.migrate.max_downtime_ms = ha_get_u32(r);
     cmd->u.migrate.deadline_ms = ha_get_u32(r);
+    if (form != FORM_SLOW)
+        return;
+    cmd->u.migrate.on_slow = ha_get_u8(r);
+    if (cmd->u.migrate.on_slow < 1 || cmd->u.migrate.on_slow > ON_SLOW_MAX)
+        r->failed = true;
 }
 
 static void put_node_add(struct ha_writer *w, const struct ha_cmd *cmd)
@@ -210,7 +222,7 @@ static bool put_rest(struct ha_writer *w, const struct ha_cmd *cmd)
     }
 }
 
-static void get_rest(struct ha_reader *r, struct ha_cmd *cmd)
+static void get_rest(struct ha_reader *r, uint8_t form, struct ha_cmd *cmd)
 {
     switch (cmd->type) {
     case HA_CMD_INIT:
@@ -251,7 +263,7 @@ static void get_rest(struct ha_reader *r, struct ha_cmd *cmd)
         ha_get_text(r, cmd->u.not_running.detail, sizeof(cmd->u.not_running.detail));
         break;
     case HA_CMD_MIGRATE:
-        get_migrate(r, cmd);
+        get_migrate(r, form, cmd);
         break;
     case HA_CMD_ABORT:
     case HA_CMD_REVERT:
@@ -279,10 +291,11 @@ int ha_cmd_decode(const uint8_t *body, size_t size, struct ha_cmd *ret_cmd)
     cmd.type = ha_get_u8(&r);
     if (r.failed)
         return -HA_E_CORRUPT;
-    if (form != BODY_FORM || ha_cmd_name(cmd.type)[0] == '?')
+    bool is_slow = form == FORM_SLOW && cmd.type == HA_CMD_MIGRATE;
+    if ((form != BODY_FORM && !is_slow) || ha_cmd_name(cmd.type)[0] == '?')
         return -HA_E_VERSION;
     get_head(&r, &cmd);
-    get_rest(&r, &cmd);
+    get_rest(&r, form, &cmd);
     if (!ha_reader_is_done(&r))
         return -HA_E_CORRUPT;
     *ret_cmd = cmd;

@@ -154,9 +154,10 @@ struct ha_cmd {
             uint64_t dst_incarnation;
             uint32_t max_downtime_ms; /* 0 = default */
             uint32_t deadline_ms;     /* whole migration; 0 = default */
+            uint8_t on_slow;          /* enum hv_on_slow; 0 = default */
         } migrate;
         struct {
-            char detail[128]; /* ABORT, REVERT: what went wrong, for people */
+            char detail[HA_TEXT_MAX]; /* ABORT, REVERT: what went wrong, for people */
         } text;
     } u;
 };

@@ -148,7 +148,7 @@ void rec_propose(struct rec *r, const struct rec_copy *c, uint8_t type, uint16_t
         return;
     cmd.ticket = c->guest->ticket.id;
     if (type == HA_CMD_ABORT || type == HA_CMD_REVERT)
-        snprintf(cmd.u.text.detail, sizeof(cmd.u.text.detail), "%.127s", detail);
+        snprintf(cmd.u.text.detail, sizeof(cmd.u.text.detail), "%s", detail);
     propose(r, c->guest->id, c->epoch, &cmd);
 }
 

@@ -52,7 +52,7 @@ struct ha_local_verb {
                                REVERT rests on it */
     bool is_proposed;       /* a proposal about it is under way: do not repeat */
     uint64_t retry_ms;      /* no verb before this time */
-    char text[128];         /* why it failed */
+    char text[HA_TEXT_MAX]; /* why it failed */
     uint8_t end_cause;      /* enum ha_end_cause: copied from the DESTROY duty that carried one */
     bool is_create_unknown; /* HV_UNKNOWN of create: a failed start once nothing is there */
 };

@@ -91,6 +91,7 @@ struct ha_ticket {
     uint64_t dst_epoch; /* label of the arriving copy, reserved by MIGRATE */
     uint32_t max_downtime_ms;
     uint32_t deadline_ms;
+    uint8_t on_slow;  /* enum hv_on_slow, 0 = the source's default */
     uint64_t mono_ms; /* leader's clock at MIGRATE */
     uint64_t wall_ms;
 };

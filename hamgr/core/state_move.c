@@ -83,6 +83,7 @@ static void effect_migrate(struct ha_state *state, const struct log_entry *entry
         .dst_epoch = cmd->epoch,
         .max_downtime_ms = cmd->u.migrate.max_downtime_ms,
         .deadline_ms = cmd->u.migrate.deadline_ms,
+        .on_slow = cmd->u.migrate.on_slow,
         .mono_ms = entry->mono_ms,
         .wall_ms = entry->wall_ms,
     };

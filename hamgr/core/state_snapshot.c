@@ -8,9 +8,11 @@
 
 #include "hamgr/base/err.h"
 #include "hamgr/core/state_internal.h"
+#include "hamgr/hv/hv.h"
 
 #define SNAPSHOT_MAGIC   0x54534148u /* "HAST" */
-#define SNAPSHOT_VERSION 1u
+#define SNAPSHOT_VERSION 2u
+#define SNAPSHOT_OLDEST  1u /* without on_slow in tickets */
 #define DIGEST_SIZE      16u
 
 /* Upper bounds in bytes; texts with their u16 length, without NUL.
@@ -22,9 +24,9 @@
  * wall 8 = 397. */
 #define NODE_MAX 397u
 /* Guest: id 16, name 65, memory 8, want 1, policy 19, digest 16, size 4, phase 1, stop 1,
- * relocating 1, node 4, incarnation 8, epochs 16, ticket 72, failures 2, failed 1, window 8,
- * last node 4, cause 1, index 8, wall 8 = 264. */
-#define GUEST_MAX 264u
+ * relocating 1, node 4, incarnation 8, epochs 16, ticket 73, failures 2, failed 1, window 8,
+ * last node 4, cause 1, index 8, wall 8 = 265. */
+#define GUEST_MAX 265u
 
 size_t ha_state_encoded_max(const struct ha_state *state)
 {
@@ -89,6 +91,7 @@ static void put_ticket(struct ha_writer *w, const struct ha_ticket *ticket)
     ha_put_u32(w, ticket->deadline_ms);
     ha_put_u64(w, ticket->mono_ms);
     ha_put_u64(w, ticket->wall_ms);
+    ha_put_u8(w, ticket->on_slow);
 }
 
 static void put_guest(struct ha_writer *w, const struct ha_guest *guest)
@@ -224,7 +227,7 @@ static void get_policy(struct ha_reader *r, struct ha_policy *policy)
         r->failed = true;
 }
 
-static void get_ticket(struct ha_reader *r, struct ha_ticket *ticket)
+static void get_ticket(struct ha_reader *r, uint16_t version, struct ha_ticket *ticket)
 {
     ticket->id = ha_get_u64(r);
     ticket->src = ha_get_u32(r);
@@ -237,9 +240,10 @@ static void get_ticket(struct ha_reader *r, struct ha_ticket *ticket)
     ticket->deadline_ms = ha_get_u32(r);
     ticket->mono_ms = ha_get_u64(r);
     ticket->wall_ms = ha_get_u64(r);
+    ticket->on_slow = version == SNAPSHOT_OLDEST ? 0 : get_enum(r, HV_SLOW_ABORT);
 }
 
-static void get_guest(struct ha_reader *r, struct ha_guest *guest)
+static void get_guest(struct ha_reader *r, uint16_t version, struct ha_guest *guest)
 {
     memset(guest, 0, sizeof(*guest));
     guest->id = ha_get_uuid(r);
@@ -256,7 +260,7 @@ static void get_guest(struct ha_reader *r, struct ha_guest *guest)
     guest->incarnation = ha_get_u64(r);
     guest->epoch = ha_get_u64(r);
     guest->epoch_high = ha_get_u64(r);
-    get_ticket(r, &guest->ticket);
+    get_ticket(r, version, &guest->ticket);
     guest->failures = ha_get_u16(r);
     guest->is_failed = get_bool(r);
     guest->window_wall_ms = ha_get_u64(r);
@@ -282,7 +286,7 @@ static void get_head(struct ha_reader *r, struct ha_state *state)
     state->epoch_floor = ha_get_u64(r);
 }
 
-static void get_tables(struct ha_reader *r, struct ha_state *state)
+static void get_tables(struct ha_reader *r, uint16_t version, struct ha_state *state)
 {
     uint32_t node_count = ha_get_u32(r);
 
@@ -294,7 +298,7 @@ static void get_tables(struct ha_reader *r, struct ha_state *state)
     if (guest_count > state->guest_capacity)
         r->failed = true;
     for (uint32_t i = 0; !r->failed && i < guest_count; i++)
-        get_guest(r, &state->guests[state->guest_count++]);
+        get_guest(r, version, &state->guests[state->guest_count++]);
 }
 
 /* Names are compared pair by pair: up to 8 million short compares, once per received snapshot. */
@@ -319,12 +323,13 @@ static int decode(struct ha_state *state, const uint8_t *data, size_t size)
     struct ha_reader r = ha_reader_of(data, size - DIGEST_SIZE);
     if (ha_get_u32(&r) != SNAPSHOT_MAGIC)
         return -HA_E_CORRUPT;
-    if (ha_get_u16(&r) != SNAPSHOT_VERSION)
+    uint16_t version = ha_get_u16(&r);
+    if (version < SNAPSHOT_OLDEST || version > SNAPSHOT_VERSION)
         return -HA_E_VERSION;
     if (!ha_digest_equal(ha_get_digest(&tail), ha_digest_bytes(none, data, size - DIGEST_SIZE)))
         return -HA_E_CORRUPT;
     get_head(&r, state);
-    get_tables(&r, state);
+    get_tables(&r, version, state);
     if (!ha_reader_is_done(&r) || ha_state_violation(state) || !names_are_unique(state))
         return -HA_E_CORRUPT;
     return 0;

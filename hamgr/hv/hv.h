@@ -69,11 +69,13 @@ enum hv_quiet { HV_QUIET = 1, HV_BUSY = 2, HV_NEVER_QUIET = 3 };
 struct hv_progress {
     uint32_t round; /* 0 = full pass */
     uint64_t pages_total;
-    uint64_t pages_sent;  /* in this round */
-    uint64_t pages_dirty; /* found for the next round */
-    uint64_t bytes;       /* native stream bytes so far */
-    uint32_t dirty_kib_s; /* measured dirty rate */
-    uint8_t phase;        /* enum hv_progress_phase */
+    uint64_t pages_sent;      /* in this round */
+    uint64_t pages_dirty;     /* found for the next round */
+    uint64_t bytes;           /* native stream bytes so far */
+    uint32_t dirty_kib_s;     /* measured dirty rate */
+    uint8_t phase;            /* enum hv_progress_phase */
+    uint32_t predicted_us;    /* pause if it were stopped now; 0 = not known */
+    uint8_t throttle_percent; /* 100 = not slowed down; 0 = not told */
 };
 
 enum hv_progress_phase { HV_LIVE = 1, HV_STOPPED = 2, HV_COMPLETE = 3 };
@@ -84,6 +86,7 @@ struct hv_save_params {
     uint32_t max_downtime_ms;
     uint32_t deadline_ms; /* 0 = none */
     uint8_t on_slow;      /* enum hv_on_slow, when max_downtime can't be met by the deadline */
+    uint32_t switch_us; /* of the pause: what comes behind the stream's end, until it runs again */
 };
 
 enum hv_on_slow { HV_SLOW_THROTTLE = 1, HV_SLOW_PAUSE = 2, HV_SLOW_ABORT = 3 };

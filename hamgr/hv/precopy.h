@@ -1,34 +1,47 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * When to stop a guest that is being copied while it runs: the downtime contract of a live save.
- * Pure. The caller measures a round (what is dirty now, what the stream drains per second, how long
- * the stop itself takes) and does as it is told.
+ * Pure. The caller measures a round (what is dirty now, what the stream drains per second and how
+ * much that varies, how long everything else of the pause takes) and does as it is told.
  *
- *   predicted pause = fixed cost + (dirty bytes + bytes still in the pipe) / drain rate
- *   <= aim                                            -> STOP (more rounds can't make it better)
- *   <= max_downtime, and rounds no longer shrink it   -> STOP (good enough)
- *   >  max_downtime, and no progress or deadline      -> what on_slow says:
- *        THROTTLE  slow the guest down step by step; at the lowest step STOP after all
- *        PAUSE     STOP, whatever it takes
+ *   copying         = (dirty bytes + bytes still in the pipe) / (drain rate - twice its spread)
+ *   predicted pause = fixed cost + copying
+ *
+ *   predicted <= max_downtime, and copying <= aim     -> STOP (more rounds can't make it better)
+ *   predicted <= max_downtime, two rounds in a row
+ *       did not shrink it, or the deadline is near    -> STOP (good enough)
+ *   predicted >  max_downtime, and no progress, too
+ *       many rounds or the deadline                   -> what on_slow says:
+ *        THROTTLE  slow the guest down step by step (from half of the deadline on in each round);
+ *                  past the lowest step, ABORT
+ *        PAUSE     STOP, whatever it takes: the one that may break max_downtime
  *        ABORT     give up, the guest runs on
  *   otherwise                                         -> GO_ON with one more round
+ *
+ * It always ends: after PRECOPY_ROUNDS_MAX rounds each further one is a step down or the end.
  */
 #ifndef HAMGR_HV_PRECOPY_H
 #define HAMGR_HV_PRECOPY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "hamgr/hv/hv.h"
 
-/* A pause of this length is as good as none: its larger half is not the copying any more. */
-#define PRECOPY_AIM_US 10000u
+/* Copying for this long is as good as none: the larger part of a pause is the switch itself. */
+#define PRECOPY_AIM_US 4000u
 /* No progress: this many rounds without the dirty set getting smaller by a tenth. */
-#define PRECOPY_STALE_ROUNDS    30u
-#define PRECOPY_THROTTLE_ROUNDS 3u  /* rounds without progress before another throttle step */
-#define PRECOPY_THROTTLE_FLOOR  10u /* percent: the last step before STOP */
+#define PRECOPY_STALE_ROUNDS    8u
+#define PRECOPY_FLAT_ROUNDS     2u /* rounds in a row that did not shrink it by a quarter */
+#define PRECOPY_THROTTLE_ROUNDS 3u /* rounds without progress before another throttle step */
+#define PRECOPY_ROUNDS_MAX      60u
+#define PRECOPY_THROTTLE_STEPS  6u /* 80, 60, 40, 20, 10, 5 percent of what the guest used */
 /* Used until a rate was measured: 100 MB/s, a gigabit link. */
 #define PRECOPY_RATE_DEFAULT UINT64_C(100000000)
+/* From a source that gives up behind the stop until its guest runs again: a failed verb, ABORT
+ * committed, RUN. Measured 10 to 20 ms on two busy cores. */
+#define PRECOPY_RESUME_US 20000u
 
 enum precopy_action { PRECOPY_GO_ON = 1, PRECOPY_STOP, PRECOPY_THROTTLE, PRECOPY_ABORT };
 
@@ -36,33 +49,55 @@ struct precopy {
     uint64_t max_downtime_us;
     uint64_t deadline_us; /* 0 = none */
     uint8_t on_slow;      /* enum hv_on_slow */
+    uint32_t rounds;
     uint32_t stale_rounds;
+    uint32_t flat_rounds;
     uint32_t throttle_rounds; /* since the last throttle step */
-    uint32_t throttle_percent;
+    uint32_t throttle_step;   /* steps taken */
     uint64_t best_pages;
     uint64_t last_pages;
+    uint64_t least_us; /* smallest predicted pause so far */
 };
 
 struct precopy_round {
-    uint64_t elapsed_us;    /* since the save began */
-    uint64_t dirty_pages;   /* to be sent in the next round, or stopped */
-    uint64_t page_bytes;    /* stream bytes of one page */
-    uint64_t backlog_bytes; /* written, but not drained yet */
-    uint64_t rate_bytes_s;  /* measured drain rate, 0 = not measured yet */
-    uint64_t fixed_us;      /* stop, last scan, end of stream */
+    uint64_t elapsed_us;     /* since the save began */
+    uint64_t dirty_pages;    /* to be sent in the next round, or stopped */
+    uint64_t page_bytes;     /* stream bytes of one page */
+    uint64_t backlog_bytes;  /* written, but not drained yet */
+    uint64_t rate_bytes_s;   /* measured drain rate, 0 = not measured yet */
+    uint64_t spread_bytes_s; /* its mean deviation */
+    uint64_t dirty_bytes_s;  /* what the guest writes, for the words */
+    uint64_t fixed_us;       /* stop, last scan, end of stream, hand-over */
 };
 
 struct precopy_decision {
     enum precopy_action action;
     uint64_t predicted_us;
-    uint32_t throttle_percent; /* of PRECOPY_THROTTLE: the new cap */
+    uint32_t throttle_percent; /* the cap in force; of PRECOPY_THROTTLE: the new one */
     const char *why;           /* static text */
 };
 
-/* Begins; total_pages is what round 0 sends. max_downtime_ms 0 counts as the aim. */
+/* Begins; total_pages is what round 0 sends. max_downtime_ms 0: no contract, only the aim. */
 void precopy_init(struct precopy *p, const struct hv_save_params *params, uint64_t total_pages);
+/* Before anything is sent: false if the fixed cost alone breaks the contract. */
+bool precopy_admits(const struct precopy *p, uint64_t fixed_us);
 /* After a round was sent and the dirty set collected. */
 struct precopy_decision precopy_decide(struct precopy *p, const struct precopy_round *round);
+/* The guest is stopped since stopped_us and left_bytes are to be sent: may it go on? False only
+ * when the contract would be broken and giving up now keeps it. */
+bool precopy_may_finish(const struct precopy *p, uint64_t stopped_us, uint64_t left_bytes,
+                        const struct precopy_round *round);
+/* Why it was given up, with the numbers and the smallest change that would do. */
+void precopy_explain(const struct precopy *p, const struct precopy_round *round, char *ret_text,
+                     size_t size);
+/* The percent of a throttle step, 1 .. PRECOPY_THROTTLE_STEPS; 0: 100. */
+uint32_t precopy_throttle_percent(uint32_t step);
+
+/* How long a writer that sees its pipe empty waits before it collects: what the stream process took
+ * out of the pipe is not sent yet, and would be sent within the pause. */
+#define PRECOPY_HIDDEN        UINT64_C(524288)
+#define PRECOPY_SETTLE_MAX_US 100000u
+uint64_t precopy_settle_us(uint64_t rate_bytes_s, uint64_t round_bytes);
 
 /* Drain rate. Bytes that only went into buffers are no progress: intervals count from the moment
  * the pipe was full for the first time or PRECOPY_BUFFER bytes were written. */
@@ -71,11 +106,42 @@ struct precopy_decision precopy_decide(struct precopy *p, const struct precopy_r
 struct precopy_rate {
     uint64_t drained_mark;
     uint64_t time_mark_us;
-    uint64_t rate_bytes_s; /* 0 until known; newer intervals weigh a half */
+    uint64_t rate_bytes_s;   /* 0 until known; newer intervals weigh a half */
+    uint64_t spread_bytes_s; /* mean deviation; newer ones weigh a quarter */
 };
 /* Tells the meter the state of the stream: bytes written so far and still in the pipe, at now_us.
  * is_idle: nothing was being written (the interval is dropped, not averaged). */
 void precopy_rate_update(struct precopy_rate *r, uint64_t written, uint64_t backlog,
                          uint64_t now_us, bool is_idle);
+
+/* A cost that is measured now and then, and what it may be next time: mean plus twice the mean
+ * deviation. Newer ones weigh a quarter. */
+struct precopy_cost {
+    uint64_t mean_us; /* 0 = never measured */
+    uint64_t spread_us;
+};
+void precopy_cost_update(struct precopy_cost *c, uint64_t us);
+uint64_t precopy_cost_high(const struct precopy_cost *c, uint64_t default_us);
+
+/* What a migration will take, before it begins. Rates in bytes/s. */
+struct precopy_plan {
+    uint64_t memory_bytes;
+    uint64_t dirty_bytes_s;
+    uint64_t rate_bytes_s;
+    uint64_t rate_low_bytes_s; /* what it may be at worst */
+    uint64_t rate_high_bytes_s;
+    uint64_t fixed_us;
+    uint64_t fixed_low_us;
+    uint64_t max_downtime_us;
+    uint64_t setup_us; /* connect, build the destination */
+};
+struct precopy_forecast {
+    bool is_converging; /* at the rate given */
+    uint64_t time_ms, time_low_ms, time_high_ms;
+    uint64_t pause_ms, pause_low_ms, pause_high_ms;
+    uint64_t bytes, bytes_low, bytes_high; /* of the native stream */
+    uint32_t rounds;
+};
+void precopy_foresee(const struct precopy_plan *plan, struct precopy_forecast *ret_forecast);
 
 #endif

@@ -89,7 +89,8 @@ static enum hv_outcome do_save(struct hv *hv, const struct worker_verb *verb, st
                                     .is_live = verb->save.is_live,
                                     .max_downtime_ms = verb->save.max_downtime_ms,
                                     .deadline_ms = verb->save.deadline_ms,
-                                    .on_slow = verb->save.on_slow};
+                                    .on_slow = verb->save.on_slow,
+                                    .switch_us = verb->save.switch_us};
     enum hv_outcome outcome = hv->ops->save(hv, verb->domid, &params, report_progress, &state, err);
 
     if (outcome != HV_OK)

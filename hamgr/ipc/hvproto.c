@@ -103,6 +103,7 @@ void hvp_save_encode(struct ha_writer *w, const struct hvp_save *m)
     ha_put_u32(w, m->max_downtime_ms);
     ha_put_u32(w, m->deadline_ms);
     ha_put_u8(w, m->on_slow);
+    ha_put_u32(w, m->switch_us);
 }
 
 /* on_slow 0 is allowed where it has no meaning: a save that is not live never looks at it. */
@@ -116,6 +117,7 @@ int hvp_save_decode(const uint8_t *body, size_t size, struct hvp_save *ret)
     ret->max_downtime_ms = ha_get_u32(&r);
     ret->deadline_ms = ha_get_u32(&r);
     ret->on_slow = ipc_get_range(&r, ret->is_live ? HV_SLOW_THROTTLE : 0, HV_SLOW_ABORT);
+    ret->switch_us = ha_get_u32(&r);
     return ipc_done(&r);
 }
 
@@ -177,6 +179,8 @@ void hvp_progress_encode(struct ha_writer *w, const struct hv_progress *m)
     ha_put_u64(w, m->bytes);
     ha_put_u32(w, m->dirty_kib_s);
     ha_put_u8(w, m->phase);
+    ha_put_u32(w, m->predicted_us);
+    ha_put_u8(w, m->throttle_percent);
 }
 
 int hvp_progress_decode(const uint8_t *body, size_t size, struct hv_progress *ret)
@@ -190,6 +194,8 @@ int hvp_progress_decode(const uint8_t *body, size_t size, struct hv_progress *re
     ret->bytes = ha_get_u64(&r);
     ret->dirty_kib_s = ha_get_u32(&r);
     ret->phase = ipc_get_range(&r, HV_LIVE, HV_COMPLETE);
+    ret->predicted_us = ha_get_u32(&r);
+    ret->throttle_percent = ipc_get_range(&r, 0, 100);
     return ipc_done(&r);
 }
 

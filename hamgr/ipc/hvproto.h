@@ -73,7 +73,8 @@ struct hvp_save {
     bool is_live;
     uint32_t max_downtime_ms;
     uint32_t deadline_ms;
-    uint8_t on_slow; /* enum hv_on_slow */
+    uint8_t on_slow;    /* enum hv_on_slow */
+    uint32_t switch_us; /* as in hv_save_params */
 };
 
 struct hvp_abort {

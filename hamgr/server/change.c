@@ -244,6 +244,26 @@ static void keep_ends(struct request *r, const struct ha_guest *guest, const str
         memcpy(ends->from, from->name, sizeof(ends->from));
 }
 
+/* False, refused: the argument is there and no known word. */
+static bool get_on_slow(struct request *r, uint8_t *ret_value)
+{
+    static const char *const words[] = {
+        [HV_SLOW_THROTTLE] = "throttle", [HV_SLOW_PAUSE] = "pause", [HV_SLOW_ABORT] = "abort"};
+    const char *text = request_text(r, "on_slow");
+
+    *ret_value = 0;
+    if (!has(r, "on_slow"))
+        return true;
+    for (uint8_t i = HV_SLOW_THROTTLE; text && i <= HV_SLOW_ABORT; i++) {
+        if (strcmp(text, words[i]) == 0) {
+            *ret_value = i;
+            return true;
+        }
+    }
+    request_refuse(r, HA_E_USAGE, "on_slow must be throttle, pause or abort", NULL);
+    return false;
+}
+
 static void run_migrate(struct request *r)
 {
     const struct ha_state *state = request_state(r);
@@ -266,7 +286,8 @@ static void run_migrate(struct request *r)
         return;
     }
     if (!merge_number(r, "max_downtime_ms", 600000, &downtime_ms) ||
-        !merge_number(r, "deadline_ms", 86400000, &deadline_ms))
+        !merge_number(r, "deadline_ms", 86400000, &deadline_ms) ||
+        !get_on_slow(r, &cmd.u.migrate.on_slow))
         return;
     cmd.guest = guest->id;
     cmd.node = guest->node;
@@ -476,7 +497,8 @@ static const char *const add_keys[] = {"guest",   "uuid",      "definition", "me
                                        "stopped", POLICY_KEYS, NULL};
 static const char *const set_keys[] = {"guest", POLICY_KEYS, NULL};
 static const char *const guest_keys[] = {"guest", NULL};
-static const char *const migrate_keys[] = {"guest", "to", "max_downtime_ms", "deadline_ms", NULL};
+static const char *const migrate_keys[] = {"guest",       "to",      "max_downtime_ms",
+                                           "deadline_ms", "on_slow", NULL};
 static const char *const cancel_keys[] = {"op", NULL};
 static const char *const node_keys[] = {"node", NULL};
 static const char *const confirm_keys[] = {"node", "typed", NULL};

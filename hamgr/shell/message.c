@@ -6,18 +6,6 @@ struct ha_digest peer_digest(uint32_t node, const uint8_t *data, size_t size)
     return ha_digest_bytes((struct ha_digest){PEER_MAGIC, node}, data, size);
 }
 
-bool peer_is_whole(uint32_t from, const uint8_t *data, size_t *size)
-{
-    if (*size <= sizeof(struct ha_digest))
-        return false;
-    size_t length = *size - sizeof(struct ha_digest);
-    struct ha_reader r = ha_reader_of(data + length, sizeof(struct ha_digest));
-    if (!ha_digest_equal(ha_get_digest(&r), peer_digest(from, data, length)))
-        return false;
-    *size = length;
-    return true;
-}
-
 void peer_header_encode(struct ha_writer *w, const struct peer_header *m)
 {
     ha_put_u32(w, PEER_MAGIC);
@@ -203,6 +191,8 @@ void peer_progress_encode(struct ha_writer *w, const struct ha_move_progress *m)
     ha_put_u64(w, m->hv.bytes);
     ha_put_u32(w, m->hv.dirty_kib_s);
     ha_put_u8(w, m->hv.phase);
+    ha_put_u32(w, m->hv.predicted_us);
+    ha_put_u8(w, m->hv.throttle_percent);
     ha_put_u64(w, m->wire_bytes);
     ha_put_u64(w, m->rate_kib_s);
     ha_put_u64(w, m->remaining_kib);
@@ -222,6 +212,8 @@ int peer_progress_decode(struct ha_reader *r, struct ha_move_progress *ret)
     ret->hv.bytes = ha_get_u64(r);
     ret->hv.dirty_kib_s = ha_get_u32(r);
     ret->hv.phase = ha_get_u8(r);
+    ret->hv.predicted_us = ha_get_u32(r);
+    ret->hv.throttle_percent = ha_get_u8(r);
     ret->wire_bytes = ha_get_u64(r);
     ret->rate_kib_s = ha_get_u64(r);
     ret->remaining_kib = ha_get_u64(r);

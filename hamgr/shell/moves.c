@@ -18,6 +18,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "hamgr/base/assert.h"
@@ -27,6 +28,9 @@
 #define REPEAT_MS     200u  /* READY and HANDOVER may be lost: said again until they had effect */
 #define STREAM_END_MS 3000u /* hamgr-stream lingers up to 2 s for its last frame to arrive */
 #define NATIVE_BUFFER (512 << 10)
+/* A destination's RUN behind SWITCH: a verb, a signal. */
+#define RUN_US            2000u
+#define SWITCH_DEFAULT_US 30000u
 
 struct move {
     struct move *next;
@@ -42,11 +46,20 @@ struct move {
     int hv_fd; /* native stream end for hamgr-hv until save begins, else -1 */
     struct peer_move_ready ready;
     bool is_save_done;
-    bool is_over; /* the ticket is closed: only cleanup is left */
+    uint64_t drained_us; /* source: when hamgr-hv said suspended and drained */
+    bool is_over;        /* the ticket is closed: only cleanup is left */
     uint64_t repeat_ms;
     uint64_t killed_ms;
     struct ha_move_progress progress;
 };
+
+static uint64_t now_us(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
 
 static struct move *find(struct hamgrd *d, uint64_t ticket)
 {
@@ -511,6 +524,7 @@ void moves_hv_done(struct hamgrd *d, struct local_verb *verb, uint8_t which,
                move->ticket);
         verb->v.is_save_done = true;
         move->is_save_done = true;
+        move->drained_us = now_us();
         move_fsm_saved(&move->fsm, shell_now_ms());
         say_handover(d, move);
     } else {
@@ -564,6 +578,25 @@ void moves_cancel(struct hamgrd *d, struct ha_uuid guest, uint64_t epoch, const 
         else
             end_move(d, move, why);
     }
+}
+
+/* Until something was measured: a commit there, one here for the way back, a worker's last steps.
+ */
+uint32_t moves_switch_us(const struct hamgrd *d)
+{
+    uint64_t us = precopy_cost_high(&d->switch_cost, SWITCH_DEFAULT_US);
+
+    return us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
+}
+
+void moves_applied(struct hamgrd *d, const struct ha_applied *applied)
+{
+    struct move *move = find(d, applied->cmd.ticket);
+
+    if (applied->is_noop || applied->kind != LOG_KIND_STATE || !move)
+        return;
+    if (applied->cmd.type == HA_CMD_SWITCH && move->is_source && move->drained_us)
+        precopy_cost_update(&d->switch_cost, now_us() - move->drained_us + RUN_US);
 }
 
 static void forget_progress(struct hamgrd *d)

@@ -25,6 +25,7 @@
 #include "hamgr/core/reason.h"
 #include "hamgr/core/reconcile.h"
 #include "hamgr/core/runtime.h"
+#include "hamgr/hv/precopy.h"
 #include "hamgr/ipc/fenceproto.h"
 #include "hamgr/ipc/hvproto.h"
 #include "hamgr/ipc/keeperproto.h"
@@ -38,7 +39,6 @@
 #include "quorum/transport.h"
 
 #define SHELL_SNAPSHOT_EVERY 2048u /* applied entries between snapshots */
-#define SHELL_RUN_FAILURES   3u    /* RUNs of a guest that fail in a row before it is an alarm */
 #define SHELL_COMMITS        63u   /* their median is shown; odd */
 #define SHELL_RING_ENTRIES   8192u
 #define SHELL_RING_BYTES     (4u * 1024 * 1024)
@@ -47,11 +47,10 @@
 /* One guest copy this node works on, beside what the reconciler needs to know about it. */
 struct local_verb {
     struct ha_local_verb v;
-    uint64_t request;      /* id at hamgr-hv, 0 = none */
-    uint64_t proposal;     /* seq of the proposal under way, 0 = none */
-    bool is_first_run;     /* RUN in flight is the first of this copy */
-    uint32_t run_failures; /* RUNs in a row that failed, or after which it still did not run */
-    uint64_t ticket;       /* migration that the save and restore flags are about */
+    uint64_t request;  /* id at hamgr-hv, 0 = none */
+    uint64_t proposal; /* seq of the proposal under way, 0 = none */
+    bool is_first_run; /* RUN in flight is the first of this copy */
+    uint64_t ticket;   /* migration that the save and restore flags are about */
 };
 
 typedef void (*propose_fn)(void *user, int outcome, uint16_t reason, uint64_t index);
@@ -139,9 +138,9 @@ struct hamgrd {
 
     /* operations */
     struct move *moves;
+    struct precopy_cost switch_cost; /* from drained to SWITCH applied, as sources measured it */
     struct transfer *transfers;
     struct ha_duties *duties;
-    uint32_t foreign_count; /* domains here that hamgr did not make, by the last listing */
     struct ha_plan *plan;
     struct ha_plan_scratch *plan_scratch;
     struct ha_plan_limits limits;
@@ -274,6 +273,10 @@ void moves_hv_done(struct hamgrd *d, struct local_verb *verb, uint8_t which,
                    const struct hvp_done *done);
 void moves_tick(struct hamgrd *d);
 void moves_child(struct hamgrd *d); /* reaps streams */
+/* Of the pause: what is to be expected behind a save's end, from what was seen before. */
+uint32_t moves_switch_us(const struct hamgrd *d);
+/* An entry was applied: the ends of its ticket take note of the time. */
+void moves_applied(struct hamgrd *d, const struct ha_applied *applied);
 
 /* serverapi.c */
 extern const struct server_api shell_server_api;

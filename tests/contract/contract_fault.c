@@ -330,27 +330,31 @@ static void test_guest_destroyed_in_the_middle(void **state)
     free(s.data);
 }
 
-/* A reader of 8 MB/s, a guest that dirties all of its memory much faster. */
+/* A reader of 8 or 24 MB/s, a guest that dirties all of its memory much faster. */
+#define SLOW_BYTES   80000u
+#define MEDIUM_BYTES 240000u
+
 struct slow {
     int fd;
+    size_t bytes; /* in 10 ms */
     pthread_t thread;
 };
 
 static void *read_slowly(void *argument)
 {
     struct slow *s = argument;
-    static uint8_t bytes[80000];
+    static uint8_t bytes[MEDIUM_BYTES];
 
-    while (read(s->fd, bytes, sizeof(bytes)) > 0)
+    while (read(s->fd, bytes, s->bytes) > 0)
         sleep_ms(10);
     close(s->fd);
     return NULL;
 }
 
 static enum hv_outcome save_slowly(uint32_t domid, uint8_t on_slow, uint32_t deadline_ms,
-                                   struct ha_err *err)
+                                   size_t bytes, struct ha_err *err)
 {
-    struct slow slow;
+    struct slow slow = {.bytes = bytes};
     int pair[2];
 
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
@@ -375,7 +379,7 @@ static void test_too_fast_aborts(void **state)
     struct ha_err err = {0};
 
     (void)state;
-    assert_int_equal(save_slowly(domid, HV_SLOW_ABORT, 500, &err), HV_FAILED);
+    assert_int_equal(save_slowly(domid, HV_SLOW_ABORT, 500, SLOW_BYTES, &err), HV_FAILED);
     assert_true(strlen(err.text) > 0);
     assert_untouched(domid, FAST.number);
 }
@@ -385,7 +389,7 @@ static void test_too_fast_pauses(void **state)
     uint32_t domid = start(&FAST);
 
     (void)state;
-    assert_int_equal(save_slowly(domid, HV_SLOW_PAUSE, 500, NULL), HV_OK);
+    assert_int_equal(save_slowly(domid, HV_SLOW_PAUSE, 500, SLOW_BYTES, NULL), HV_OK);
     assert_state(domid, HV_SUSPENDED);
 }
 
@@ -394,12 +398,16 @@ static void test_too_fast_is_throttled(void **state)
 {
     struct hv_caps caps;
     uint32_t domid = start(&FAST);
+    struct ha_err err = {0};
 
     (void)state;
     hv->ops->caps(hv, &caps);
     if (!caps.has_throttle)
         skip();
-    assert_int_equal(save_slowly(domid, HV_SLOW_THROTTLE, 1000, NULL), HV_OK);
+    enum hv_outcome outcome = save_slowly(domid, HV_SLOW_THROTTLE, 20000, MEDIUM_BYTES, &err);
+    if (outcome != HV_OK)
+        print_message("save: %s\n", err.text);
+    assert_int_equal(outcome, HV_OK);
     assert_state(domid, HV_SUSPENDED);
     assert_int_equal(hv->ops->resume_prepare(hv, domid, NULL), HV_OK);
     run(domid);

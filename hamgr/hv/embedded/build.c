@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include "hamgr/hv/embedded/disk.h"
+#include "hamgr/hv/embedded/cap.h"
 #include "hamgr/hv/embedded/embedded_priv.h"
 #include "hamgr/hv/embedded/proc.h"
 #include "hamgr/hv/embedded/record.h"
@@ -166,8 +167,6 @@ static int make_files(struct building *b, struct ha_err *err)
         .node_id = b->e->node_id,
         .is_restored = b->is_restored,
         .definition = b->definition,
-        .throttle_percent = 100,
-        .save_throttle_percent = 100,
     };
     int dir = b->d.dir_fd;
 
@@ -425,6 +424,8 @@ enum hv_outcome emb_remove(struct hv_embedded *e, struct emb_domain *d, struct h
         d->pidfd = emb_proc_open((pid_t)d->record.pid, d->record.start_time, NULL);
     if (rc == 0)
         rc = kill_process(d, err);
+    if (rc == 0)
+        rc = emb_cap_off(d, err);
     if (rc == 0 && d->record.disk != EMB_DISK_NONE)
         rc = emb_disk_close(e->disk_dir, d->record.label.guest, d->record.label.epoch, EMB_DISK_MS,
                             err);

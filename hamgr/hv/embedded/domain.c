@@ -13,6 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "hamgr/hv/embedded/cap.h"
 #include "hamgr/hv/embedded/disk.h"
 #include "hamgr/hv/embedded/embedded_priv.h"
 #include "hamgr/hv/embedded/proc.h"
@@ -129,7 +130,10 @@ int emb_domain_reread(struct emb_domain *d, struct ha_err *err)
 
 int emb_domain_stop(const struct emb_domain *d, uint32_t timeout_ms, struct ha_err *err)
 {
-    int rc = d->pidfd < 0 ? -ESRCH : emb_proc_signal(d->pidfd, SIGSTOP);
+    int rc;
+
+    emb_cap_lift(d);
+    rc = d->pidfd < 0 ? -ESRCH : emb_proc_signal(d->pidfd, SIGSTOP);
 
     if (rc == 0)
         rc = emb_proc_wait_stopped((pid_t)d->record.pid, d->record.start_time, timeout_ms);

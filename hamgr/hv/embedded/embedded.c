@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "hamgr/hv/embedded/disk.h"
+#include "hamgr/hv/embedded/cap.h"
 #include "hamgr/hv/embedded/embedded_priv.h"
 #include "hamgr/hv/embedded/observer.h"
 #include "hamgr/hv/embedded/uffd.h"
@@ -42,7 +43,7 @@ static int emb_caps(struct hv *hv, struct hv_caps *ret_caps)
         .driver = "embedded",
         .mem_kib = e->mem_kib,
         .has_live_migration = e->tracking != EMB_TRACK_NONE,
-        .has_throttle = true,
+        .has_throttle = emb_cap_is_offered(),
     };
     snprintf(ret_caps->version, sizeof(ret_caps->version), "%s, %s", HA_VERSION,
              hv_embedded_tracking(hv));

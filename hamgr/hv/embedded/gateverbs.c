@@ -4,12 +4,12 @@
  */
 #include <errno.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
+#include "hamgr/hv/embedded/cap.h"
 #include "hamgr/hv/embedded/embedded_priv.h"
 #include "hamgr/hv/embedded/proc.h"
 
@@ -105,9 +105,14 @@ enum hv_outcome emb_throttle(struct hv *hv, uint32_t domid, uint32_t percent, st
 
     if (percent < 1 || percent > 100)
         return emb_failed(err, HA_E_USAGE, "throttle %u: expected 1 to 100 percent", percent);
+    if (!emb_cap_is_offered()) {
+        emb_failed(err, ENOTSUP, "no control group with a processor quota can be made here");
+        return HV_NOT_OFFERED;
+    }
     if (emb_domain_open_alive(emb_of(hv), domid, &d, err) != 0)
         return HV_FAILED;
-    int rc = emb_label_set(&d, offsetof(struct emb_label_page, throttle_percent), percent, err);
+    int rc = percent == 100 ? emb_cap_off(&d, err)
+                            : emb_cap_set(&d, percent * EMB_CAP_PERMILLES / 100, err);
     emb_domain_close(&d);
     return rc == 0 ? HV_OK : HV_FAILED;
 }

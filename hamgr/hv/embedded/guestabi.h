@@ -98,8 +98,7 @@ struct emb_label_page {
     uint32_t is_restored;
     struct emb_definition definition;
     _Atomic uint32_t is_shutdown_wanted;
-    _Atomic uint32_t throttle_percent;      /* by the gate; 100 = off */
-    _Atomic uint32_t save_throttle_percent; /* by a save; 100 = off */
+    uint32_t reserved[2];
 };
 _Static_assert(sizeof(struct emb_label_page) <= EMB_PAGE_SHARED, "one page");
 

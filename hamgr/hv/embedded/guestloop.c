@@ -287,18 +287,6 @@ static void work_until(struct guest *g, uint64_t deadline_ns)
     }
 }
 
-static uint64_t period_ns(const struct guest *g)
-{
-    uint32_t percent = atomic_load_explicit(&g->label->throttle_percent, memory_order_relaxed);
-    uint32_t save = atomic_load_explicit(&g->label->save_throttle_percent, memory_order_relaxed);
-
-    if (save < percent)
-        percent = save;
-    if (percent < 1 || percent > 100)
-        percent = percent > 100 ? 100 : 1;
-    return (uint64_t)g->label->definition.step_ms * 1000000u * 100 / percent;
-}
-
 static void sleep_until(uint64_t deadline_ns)
 {
     struct timespec t = {.tv_sec = (time_t)(deadline_ns / 1000000000u),
@@ -329,7 +317,7 @@ void guest_loop(struct guest *g)
     uint64_t deadline_ns = clock_ns(CLOCK_MONOTONIC);
     for (;;) {
         make_step(g);
-        deadline_ns += period_ns(g);
+        deadline_ns += (uint64_t)g->label->definition.step_ms * 1000000u;
         work_until(g, deadline_ns);
         uint64_t now_ns = clock_ns(CLOCK_MONOTONIC);
         /* Late (stopped, or out-run): no steps are made up for, the rhythm starts anew. */

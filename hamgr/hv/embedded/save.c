@@ -14,7 +14,6 @@
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -26,6 +25,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "hamgr/hv/embedded/cap.h"
 #include "hamgr/hv/embedded/embedded_priv.h"
 #include "hamgr/hv/embedded/native.h"
 #include "hamgr/hv/embedded/proc.h"
@@ -37,6 +37,12 @@
 #define PAGE_STREAM_BYTES (EMB_PAGE + 8u)
 /* Stop, proof and end of stream besides the last scan: measured below 2 ms on two busy cores. */
 #define STOP_COST_US 2000u
+/* A pipe that does not run empty within this is looked at no longer: the stream has stalled. */
+#define SETTLE_TRIES_US UINT64_C(5000000)
+#define SETTLE_STEP_NS  300000
+/* A guest that was slowed down is let run for this long before it is stopped, so that its pause
+ * does not begin with the rest of a period without a processor. */
+#define LIFTED_NS 1000000
 /* A stalled stream may not hold a stopped guest for long: after four times what was predicted, and
  * at least 3 s (a TLS peer that swaps, a Wi-Fi roam), the save fails and the guest can go on. */
 #define STOPPED_FACTOR 4u
@@ -64,6 +70,11 @@ struct save {
     uint64_t collect_cost_us;
     uint64_t limit_us; /* stopped: give up then; 0 none */
     uint64_t predicted_us;
+    uint64_t stopped_us;    /* when the guest was stopped; 0 not yet */
+    uint64_t left_pages;    /* of the last round */
+    uint64_t used_ns;       /* processor time of the guest when the save began */
+    uint32_t used_permille; /* what it used of a processor when it was slowed down first */
+    bool is_capped;
     hv_progress_fn progress;
     void *user;
     struct hv_progress now;
@@ -161,6 +172,39 @@ static uint64_t backlog(const struct save *s)
     return (uint64_t)bytes;
 }
 
+static struct precopy_round round_now(const struct save *s, uint64_t dirty_pages)
+{
+    return (struct precopy_round){
+        .elapsed_us = now_us() - s->begin_us,
+        .dirty_pages = dirty_pages,
+        .page_bytes = PAGE_STREAM_BYTES,
+        .backlog_bytes = backlog(s),
+        .rate_bytes_s = s->rate.rate_bytes_s,
+        .spread_bytes_s = s->rate.spread_bytes_s,
+        .dirty_bytes_s = (uint64_t)s->now.dirty_kib_s * 1024,
+        .fixed_us = STOP_COST_US + s->collect_cost_us + s->params->switch_us,
+    };
+}
+
+/* Behind the stop: more pages than predicted, or a stream that became slow, end the save while the
+ * guest can still go on in time. */
+static int keep_contract(struct save *s, uint32_t count)
+{
+    if (s->stopped_us == 0 || !s->params->is_live)
+        return 0;
+    struct precopy_round round = round_now(s, s->left_pages);
+    uint64_t left = s->left_pages * PAGE_STREAM_BYTES + round.backlog_bytes;
+    uint64_t since_us = now_us() - s->stopped_us;
+    round.fixed_us = s->params->switch_us;
+    s->left_pages -= s->left_pages > count ? count : s->left_pages;
+    if (precopy_may_finish(&s->precopy, since_us, left, &round))
+        return 0;
+    return ha_err_set(s->err, HA_E_TIMEOUT,
+                      "stopped for %llu ms, %llu KiB are left: longer than the %u ms allowed",
+                      (unsigned long long)(since_us / 1000), (unsigned long long)(left >> 10),
+                      s->params->max_downtime_ms);
+}
+
 /* One PAGE_DATA record: header and pfns from here, pages from the guest; pages that are neighbours
  * in memory go as one piece. */
 static int send_batch(struct save *s, uint32_t count)
@@ -179,7 +223,9 @@ static int send_batch(struct save *s, uint32_t count)
         else
             s->iov[pieces++] = (struct iovec){.iov_base = page, .iov_len = EMB_PAGE};
     }
-    int rc = write_vector(s, s->iov, pieces);
+    int rc = keep_contract(s, count);
+    if (rc == 0)
+        rc = write_vector(s, s->iov, pieces);
     s->now.pages_sent += count;
     precopy_rate_update(&s->rate, s->now.bytes, backlog(s), now_us(), false);
     return rc;
@@ -224,24 +270,39 @@ static int collect(struct save *s, bool is_last, uint64_t *ret_count)
     return rc;
 }
 
-static struct precopy_decision decide(struct save *s, uint64_t dirty_pages)
-{
-    struct precopy_round round = {
-        .elapsed_us = now_us() - s->begin_us,
-        .dirty_pages = dirty_pages,
-        .page_bytes = PAGE_STREAM_BYTES,
-        .backlog_bytes = backlog(s),
-        .rate_bytes_s = s->rate.rate_bytes_s,
-        .fixed_us = STOP_COST_US + s->collect_cost_us,
-    };
-
-    return precopy_decide(&s->precopy, &round);
-}
-
+/* In parts of what the guest used when it was not slowed down: a guest that sleeps most of the time
+ * would not notice half a processor. */
 static int throttle(struct save *s, uint32_t percent)
 {
-    return emb_label_set(&s->d, offsetof(struct emb_label_page, save_throttle_percent), percent,
-                         s->err);
+    uint64_t us = now_us() - s->begin_us;
+
+    if (s->used_permille == 0) {
+        uint64_t used_ns = emb_cap_used_ns(&s->d) - s->used_ns;
+        uint64_t permille = us != 0 ? used_ns / us : EMB_CAP_PERMILLES;
+        bool is_known = permille != 0 && permille <= EMB_CAP_PERMILLES;
+        s->used_permille = is_known ? (uint32_t)permille : EMB_CAP_PERMILLES;
+    }
+    s->is_capped = true;
+    s->now.throttle_percent = (uint8_t)percent;
+    return emb_cap_set(&s->d, s->used_permille * percent / 100, s->err);
+}
+
+/* Lets the stream take what was written: bytes that are in the pipe when the guest stops are sent
+ * in its pause. What the guest writes meanwhile is less. */
+static void settle(struct save *s, uint64_t round_bytes)
+{
+    const struct timespec nap = {.tv_nsec = SETTLE_STEP_NS};
+    uint64_t end_us = now_us() + SETTLE_TRIES_US;
+    uint64_t left;
+
+    while ((left = backlog(s)) > 0 && now_us() < end_us) {
+        precopy_rate_update(&s->rate, s->now.bytes, left, now_us(), false);
+        nanosleep(&nap, NULL);
+    }
+    uint64_t us = precopy_settle_us(s->rate.rate_bytes_s, round_bytes);
+    struct timespec rest = {.tv_sec = (time_t)(us / 1000000),
+                            .tv_nsec = (long)(us % 1000000) * 1000};
+    nanosleep(&rest, NULL);
 }
 
 static void set_all(struct save *s)
@@ -251,31 +312,51 @@ static void set_all(struct save *s)
         s->bitmap[s->page_count / 64] = (UINT64_C(1) << (s->page_count % 64)) - 1;
 }
 
+static int give_up(struct save *s, uint64_t dirty)
+{
+    struct precopy_round round = round_now(s, dirty);
+    char text[HA_TEXT_MAX];
+
+    precopy_explain(&s->precopy, &round, text, sizeof(text));
+    return ha_err_set(s->err, HA_E_TIMEOUT, "%s", text);
+}
+
+/* One round and what follows from it. Returns 1 to go on, 0 to stop the guest, or an error. */
+static int live_round(struct save *s)
+{
+    uint64_t dirty = 0, before = s->now.bytes;
+    int rc = send_round(s, HV_LIVE);
+
+    if (rc == 0) {
+        settle(s, s->now.bytes - before);
+        rc = collect(s, false, &dirty);
+    }
+    if (rc != 0)
+        return rc;
+    struct precopy_round round = round_now(s, dirty);
+    struct precopy_decision d = precopy_decide(&s->precopy, &round);
+    s->predicted_us = d.predicted_us;
+    s->now.predicted_us = d.predicted_us < UINT32_MAX ? (uint32_t)d.predicted_us : UINT32_MAX;
+    tell(s, HV_LIVE, true);
+    if (d.action == PRECOPY_ABORT)
+        return give_up(s, dirty);
+    if (d.action == PRECOPY_THROTTLE)
+        rc = throttle(s, d.throttle_percent);
+    return rc != 0 ? rc : d.action != PRECOPY_STOP;
+}
+
 /* Until it is time to stop; what is still to be sent is in the bitmap. */
 static int send_live(struct save *s)
 {
+    if (!precopy_admits(&s->precopy, STOP_COST_US + s->params->switch_us))
+        return give_up(s, 0);
     int rc = emb_track_start(&s->tracker, s->err);
 
     s->collected_us = now_us();
-    for (s->now.round = 0; rc == 0; s->now.round++) {
-        uint64_t dirty = 0;
-        rc = send_round(s, HV_LIVE);
-        if (rc == 0)
-            rc = collect(s, false, &dirty);
-        if (rc != 0)
-            return rc;
-        struct precopy_decision d = decide(s, dirty);
-        s->predicted_us = d.predicted_us;
-        tell(s, HV_LIVE, true);
-        if (d.action == PRECOPY_STOP)
-            return 0;
-        if (d.action == PRECOPY_ABORT)
-            return ha_err_set(
-                s->err, HA_E_TIMEOUT, "a pause of %llu ms would be needed, %u ms are allowed: %s",
-                (unsigned long long)(d.predicted_us / 1000), s->params->max_downtime_ms, d.why);
-        if (d.action == PRECOPY_THROTTLE)
-            rc = throttle(s, d.throttle_percent);
-    }
+    if (rc != 0)
+        return rc;
+    for (s->now.round = 0; (rc = live_round(s)) > 0; s->now.round++)
+        ;
     return rc;
 }
 
@@ -304,6 +385,28 @@ static int finish_stream(struct save *s)
     return rc;
 }
 
+static int stop(struct save *s)
+{
+    const struct timespec nap = {.tv_nsec = LIFTED_NS};
+
+    if (s->is_capped) {
+        emb_cap_lift(&s->d);
+        nanosleep(&nap, NULL);
+    }
+    s->stopped_us = now_us();
+    return emb_domain_stop(&s->d, EMB_STOP_MS, s->err);
+}
+
+/* Pages of the last round: what the live ones left and what came since. */
+static uint64_t bits_of(const struct save *s)
+{
+    uint64_t count = 0;
+
+    for (uint64_t word = 0; word < emb_bitmap_words(s->page_count); word++)
+        count += (uint64_t)__builtin_popcountll(s->bitmap[word]);
+    return count;
+}
+
 static int send_stopped(struct save *s)
 {
     uint64_t dirty = 0;
@@ -312,13 +415,14 @@ static int send_stopped(struct save *s)
     if (rc == 0 && s->d.record.phase != EMB_COMPLETE && s->d.record.phase != EMB_SUSPENDED)
         rc = ha_err_set(s->err, HA_E_STALE, "the domain is being destroyed");
     if (rc == 0)
-        rc = emb_domain_stop(&s->d, EMB_STOP_MS, s->err);
+        rc = stop(s);
     if (rc != 0)
         return rc;
     if (s->params->is_live) {
         uint64_t allowed_us = s->predicted_us * STOPPED_FACTOR;
         s->limit_us = now_us() + (allowed_us > STOPPED_MIN_US ? allowed_us : STOPPED_MIN_US);
         rc = collect(s, true, &dirty);
+        s->left_pages = bits_of(s);
     }
     tell(s, HV_STOPPED, true);
     if (rc == 0)
@@ -359,6 +463,8 @@ static int prepare(struct save *s)
     s->page_count = s->d.record.memory_size / EMB_PAGE;
     s->now.pages_total = s->page_count;
     s->begin_us = now_us();
+    s->used_ns = emb_cap_used_ns(&s->d);
+    s->now.throttle_percent = 100;
     precopy_init(&s->precopy, s->params, s->page_count);
     int rc = s->params->is_live
                  ? emb_track_open(&s->tracker, s->d.pidfd, &s->d.record, s->busy_fd, s->err)
@@ -404,8 +510,10 @@ static void let_go(struct save *s, bool is_ok)
         emb_track_close(&s->tracker);
     if (!is_ok)
         emb_release_kept(s->e);
-    if (s->precopy.throttle_percent != 100)
-        throttle(s, 100);
+    /* Moving between control groups may take the kernel 20 ms: not within the pause. The guest is
+     * stopped at full speed, and destroy or resume_prepare has it moved. */
+    if (!is_ok && s->is_capped)
+        emb_cap_off(&s->d, NULL);
     free(s->bitmap);
 }
 

@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "hamgr/hv/embedded/cap.h"
 #include "hamgr/hv/embedded/embedded_priv.h"
 #include "hamgr/hv/embedded/proc.h"
 #include "hamgr/hv/embedded/record.h"
@@ -167,6 +168,8 @@ enum hv_outcome emb_resume_prepare(struct hv *hv, uint32_t domid, struct ha_err 
     if (rc == 0 && d.record.phase == EMB_SUSPENDED) {
         rc = emb_track_off(d.pidfd, &d.record, err);
         if (rc == 0)
+            rc = emb_cap_off(&d, err);
+        if (rc == 0)
             rc = emb_record_set_phase(d.dir_fd, EMB_COMPLETE, err);
     } else if (rc == 0 && d.record.phase != EMB_COMPLETE)
         rc = ha_err_set(err, HA_E_REFUSED, "domain %u is being destroyed", domid);
@@ -221,7 +224,6 @@ enum hv_outcome emb_dirty_sample(struct hv *hv, uint32_t domid, uint32_t sample_
 
 enum hv_outcome emb_log_dirty_off(struct hv *hv, uint32_t domid, struct ha_err *err)
 {
-    const size_t throttle = offsetof(struct emb_label_page, save_throttle_percent);
     struct emb_domain d;
 
     emb_release_kept(emb_of(hv));
@@ -236,7 +238,7 @@ enum hv_outcome emb_log_dirty_off(struct hv *hv, uint32_t domid, struct ha_err *
     if (rc == 0 && d.pidfd >= 0)
         rc = emb_track_off(d.pidfd, &d.record, err);
     if (rc == 0)
-        rc = emb_label_set(&d, throttle, 100, err);
+        rc = emb_cap_off(&d, err);
     if (busy >= 0)
         close(busy);
     emb_domain_close(&d);

@@ -102,6 +102,7 @@ static void fill_guests(struct ha_cmd *cmd, const uint8_t *definition)
         cmd->u.migrate.dst_incarnation = 17;
         cmd->u.migrate.max_downtime_ms = 300;
         cmd->u.migrate.deadline_ms = 60000;
+        cmd->u.migrate.on_slow = 3;
         break;
     case HA_CMD_ABORT:
     case HA_CMD_REVERT:

@@ -387,7 +387,7 @@ uint64_t gate_world_ask_save(struct gate_world *w, uint8_t guest, uint64_t epoch
 {
     uint8_t bytes[64];
     struct ha_writer body = ha_writer_of(bytes, sizeof(bytes));
-    struct hvp_save m = {gate_world_uuid(guest), epoch, true, 300, 0, HV_SLOW_PAUSE};
+    struct hvp_save m = {gate_world_uuid(guest), epoch, true, 300, 0, HV_SLOW_PAUSE, 0};
 
     hvp_save_encode(&body, &m);
     return gate_world_send(w, HVP_SAVE, &body, fd);

@@ -42,9 +42,9 @@ static void test_stops_at_the_aim(void **state)
     /* 20000 pages = 200 ms: within 300 ms, but rounds still shrink it. */
     assert_int_equal(feed(&p, 1000000, 20000).action, PRECOPY_GO_ON);
     assert_int_equal(feed(&p, 1200000, 3000).action, PRECOPY_GO_ON);
-    struct precopy_decision d = feed(&p, 1230000, 500);
+    struct precopy_decision d = feed(&p, 1230000, 300);
     assert_int_equal(d.action, PRECOPY_STOP);
-    assert_in_range(d.predicted_us, 7900, 8100);
+    assert_in_range(d.predicted_us, 5900, 6100);
 }
 
 static void test_stops_when_rounds_do_not_help(void **state)
@@ -55,7 +55,8 @@ static void test_stops_when_rounds_do_not_help(void **state)
     (void)state;
     precopy_init(&p, &params, 131072);
     assert_int_equal(feed(&p, 1000000, 20000).action, PRECOPY_GO_ON);
-    assert_int_equal(feed(&p, 1200000, 19000).action, PRECOPY_STOP);
+    assert_int_equal(feed(&p, 1200000, 19000).action, PRECOPY_GO_ON); /* once may be chance */
+    assert_int_equal(feed(&p, 1400000, 18500).action, PRECOPY_STOP);
 }
 
 static void test_backlog_and_fixed_cost_count(void **state)
@@ -75,6 +76,78 @@ static void test_backlog_and_fixed_cost_count(void **state)
     round.backlog_bytes = 0;
     round.fixed_us = 9000;
     assert_int_equal(precopy_decide(&p, &round).action, PRECOPY_GO_ON);
+    /* A rate that swings is counted on only as far as it is sure. */
+    precopy_init(&p, &params, 131072);
+    round.fixed_us = 3000;
+    round.dirty_pages = 350; /* 3.5 ms */
+    assert_int_equal(precopy_decide(&p, &round).action, PRECOPY_STOP);
+    round.spread_bytes_s = RATE / 3; /* 10.5 ms */
+    precopy_init(&p, &params, 131072);
+    assert_in_range(precopy_decide(&p, &round).predicted_us, 13400, 13600);
+    round.spread_bytes_s = RATE * 5; /* never less than a quarter: 14 ms */
+    assert_in_range(precopy_decide(&p, &round).predicted_us, 16900, 17100);
+}
+
+static void test_impossible_contracts_are_not_begun(void **state)
+{
+    struct hv_save_params params = params_of(10, 0, HV_SLOW_THROTTLE);
+    struct precopy p;
+    struct precopy_round none = {.fixed_us = 18000};
+    char text[256];
+
+    (void)state;
+    precopy_init(&p, &params, 1000);
+    assert_false(precopy_admits(&p, 18000));
+    assert_true(precopy_admits(&p, 10000));
+    precopy_explain(&p, &none, text, sizeof(text));
+    assert_string_equal(text, "the switch alone takes 18 ms, 10 ms are allowed; "
+                              "--max-downtime 20ms would do");
+    params.on_slow = HV_SLOW_PAUSE;
+    precopy_init(&p, &params, 1000);
+    assert_true(precopy_admits(&p, 18000));
+}
+
+static void test_words_name_the_smallest_change(void **state)
+{
+    struct hv_save_params params = params_of(50, 0, HV_SLOW_ABORT);
+    struct precopy p;
+    struct precopy_round round = {.dirty_pages = 20000,
+                                  .page_bytes = PAGE_BYTES,
+                                  .rate_bytes_s = RATE,
+                                  .dirty_bytes_s = 500000000,
+                                  .fixed_us = 3000};
+    char text[256];
+
+    (void)state;
+    precopy_init(&p, &params, 131072);
+    precopy_decide(&p, &round);
+    round.dirty_pages = 30000;
+    precopy_explain(&p, &round, text, sizeof(text));
+    /* 203 ms was the best of them. */
+    assert_string_equal(text, "the pause would be 302 ms, 50 ms are allowed (writes 500 MB/s, "
+                              "drains 410); --max-downtime 230ms would do");
+}
+
+/* Behind the stop: 20 ms are left for giving up. */
+static void test_may_finish(void **state)
+{
+    struct hv_save_params params = params_of(100, 0, HV_SLOW_THROTTLE);
+    struct precopy p;
+    struct precopy_round round = {
+        .page_bytes = PAGE_BYTES, .rate_bytes_s = RATE, .fixed_us = 20000};
+
+    (void)state;
+    precopy_init(&p, &params, 1000);
+    assert_true(precopy_may_finish(&p, 10000, RATE / 20, &round));   /* 10 + 20 + 50 */
+    assert_false(precopy_may_finish(&p, 10000, RATE / 10, &round));  /* 10 + 20 + 100 */
+    assert_false(precopy_may_finish(&p, 79000, RATE / 500, &round)); /* 79 + 20 + 2 */
+    assert_true(precopy_may_finish(&p, 85000, RATE / 10, &round));   /* giving up is no better */
+    params.on_slow = HV_SLOW_PAUSE;
+    precopy_init(&p, &params, 1000);
+    assert_true(precopy_may_finish(&p, 10000, RATE, &round));
+    params = params_of(0, 0, HV_SLOW_ABORT); /* no contract */
+    precopy_init(&p, &params, 1000);
+    assert_true(precopy_may_finish(&p, 10000, RATE, &round));
 }
 
 static void test_unknown_rate_is_a_slow_link(void **state)
@@ -125,28 +198,36 @@ static void test_deadline(void **state)
     /* Late but within the target: no reason to wait for a better round. */
     params = params_of(500, 5000, HV_SLOW_ABORT);
     precopy_init(&p, &params, 131072);
-    assert_int_equal(feed(&p, 5000000, 40000).action, PRECOPY_STOP);
+    assert_int_equal(feed(&p, 3749999, 40000).action, PRECOPY_GO_ON);
+    assert_int_equal(feed(&p, 3750000, 20000).action, PRECOPY_STOP);
+    /* From half of it on, each round is a step down; past it, the end. */
+    params = params_of(50, 5000, HV_SLOW_THROTTLE);
+    precopy_init(&p, &params, 131072);
+    assert_int_equal(feed(&p, 2400000, 50000).action, PRECOPY_GO_ON);
+    assert_int_equal(feed(&p, 2500000, 40000).action, PRECOPY_THROTTLE);
+    assert_int_equal(feed(&p, 2600000, 30000).action, PRECOPY_THROTTLE);
+    assert_int_equal(feed(&p, 5000000, 29000).action, PRECOPY_ABORT);
 }
 
-static void test_throttle_goes_down_then_stops(void **state)
+static void test_throttle_goes_down_then_gives_up(void **state)
 {
     struct hv_save_params params = params_of(50, 0, HV_SLOW_THROTTLE);
-    const uint32_t steps[] = {80, 60, 40, 20, 10};
+    const uint32_t steps[] = {80, 60, 40, 20, 10, 5};
     struct precopy p;
     struct precopy_decision d = {PRECOPY_GO_ON, 0, 100, ""};
     unsigned found = 0;
 
     (void)state;
     precopy_init(&p, &params, 131072);
-    for (unsigned rounds = 0; rounds < 100 && d.action != PRECOPY_STOP; rounds++) {
+    for (unsigned rounds = 0; rounds < 100 && d.action != PRECOPY_ABORT; rounds++) {
         d = feed(&p, 1000000u * rounds, 100000);
         if (d.action == PRECOPY_THROTTLE) {
-            assert_in_range(found, 0, 4);
+            assert_in_range(found, 0, 5);
             assert_int_equal(d.throttle_percent, steps[found++]);
         }
     }
-    assert_int_equal(found, 5);
-    assert_int_equal(d.action, PRECOPY_STOP);
+    assert_int_equal(found, 6);
+    assert_int_equal(d.action, PRECOPY_ABORT);
 }
 
 static void test_throttle_that_helps(void **state)
@@ -159,9 +240,124 @@ static void test_throttle_that_helps(void **state)
     (void)state;
     precopy_init(&p, &params, 131072);
     while (d.action != PRECOPY_STOP && rounds++ < 100)
-        d = feed(&p, 1000000u * rounds, p.throttle_percent > 40 ? 100000 : 2000);
-    assert_int_equal(p.throttle_percent, 40);
+        d = feed(&p, 1000000u * rounds, d.throttle_percent > 40 ? 100000 : 2000);
+    assert_int_equal(d.throttle_percent, 40);
     assert_in_range(d.predicted_us, 1, 50000);
+}
+
+/* splitmix64 */
+static uint64_t next_random(uint64_t *seed)
+{
+    uint64_t z = (*seed += UINT64_C(0x9e3779b97f4a7c15));
+
+    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
+    return z ^ (z >> 31);
+}
+
+static struct precopy_round random_round(uint64_t *seed, uint64_t elapsed_us)
+{
+    unsigned size = (unsigned)(next_random(seed) % 40);
+    unsigned speed = (unsigned)(next_random(seed) % 40);
+
+    return (struct precopy_round){.elapsed_us = elapsed_us,
+                                  .dirty_pages = next_random(seed) >> (24 + size % 40),
+                                  .page_bytes = PAGE_BYTES,
+                                  .backlog_bytes = next_random(seed) >> (34 + size % 30),
+                                  .rate_bytes_s = next_random(seed) >> (24 + speed),
+                                  .spread_bytes_s = next_random(seed) >> (24 + speed),
+                                  .fixed_us = next_random(seed) % 60000};
+}
+
+/* Whatever is fed: it ends, with a bound on rounds; it stops only within the contract unless told
+ * to pause; and the throttle only goes down. */
+static void test_any_input_ends_and_keeps_the_contract(void **state)
+{
+    uint64_t seed = 20;
+
+    (void)state;
+    for (unsigned n = 0; n < 20000; n++) {
+        uint32_t downtime_ms = (uint32_t)(next_random(&seed) % 500);
+        uint32_t deadline_ms = next_random(&seed) % 2 ? (uint32_t)(next_random(&seed) % 100000) : 0;
+        uint8_t on_slow = (uint8_t)(1 + next_random(&seed) % 3);
+        struct hv_save_params params = params_of(downtime_ms, deadline_ms, on_slow);
+        struct precopy_decision d = {PRECOPY_GO_ON, 0, 100, ""};
+        struct precopy p;
+        uint64_t elapsed_us = 0;
+        uint32_t percent = 100;
+        unsigned rounds = 0;
+        precopy_init(&p, &params, next_random(&seed) >> 30);
+        while (d.action == PRECOPY_GO_ON || d.action == PRECOPY_THROTTLE) {
+            struct precopy_round round = random_round(&seed, elapsed_us);
+            elapsed_us += next_random(&seed) % 1000000;
+            d = precopy_decide(&p, &round);
+            assert_true(d.throttle_percent <= percent && d.throttle_percent >= 1);
+            percent = d.throttle_percent;
+            assert_true(++rounds <= PRECOPY_ROUNDS_MAX + PRECOPY_THROTTLE_STEPS + 1);
+        }
+        assert_true(d.action == PRECOPY_ABORT || on_slow == HV_SLOW_PAUSE || downtime_ms == 0 ||
+                    d.predicted_us <= (uint64_t)downtime_ms * 1000);
+        assert_true(d.action != PRECOPY_ABORT || on_slow != HV_SLOW_PAUSE);
+        assert_true(percent == 100 || on_slow == HV_SLOW_THROTTLE);
+    }
+}
+
+static void test_settling(void **state)
+{
+    (void)state;
+    assert_in_range(precopy_settle_us(UINT64_C(100000000), 100000), 990, 1000);
+    assert_in_range(precopy_settle_us(UINT64_C(100000000), UINT64_MAX), 5200, 5250);
+    assert_int_equal(precopy_settle_us(1, UINT64_MAX), PRECOPY_SETTLE_MAX_US);
+    assert_int_equal(precopy_settle_us(UINT64_C(100000000), 0), 0);
+}
+
+static void test_costs(void **state)
+{
+    struct precopy_cost c = {0};
+
+    (void)state;
+    assert_int_equal(precopy_cost_high(&c, 30000), 30000);
+    precopy_cost_update(&c, 12000);
+    assert_int_equal(precopy_cost_high(&c, 30000), 18000);
+    for (int n = 0; n < 30; n++)
+        precopy_cost_update(&c, 12000);
+    assert_in_range(precopy_cost_high(&c, 30000), 12000, 12100);
+    precopy_cost_update(&c, 40000); /* one that was slow makes the next careful */
+    assert_in_range(precopy_cost_high(&c, 30000), 30000, 35000);
+}
+
+static void test_forecast(void **state)
+{
+    struct precopy_plan plan = {.memory_bytes = UINT64_C(1000000000),
+                                .dirty_bytes_s = 50000000,
+                                .rate_bytes_s = 500000000,
+                                .rate_low_bytes_s = 250000000,
+                                .rate_high_bytes_s = 1000000000,
+                                .fixed_us = 30000,
+                                .fixed_low_us = 10000,
+                                .max_downtime_us = 100000,
+                                .setup_us = 300000};
+    struct precopy_forecast f;
+
+    (void)state;
+    precopy_foresee(&plan, &f);
+    assert_true(f.is_converging);
+    /* 1000 + 100 + 10 + 1 MB at 500 MB/s, and 0.3 s. */
+    assert_in_range(f.time_ms, 2500, 2560);
+    assert_in_range(f.bytes, 1110000000, 1115000000);
+    assert_in_range(f.pause_ms, 20, 24);
+    assert_true(f.time_low_ms < f.time_ms && f.time_ms < f.time_high_ms);
+    assert_true(f.pause_low_ms < f.pause_ms && f.pause_ms < f.pause_high_ms);
+    assert_true(f.bytes_low <= f.bytes && f.bytes <= f.bytes_high);
+    /* Faster than the link: said so, and it ends. */
+    plan.dirty_bytes_s = 900000000;
+    precopy_foresee(&plan, &f);
+    assert_false(f.is_converging);
+    assert_in_range(f.pause_ms, 1800, 2100);
+    /* Nonsense does no harm. */
+    plan = (struct precopy_plan){
+        .memory_bytes = UINT64_MAX, .dirty_bytes_s = UINT64_MAX, .rate_bytes_s = 1};
+    precopy_foresee(&plan, &f);
 }
 
 static void test_huge_numbers_do_not_overflow(void **state)
@@ -216,11 +412,18 @@ int main(void)
         cmocka_unit_test(test_stops_at_the_aim),
         cmocka_unit_test(test_stops_when_rounds_do_not_help),
         cmocka_unit_test(test_backlog_and_fixed_cost_count),
+        cmocka_unit_test(test_impossible_contracts_are_not_begun),
+        cmocka_unit_test(test_words_name_the_smallest_change),
+        cmocka_unit_test(test_may_finish),
         cmocka_unit_test(test_unknown_rate_is_a_slow_link),
         cmocka_unit_test(test_no_progress),
         cmocka_unit_test(test_deadline),
-        cmocka_unit_test(test_throttle_goes_down_then_stops),
+        cmocka_unit_test(test_throttle_goes_down_then_gives_up),
         cmocka_unit_test(test_throttle_that_helps),
+        cmocka_unit_test(test_any_input_ends_and_keeps_the_contract),
+        cmocka_unit_test(test_settling),
+        cmocka_unit_test(test_costs),
+        cmocka_unit_test(test_forecast),
         cmocka_unit_test(test_huge_numbers_do_not_overflow),
         cmocka_unit_test(test_rate),
     };
