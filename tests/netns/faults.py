@@ -38,20 +38,28 @@ class Orders:
         self.page[8:16] = struct.pack("<q", seconds)
 
 
+def preload_all(cluster, build, services=("hamgrd",)):
+    """Before power-on: the named services of all nodes obey; returns node name -> Orders."""
+    orders = {}
+    for node in cluster.nodes:
+        orders[node.name] = Orders(node)
+        lines = nscluster.service_lines(node)
+        for name in services:
+            wrapped = (f"/usr/bin/env LD_PRELOAD={nscluster.BIN}/hamgr_faults.so "
+                       f"HAMGR_FAULTS=/run/hamgr-node/faults {nscluster.BIN}/{name}")
+            lines = [line.replace(f"{nscluster.BIN}/{name}", wrapped)
+                     if line.startswith(f"{name} ") else line for line in lines]
+        node.set_programs(lines)
+    cluster.room.stage({"hamgr_faults.so": os.path.join(build, "tests", "hamgr_faults.so")}, {})
+    return orders
+
+
 def start(context, preload=False, **more):
     """lab.start; with preload each hamgrd obeys: returns (cluster, node name -> Orders)."""
     orders = {}
 
     def prepared(cluster):
-        build = context.build
-        for node in cluster.nodes:
-            orders[node.name] = Orders(node)
-            lines = nscluster.service_lines(node)
-            wrapped = (f"/usr/bin/env LD_PRELOAD={nscluster.BIN}/hamgr_faults.so "
-                       f"HAMGR_FAULTS=/run/hamgr-node/faults {nscluster.BIN}/hamgrd")
-            node.set_programs([line.replace(f"{nscluster.BIN}/hamgrd", wrapped)
-                               if line.startswith("hamgrd ") else line for line in lines])
-        cluster.room.stage({"hamgr_faults.so": os.path.join(build, "tests", "hamgr_faults.so")}, {})
+        orders.update(preload_all(cluster, context.build))
 
     cluster = lab.start(context, prepared=prepared if preload else None, **more)
     return cluster, orders
@@ -126,3 +134,37 @@ class Calm:
                 check(name in but or (pid, starts) == self.pids[node.name][name],
                       f"{what}: {node.name}'s {name} ended and was restarted")
         lab.no_harm(self.cluster)
+
+
+PROCESSES = r"""
+import json, os
+found = []
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            text = file.read()
+    except OSError:
+        continue
+    name = text[text.index("(") + 1:text.rindex(")")]
+    state, parent = text[text.rindex(")") + 2:].split()[:2]
+    if name.startswith("hamgr"):
+        found.append((int(pid), name, state, int(parent)))
+print(json.dumps(found))
+"""
+
+
+def processes(node):
+    """hamgr's processes on a node: (pid, name, state, parent)."""
+    return [tuple(line) for line in json.loads(node.run(["python3", "-c", PROCESSES]).stdout)]
+
+
+def kill(node, pids):
+    check(pids, f"{node.name}: nothing to kill")
+    node.run(["kill", "-KILL", *map(str, pids)], check=False)  # one of them may end by itself
+
+
+def copies(cluster):
+    """Guest processes of all nodes that are on: (how many, how many of them stand still)."""
+    found = [line for node in cluster.nodes if node.is_on() for line in processes(node)
+             if line[1] == "hamgr-guest"]
+    return len(found), sum(state in "Tt" for _, _, state, _ in found)

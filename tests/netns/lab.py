@@ -4,7 +4,7 @@
 import time
 
 from harness import check, equal
-from nslab.client import wait_until
+from nslab.client import together, wait_until
 from nslab.cluster import Cluster
 
 # Small and quick, with margins for two noisy cores: L = 2 (300 + 360) + 3 x 500 + 1000 = 3820 ms;
@@ -78,6 +78,16 @@ def none_steps(cluster, names, timeout_s):
     """Waits until none of the guests makes steps."""
     wait_until(lambda: not any(cluster.is_stepping(name) for name in names),
                f"{' '.join(names)} stand still", timeout_s)
+
+
+def return_all(cluster, timeout_s=60):
+    """Power on for all until all are members: who is back too soon may be fenced for having left."""
+    def are_back():
+        off = [node for node in cluster.nodes if not node.is_on()]
+        together([node.power_on for node in off])
+        status = cluster.try_status(cluster.nodes[0]) if not off else None
+        return status and status["open"] and all(cluster.is_up(n) for n in status["nodes"])
+    wait_until(are_back, "all nodes are members", timeout_s, 0.2)
 
 
 def epochs(cluster):

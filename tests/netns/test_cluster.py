@@ -11,6 +11,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import lab  # noqa: E402
+import campaign_plant  # noqa: E402  (finds nslab through lab)
 from harness import check, equal, main, scenario  # noqa: E402
 from nslab import corosync, measure  # noqa: E402
 from nslab.client import together, wait_until  # noqa: E402
@@ -260,12 +261,18 @@ def two_hamgrd(context):
 
 @scenario(60)
 def planted_double_run(context):
-    """The observer sees a double run that was planted: without that its silence says nothing."""
+    """A real second copy of a guest is seen: without that the observer's silence says nothing."""
     cluster = lab.start(context, guests=2)
     lab.no_harm(cluster)
-    cluster.plant_double_run("g1")
+    campaign_plant.save_definition(cluster, cluster.definition(
+        cluster.slots["g1"], 8, disk="direct", writes_per_s=5))
+    steps, writes = campaign_plant.second_guest(cluster, context.build, "g1")
+    context.note(f"seen: {steps} foreign steps, {writes} foreign writes")
     equal(cluster.verdict(leave_out=("g1",)), (0, 0), "verdict over the others")
+    check(steps > 0 and writes > 0, "the planted double run was not seen")
     check(cluster.verdict()[0] > 0, "the planted double run was not counted")
+    cluster.plant_double_run("g2")  # what benches plant: a foreign step alone
+    check(cluster.verdict(leave_out=("g1",))[0] > 0, "a foreign step was not counted")
 
 
 @scenario(120)

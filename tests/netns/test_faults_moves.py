@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Migrations that are hit in the middle, and certificates that don't fit: one copy, and it runs."""
 
-import json
 import os
 import shutil
 import signal
@@ -13,6 +12,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import faults  # noqa: E402
 import lab  # noqa: E402
+from faults import copies, kill, processes  # noqa: E402
 from harness import check, equal, main, scenario  # noqa: E402
 from nslab import measure  # noqa: E402
 from nslab.client import HAMGR_UID, PYTHON, wait_until  # noqa: E402
@@ -23,33 +23,6 @@ BIG = {"memory_mib": 48, "zero_percent": 0, "text_percent": 0, "dirty_kib_s": 51
 SLOW = "\n[migration]\nbandwidth = 100\n"
 HIT_AFTER = 6 << 20  # bytes of memory sent: well within the first round
 
-PROCESSES = r"""
-import json, os
-found = []
-for pid in filter(str.isdigit, os.listdir("/proc")):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            text = file.read()
-    except OSError:
-        continue
-    name = text[text.index("(") + 1:text.rindex(")")]
-    state, parent = text[text.rindex(")") + 2:].split()[:2]
-    if name.startswith("hamgr"):
-        found.append((int(pid), name, state, int(parent)))
-print(json.dumps(found))
-"""
-
-
-def processes(node):
-    """hamgr's processes on a node: (pid, name, state, parent)."""
-    return [tuple(line) for line in json.loads(node.run(["python3", "-c", PROCESSES]).stdout)]
-
-
-def kill(node, pids):
-    check(pids, f"{node.name}: nothing to kill")
-    node.run(["kill", "-KILL", *map(str, pids)], check=False)  # one of them may end by itself
-
-
 def kill_stream(node):
     kill(node, [pid for pid, name, _, _ in processes(node) if name == "hamgr-stream"])
 
@@ -58,13 +31,6 @@ def kill_worker(node):
     gate = node.services()["hamgr-hv"][1]
     kill(node, [pid for pid, name, _, parent in processes(node)
                 if name.startswith("hamgr-hv") and parent == gate])
-
-
-def copies(cluster):
-    """Guest processes of all nodes that are on: (how many, how many of them stand still)."""
-    found = [line for node in cluster.nodes if node.is_on() for line in processes(node)
-             if line[1] == "hamgr-guest"]
-    return len(found), sum(state in "Tt" for _, _, state, _ in found)
 
 
 def start(context):

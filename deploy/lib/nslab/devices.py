@@ -15,6 +15,7 @@ import time
 WATCHDOG_MIN_MS = 100
 WATCHDOG_MAX_MS = 3600000
 OFF_TIMEOUT_S = 10
+SLOW_S = 5
 PACKET_MAX = 256
 
 
@@ -134,8 +135,8 @@ class Watchdog:
 class PowerDevice:
     """The power device as one node reaches it: all plugs, through that node's socket.
 
-    mode: ok; dead (accepts, never answers); refuse (every action fails); lie (says ok and off
-    without acting: for tests that must catch it).
+    mode: ok; dead (accepts, never answers); refuse (every action fails); slow (acts SLOW_S late);
+    lie (says ok and off without acting: for tests that must catch it).
     """
 
     def __init__(self, loop, path, plugs):
@@ -143,6 +144,7 @@ class PowerDevice:
         self.plugs = plugs  # name -> object with is_off(), off(done), on(done)
         self.mode = "ok"
         self.clients = {}  # socket -> deadline of its pending answer or None
+        self.late = []  # (when, socket, words) of a slow device
         self.listener = listen(path)
         loop.register(self.listener, selectors.EVENT_READ, self.on_connect)
 
@@ -165,6 +167,9 @@ class PowerDevice:
             packet = b""
         if not packet:
             self.close(sock)
+        elif self.mode == "slow":
+            self.late.append((time.monotonic() + SLOW_S, sock,
+                              packet.decode("ascii", "replace").split(" ")))
         elif self.mode != "dead":
             self.serve(sock, packet.decode("ascii", "replace").split(" "))
 
@@ -193,7 +198,13 @@ class PowerDevice:
 
     def due(self):
         """Answers clients whose action takes too long: nothing is known then."""
-        ends = []
+        now = time.monotonic()
+        ready = [item for item in self.late if item[0] <= now]
+        self.late = [item for item in self.late if item[0] > now]
+        for _, sock, words in ready:
+            if sock in self.clients:
+                self.serve(sock, words)
+        ends = [when - now for when, _, _ in self.late]
         for sock, end in list(self.clients.items()):
             if end is None:
                 continue

@@ -235,8 +235,8 @@ class Room:
         reply(ok=True)
 
     def do_bmc(self, reply, node, mode):
-        if mode not in ("ok", "dead", "refuse", "lie"):
-            raise ValueError("mode: ok, dead, refuse or lie")
+        if mode not in ("ok", "dead", "refuse", "slow", "lie"):
+            raise ValueError("mode: ok, dead, refuse, slow or lie")
         self.power[node].mode = mode
         reply(ok=True)
 
