@@ -18,6 +18,9 @@
 #include "hamgr/ipc/fork.h"
 
 #define INPUT_MAX 16384u
+/* Reads in one turn of the loop: whoever writes faster than we read must not keep us from the
+ * clock that ends it. */
+#define READS_MAX 64
 #define KILL_AFTER_MS                                                                              \
     3000u /* between SIGTERM and SIGKILL: what hamgrd allows a result to be late */
 
@@ -75,7 +78,7 @@ static void read_output(struct agent *agent)
 {
     char scrap[1024];
 
-    for (;;) {
+    for (int i = 0; i < READS_MAX; i++) {
         size_t room = AGENT_OUTPUT_MAX - 1 - agent->output_size;
         ssize_t r = room > 0
                         ? read(agent->output_fd, agent->result.output + agent->output_size, room)

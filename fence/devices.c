@@ -12,6 +12,7 @@
 #include <ini.h>
 
 #include "hamgr/base/id.h"
+#include "hamgr/base/lines.h"
 
 #define SECTION_PREFIX  "device "
 #define FILE_MAX        (256u * 1024)
@@ -83,8 +84,7 @@ static int set_nodes(struct parse *p, struct device *device, const char *section
     if (strlen(value) >= sizeof(copy))
         return complain(p, section, "nodes", value, "a shorter list");
     memcpy(copy, value, strlen(value) + 1);
-    device->d.is_for_all = false;
-    device->d.node_count = 0;
+    device->d.is_for_all = false; /* a longer list goes on in the next line */
     for (char *name = strtok_r(copy, ", ", &save); name; name = strtok_r(NULL, ", ", &save)) {
         if (!ha_name_is_valid(name) || device->d.node_count == HA_NODES_MAX)
             return complain(p, section, "nodes", name, "at most 32 node names");
@@ -100,6 +100,10 @@ static int set_plug(struct parse *p, struct device *device, const char *section,
 
     if (!ha_name_is_valid(node) || device->plug_count == HA_NODES_MAX)
         return complain(p, section, key, value, "plug.NODE = NAME for at most 32 nodes");
+    for (uint32_t i = 0; i < device->plug_count; i++) {
+        if (strcmp(device->plugs[i].node, node) == 0)
+            return complain(p, section, key, value, "it once, on one line");
+    }
     snprintf(device->plugs[device->plug_count].node, HA_NAME_MAX, "%s", node);
     snprintf(device->plugs[device->plug_count].plug, FENCE_VALUE_MAX, "%s", value);
     device->plug_count++;
@@ -118,6 +122,10 @@ static int set_option(struct parse *p, struct device *device, const char *sectio
     if (device->option_count == FENCE_OPTIONS_MAX || strlen(key) >= HA_NAME_MAX ||
         strlen(value) >= FENCE_VALUE_MAX)
         return complain(p, section, key, "(hidden)", "at most 32 options of 255 bytes");
+    for (uint32_t i = 0; i < device->option_count; i++) {
+        if (strcmp(device->options[i].key, key) == 0)
+            return complain(p, section, key, "(hidden)", "it once, on one line");
+    }
     struct device_option *option = &device->options[device->option_count++];
     snprintf(option->key, sizeof(option->key), "%s", key);
     snprintf(option->value, sizeof(option->value), "%s", value);
@@ -130,6 +138,8 @@ static int on_key(void *user, const char *section, const char *key, const char *
     struct device *device = section_device(p, section);
     uint32_t number = 0;
 
+    if (!device && p->devices->count == HA_DEVICES_MAX)
+        return complain(p, section, key, "", "at most 32 devices a node");
     if (!device)
         return complain(p, section, key, "", "a section [device NAME]");
     if (strchr(value, '\n') || strchr(value, '\r'))
@@ -164,13 +174,37 @@ static int on_key(void *user, const char *section, const char *key, const char *
     return set_option(p, device, section, key, value);
 }
 
+/* Peers are told of all devices in one message. */
+static int check_size(const char *name, const struct devices *devices, struct ha_err *err)
+{
+    static uint8_t scrap[8192]; /* one device with 32 names of 63 bytes takes 2300 */
+    size_t size = 0;
+
+    for (uint32_t i = 0; i < devices->count; i++) {
+        struct ha_writer w = ha_writer_of(scrap, sizeof(scrap));
+        fencep_devices_encode(&w, &(struct fencep_devices){.device = devices->list[i].d});
+        size += w.failed ? sizeof(scrap) : w.position;
+    }
+    if (size <= FENCEP_DEVICES_BYTES_MAX)
+        return 0;
+    return ha_err_set(
+        err, HA_E_LIMIT,
+        "%.80s: the devices with their names and nodes take %zu bytes, at most %u can "
+        "be told to peers: leave out `nodes` of devices for all, or shorten names",
+        name, size, FENCEP_DEVICES_BYTES_MAX);
+}
+
 int devices_parse(const char *name, const char *text, struct devices *ret_devices,
                   struct ha_err *err)
 {
     struct parse p = {.devices = ret_devices};
 
     ret_devices->count = 0;
-    int line = ini_parse_string(text, on_key, &p);
+    int line = ha_long_line(text);
+    if (line != 0)
+        return ha_err_set(err, HA_E_USAGE, "%.80s:%d: a line longer than %u bytes", name, line,
+                          HA_LINE_MAX);
+    line = ini_parse_string(text, on_key, &p);
     if (line != 0)
         return ha_err_set(err, HA_E_USAGE, "%.80s:%d: %.150s", name, line,
                           p.problem[0] ? p.problem : "neither [device NAME] nor key = value");
@@ -179,7 +213,7 @@ int devices_parse(const char *name, const char *text, struct devices *ret_device
             return ha_err_set(err, HA_E_USAGE, "%.80s: [device %s] has no agent = fence_...", name,
                               ret_devices->list[i].d.name);
     }
-    return 0;
+    return check_size(name, ret_devices, err);
 }
 
 static int check_owner(int fd, const char *path, struct ha_err *err)
@@ -209,6 +243,10 @@ int devices_load(const char *path, struct devices *ret_devices, struct ha_err *e
     close(fd);
     if (rc == 0 && size < 0)
         rc = ha_err_set(err, errno, "%s: can't be read", path);
+    if (rc == 0 && (size_t)size == FILE_MAX)
+        rc = ha_err_set(err, HA_E_LIMIT, "%s is longer than 256 KiB", path);
+    else if (rc == 0 && strlen(text) != (size_t)size) /* what follows would be overlooked */
+        rc = ha_err_set(err, HA_E_USAGE, "%s: a NUL byte: expected text", path);
     if (rc == 0)
         rc = devices_parse(path, text, ret_devices, err);
     if (text)

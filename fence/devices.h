@@ -2,9 +2,10 @@
  *
  * /etc/hamgr/fence.conf: the fence devices this node can drive, with their credentials. INI, one
  * section per device: [device NAME]. Keys `agent` (base name of a fence agent), `level` (1..9),
- * `timeout`, `nodes` (names, comma separated; absent = all), `plug.NODE` (the device's name for a
- * node; default the node's name), `monitor` (interval of the proof, 0 = off); every other key goes
- * to the agent's standard input as it stands. The file must belong to root and be closed to others.
+ * `timeout`, `nodes` (names, comma separated; more in indented lines below; absent = all),
+ * `plug.NODE` (the device's name for a node; default the node's name), `monitor` (interval of the
+ * proof, 0 = off); every other key goes to the agent's standard input as it stands. Lines of at
+ * most 180 bytes. The file must belong to root and be closed to others.
  */
 #ifndef FENCE_DEVICES_H
 #define FENCE_DEVICES_H

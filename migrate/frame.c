@@ -23,6 +23,10 @@ static const struct frame_limits limits[] = {
      FRAME_PAGES_HEAD + FRAME_GROUP_PAGES + FRAME_RAW_MAX},
     {FRAME_END, "END", 48, 48},
     {FRAME_END_ACK, "END_ACK", 24, 24},
+    {FRAME_JOIN, "JOIN", 16, 16},
+    {FRAME_BARRIER, "BARRIER", 8, 8},
+    {FRAME_ACK, "ACK", 8, 8},
+    {FRAME_PARCEL, "PARCEL", FRAME_HEADER_SIZE, FRAME_PARCEL_MAX},
 };
 
 static const struct frame_limits *limits_of(uint16_t type)
@@ -117,6 +121,11 @@ void frame_hello_encode(struct ha_writer *w, const struct frame_hello *m)
     ha_put_uuid(w, m->guest);
     ha_put_u64(w, m->epoch);
     ha_put_raw(w, m->proof, sizeof(m->proof));
+    if ((m->features & FRAME_LANES) == 0)
+        return;
+    ha_put_u16(w, m->connections);
+    ha_put_u16(w, m->window);
+    ha_put_u32(w, 0);
 }
 
 int frame_hello_decode(const uint8_t *payload, size_t size, struct frame_hello *ret,
@@ -138,6 +147,13 @@ int frame_hello_decode(const uint8_t *payload, size_t size, struct frame_hello *
     memcpy(ret->proof, proof, sizeof(ret->proof));
     if (ret->version_min == 0 || ret->version_min > ret->version_max)
         return malformed(err, FRAME_HELLO, "empty version range");
+    if ((ret->features & FRAME_LANES) == 0)
+        return 0;
+    ret->connections = ha_get_u16(&r);
+    ret->window = ha_get_u16(&r);
+    get_zeros(&r, 4);
+    if (r.failed || ret->connections == 0 || ret->window < FRAME_WINDOW_MIN)
+        return malformed(err, FRAME_HELLO, "its offer of connections");
     return 0;
 }
 
@@ -147,6 +163,27 @@ void frame_welcome_encode(struct ha_writer *w, const struct frame_welcome *m)
     ha_put_u16(w, 0);
     ha_put_u32(w, m->features);
     ha_put_raw(w, m->proof, sizeof(m->proof));
+    if ((m->features & FRAME_LANES) == 0)
+        return;
+    ha_put_u16(w, m->connections);
+    ha_put_u16(w, m->window);
+    ha_put_u32(w, m->grace_ms);
+    ha_put_raw(w, m->psk, sizeof(m->psk));
+}
+
+static int get_terms(struct ha_reader *r, struct frame_welcome *m, struct ha_err *err)
+{
+    m->connections = ha_get_u16(r);
+    m->window = ha_get_u16(r);
+    m->grace_ms = ha_get_u32(r);
+    const uint8_t *psk = ha_get_raw(r, sizeof(m->psk));
+    if (r->failed || !psk)
+        return malformed(err, FRAME_WELCOME, "too short");
+    memcpy(m->psk, psk, sizeof(m->psk));
+    if (m->connections == 0 || m->connections > FRAME_LANES_MAX || m->window < FRAME_WINDOW_MIN ||
+        m->window > FRAME_WINDOW_MAX)
+        return malformed(err, FRAME_WELCOME, "connections or window out of range");
+    return 0;
 }
 
 int frame_welcome_decode(const uint8_t *payload, size_t size, struct frame_welcome *ret,
@@ -161,7 +198,38 @@ int frame_welcome_decode(const uint8_t *payload, size_t size, struct frame_welco
     if (r.failed || !proof)
         return malformed(err, FRAME_WELCOME, "too short, or reserved bytes set");
     memcpy(ret->proof, proof, sizeof(ret->proof));
+    return (ret->features & FRAME_LANES) != 0 ? get_terms(&r, ret, err) : 0;
+}
+
+void frame_join_encode(struct ha_writer *w, const struct frame_join *m)
+{
+    ha_put_u64(w, m->ticket);
+    ha_put_u16(w, m->lane);
+    ha_put_u16(w, 0);
+    ha_put_u32(w, m->attempt);
+}
+
+int frame_join_decode(const uint8_t *payload, size_t size, struct frame_join *ret,
+                      struct ha_err *err)
+{
+    struct ha_reader r = ha_reader_of(payload, size);
+
+    ret->ticket = ha_get_u64(&r);
+    ret->lane = ha_get_u16(&r);
+    get_zeros(&r, 2);
+    ret->attempt = ha_get_u32(&r);
+    if (!ha_reader_is_done(&r) || ret->lane > FRAME_LANES_MAX)
+        return malformed(err, FRAME_JOIN, "wrong size, reserved bytes or lane");
     return 0;
+}
+
+int frame_number_decode(uint16_t type, const uint8_t *payload, size_t size, uint64_t *ret,
+                        struct ha_err *err)
+{
+    struct ha_reader r = ha_reader_of(payload, size);
+
+    *ret = ha_get_u64(&r);
+    return ha_reader_is_done(&r) ? 0 : malformed(err, type, "wrong size");
 }
 
 void frame_abort_encode(struct ha_writer *w, const struct frame_abort *m)

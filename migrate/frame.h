@@ -25,7 +25,18 @@
 #define FRAME_RAW_HEAD     8u
 #define FRAME_BATCH_HEAD   24u
 #define FRAME_PAGES_HEAD   24u   /* the kinds follow, padded to 8 */
-#define FRAME_CONTROL_MAX  1024u /* payload of every frame but RAW, BATCH and PAGES */
+#define FRAME_CONTROL_MAX  1024u /* payload of every frame but RAW, BATCH, PAGES and PARCEL */
+
+/* Several connections (STREAM.md, sections 7 and 8). */
+#define FRAME_LANES         1u   /* feature bit: HELLO offers, WELCOME accepts */
+#define FRAME_HELLO_LANES   104u /* HELLO and WELCOME with that bit */
+#define FRAME_WELCOME_LANES 80u
+#define FRAME_LANES_MAX     8u /* data connections */
+#define FRAME_WINDOW_MIN    4u /* parcels that may be unacknowledged */
+#define FRAME_WINDOW_MAX    64u
+#define FRAME_WINDOW        48u     /* what we offer and grant: 12.4 MiB of parcels at either end */
+#define FRAME_PARCEL_MAX    270336u /* holds any one frame, and many small ones */
+#define FRAME_PSK_SIZE      32u
 
 enum frame_type {
     FRAME_HELLO = 1,
@@ -37,9 +48,10 @@ enum frame_type {
     FRAME_PAGES = 10,
     FRAME_END = 11,
     FRAME_END_ACK = 12,
-    FRAME_JOIN = 32, /* reserved, as the next two: refused in version 1 */
+    FRAME_JOIN = 32,
     FRAME_BARRIER = 33,
     FRAME_ACK = 34,
+    FRAME_PARCEL = 35,
 };
 
 enum frame_codec { FRAME_STORE = 0, FRAME_ZSTD = 1 };
@@ -79,12 +91,25 @@ struct frame_hello {
     struct ha_uuid guest;
     uint64_t epoch;
     uint8_t proof[FRAME_PROOF_SIZE];
+    uint16_t connections; /* with FRAME_LANES: data connections wished */
+    uint16_t window;      /* with FRAME_LANES: parcels the sender would keep */
 };
 
 struct frame_welcome {
     uint16_t version;
     uint32_t features;
     uint8_t proof[FRAME_PROOF_SIZE];
+    uint16_t connections; /* with FRAME_LANES: granted, as the rest */
+    uint16_t window;
+    uint32_t grace_ms; /* a lost connection may come back this long */
+    uint8_t psk[FRAME_PSK_SIZE];
+};
+
+/* The first frame of every connection after the first. */
+struct frame_join {
+    uint64_t ticket;
+    uint16_t lane;    /* 0: control; 1..connections: data */
+    uint32_t attempt; /* grows with each connection of a lane */
 };
 
 struct frame_abort {
@@ -145,7 +170,7 @@ const char *frame_name(uint16_t type);
 /* Writes 24 bytes. */
 void frame_header_encode(uint8_t *ret_bytes, const struct frame_header *header);
 /* Checks magic, flags and the size against the limits of the type (unknown optional types: any size
- * up to FRAME_PAYLOAD_MAX; unknown others and the reserved ones are refused). 0 or -HA_E_PEER. */
+ * up to FRAME_PAYLOAD_MAX; unknown others are refused). 0 or -HA_E_PEER. */
 int frame_header_decode(const uint8_t *bytes, struct frame_header *ret_header, struct ha_err *err);
 
 /* Payloads. The encoders append to w. The decoders take exactly one payload and return 0 or
@@ -156,6 +181,12 @@ int frame_hello_decode(const uint8_t *payload, size_t size, struct frame_hello *
 void frame_welcome_encode(struct ha_writer *w, const struct frame_welcome *m);
 int frame_welcome_decode(const uint8_t *payload, size_t size, struct frame_welcome *ret,
                          struct ha_err *err);
+void frame_join_encode(struct ha_writer *w, const struct frame_join *m);
+int frame_join_decode(const uint8_t *payload, size_t size, struct frame_join *ret,
+                      struct ha_err *err);
+/* BARRIER and ACK: one number. */
+int frame_number_decode(uint16_t type, const uint8_t *payload, size_t size, uint64_t *ret,
+                        struct ha_err *err);
 void frame_abort_encode(struct ha_writer *w, const struct frame_abort *m);
 int frame_abort_decode(const uint8_t *payload, size_t size, struct frame_abort *ret,
                        struct ha_err *err);

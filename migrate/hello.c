@@ -6,6 +6,7 @@
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
 #include <openssl/hmac.h>
+#include <openssl/rand.h>
 
 #include "hamgr/base/assert.h"
 
@@ -42,10 +43,13 @@ int hello_proof(const struct streamp_start *start, struct chan *chan, enum hello
 
 int hello_make(const struct streamp_start *start, struct chan *chan, uint8_t *ret_payload)
 {
-    struct ha_writer w = ha_writer_of(ret_payload, FRAME_HELLO_SIZE);
+    struct ha_writer w = ha_writer_of(ret_payload, FRAME_HELLO_LANES);
     struct frame_hello m = {
         .version_min = FRAME_VERSION,
         .version_max = FRAME_VERSION,
+        .features = start->connections > 0 ? FRAME_LANES : 0,
+        .connections = start->connections,
+        .window = FRAME_WINDOW,
         .cluster_id = start->cluster_id,
         .generation = start->generation,
         .ticket = start->ticket,
@@ -54,9 +58,10 @@ int hello_make(const struct streamp_start *start, struct chan *chan, uint8_t *re
     };
 
     frame_hello_encode(&w, &m);
-    ha_assert(!w.failed && w.position == FRAME_HELLO_SIZE);
-    return hello_proof(start, chan, HELLO_SENDER, ret_payload, FRAME_HELLO_SIZE, HELLO_PROOF_AT,
-                       ret_payload + HELLO_PROOF_AT);
+    ha_assert(!w.failed);
+    int rc = hello_proof(start, chan, HELLO_SENDER, ret_payload, w.position, HELLO_PROOF_AT,
+                         ret_payload + HELLO_PROOF_AT);
+    return rc < 0 ? rc : (int)w.position;
 }
 
 /* The first thing HELLO and our ticket disagree about, in the order of STREAM.md; 0 = nothing. */
@@ -120,27 +125,73 @@ int hello_check(const struct streamp_start *start, struct chan *chan, const uint
     return 0;
 }
 
-int welcome_make(const struct streamp_start *start, struct chan *chan, uint8_t *ret_payload)
+int hello_agree(const struct streamp_start *start, const uint8_t *payload, size_t size,
+                struct terms *ret, struct ha_err *err)
 {
-    struct ha_writer w = ha_writer_of(ret_payload, FRAME_WELCOME_SIZE);
+    struct frame_hello m;
+
+    memset(ret, 0, sizeof(*ret));
+    int rc = frame_hello_decode(payload, size, &m, err);
+    if (rc < 0 || (m.features & FRAME_LANES) == 0 || start->connections == 0)
+        return rc;
+    ret->connections =
+        m.connections < start->connections ? m.connections : (uint16_t)start->connections;
+    ret->window = m.window < FRAME_WINDOW ? m.window : FRAME_WINDOW;
+    ret->grace_ms = start->grace_ms;
+    if (RAND_priv_bytes(ret->psk, sizeof(ret->psk)) != 1)
+        return ha_err_set(err, HA_E_NO_MEMORY, "no random bytes");
+    return 0;
+}
+
+int welcome_make(const struct streamp_start *start, struct chan *chan, const struct terms *terms,
+                 uint8_t *ret_payload)
+{
+    struct ha_writer w = ha_writer_of(ret_payload, FRAME_WELCOME_LANES);
     struct frame_welcome m = {.version = FRAME_VERSION};
 
+    if (terms && terms->connections > 0) {
+        m.features = FRAME_LANES;
+        m.connections = terms->connections;
+        m.window = terms->window;
+        m.grace_ms = terms->grace_ms;
+        memcpy(m.psk, terms->psk, sizeof(m.psk));
+    }
     frame_welcome_encode(&w, &m);
-    ha_assert(!w.failed && w.position == FRAME_WELCOME_SIZE);
-    return hello_proof(start, chan, HELLO_RECEIVER, ret_payload, FRAME_WELCOME_SIZE,
-                       WELCOME_PROOF_AT, ret_payload + WELCOME_PROOF_AT);
+    OPENSSL_cleanse(m.psk, sizeof(m.psk));
+    ha_assert(!w.failed);
+    int rc = hello_proof(start, chan, HELLO_RECEIVER, ret_payload, w.position, WELCOME_PROOF_AT,
+                         ret_payload + WELCOME_PROOF_AT);
+    return rc < 0 ? rc : (int)w.position;
+}
+
+/* What the receiver granted must be within what we offered. */
+static int take_terms(const struct streamp_start *start, struct frame_welcome *m, struct terms *ret,
+                      struct ha_err *err)
+{
+    memset(ret, 0, sizeof(*ret));
+    if (m->features == 0)
+        return 0;
+    if (m->connections > start->connections || m->window > FRAME_WINDOW)
+        return ha_err_set(err, HA_E_PEER, "the receiver granted more connections than offered");
+    ret->connections = m->connections;
+    ret->window = m->window;
+    ret->grace_ms = m->grace_ms < start->grace_ms ? m->grace_ms : start->grace_ms;
+    memcpy(ret->psk, m->psk, sizeof(ret->psk));
+    OPENSSL_cleanse(m->psk, sizeof(m->psk));
+    return 0;
 }
 
 int welcome_check(const struct streamp_start *start, struct chan *chan, const uint8_t *payload,
-                  size_t size, struct ha_err *err)
+                  size_t size, struct terms *ret, struct ha_err *err)
 {
     struct frame_welcome m;
     uint8_t proof[FRAME_PROOF_SIZE];
+    uint32_t offered = start->connections > 0 ? FRAME_LANES : 0;
 
     int rc = frame_welcome_decode(payload, size, &m, err);
     if (rc < 0)
         return rc;
-    if (m.version != FRAME_VERSION || m.features != 0)
+    if (m.version != FRAME_VERSION || (m.features & ~offered) != 0)
         return ha_err_set(err, HA_E_VERSION, "the receiver chose version %u, features %#x",
                           (unsigned)m.version, (unsigned)m.features);
     rc = hello_proof(start, chan, HELLO_RECEIVER, payload, size, WELCOME_PROOF_AT, proof);
@@ -148,5 +199,5 @@ int welcome_check(const struct streamp_start *start, struct chan *chan, const ui
         return ha_err_set(err, rc, "proof of the secret: %s", ha_err_text(rc));
     if (CRYPTO_memcmp(proof, m.proof, sizeof(proof)) != 0)
         return ha_err_set(err, HA_E_AUTH, "the receiver does not know the ticket's secret");
-    return 0;
+    return take_terms(start, &m, ret, err);
 }

@@ -12,8 +12,6 @@
 #include <unistd.h>
 
 #include "hamgr/base/assert.h"
-#include "migrate/hello.h"
-#include "migrate/send.h"
 
 #define REFUSED_MS   1000u /* a refused peer may read its ABORT this long */
 #define NOTES_MAX    64u   /* refusals put into the log; after that they are only counted */
@@ -96,9 +94,34 @@ static int handshake(struct session *s, struct chan *chan, struct ha_err *err)
     }
 }
 
+int link_greet(struct session *s, const struct streamp_start *start, struct terms *ret_terms,
+               struct ha_err *err)
+{
+    uint8_t *payload = session_begin(s, FRAME_HELLO_LANES, err);
+    int size = payload ? hello_make(start, s->chan, payload) : -1;
+
+    if (size < 0)
+        return ha_err_set(err, HA_E_NO_MEMORY, "HELLO could not be made");
+    int rc = session_commit(s, FRAME_HELLO, (size_t)size, NULL, 0, err);
+    if (rc == 0)
+        rc = session_flush(s, err);
+    if (rc == 0)
+        rc = session_next_frame(s, (int)LINK_HANDSHAKE_MS, err);
+    if (rc < 0)
+        return rc;
+    if (rc == 0)
+        return ha_err_set(err, HA_E_TIMEOUT, "no WELCOME within %u ms", LINK_HANDSHAKE_MS);
+    if (s->inbox.header.type != FRAME_WELCOME)
+        return ha_err_set(err, HA_E_PEER, "frame %s instead of WELCOME",
+                          frame_name(s->inbox.header.type));
+    return welcome_check(start, s->chan, inbox_payload(&s->inbox), s->inbox.header.size, ret_terms,
+                         err);
+}
+
 int link_connect(struct session *s, const struct streamp_start *start, struct tls_context *context,
                  const struct identity *identity, int fd, struct ha_err *err)
 {
+    struct terms terms;
     int rc = wait_connected(s, fd, err);
 
     if (rc < 0) {
@@ -111,7 +134,7 @@ int link_connect(struct session *s, const struct streamp_start *start, struct tl
         return -err->code;
     rc = handshake(s, s->chan, err);
     if (rc == 0)
-        rc = send_hello(s, start, err);
+        rc = link_greet(s, start, &terms, err);
     return rc < 0 ? ha_err_prefix(err, "%s", start->peer_name) : 0;
 }
 
@@ -320,11 +343,12 @@ static int turn(struct door *d, struct ha_err *err)
 
 static int send_welcome(struct session *s, const struct streamp_start *start, struct ha_err *err)
 {
-    uint8_t *payload = session_begin(s, FRAME_WELCOME_SIZE, err);
+    uint8_t *payload = session_begin(s, FRAME_WELCOME_LANES, err);
+    int size = payload ? welcome_make(start, s->chan, NULL, payload) : -1;
 
-    if (!payload || welcome_make(start, s->chan, payload) < 0)
+    if (size < 0)
         return ha_err_set(err, HA_E_NO_MEMORY, "WELCOME could not be made");
-    int rc = session_commit(s, FRAME_WELCOME, FRAME_WELCOME_SIZE, NULL, 0, err);
+    int rc = session_commit(s, FRAME_WELCOME, (size_t)size, NULL, 0, err);
     return rc < 0 ? rc : session_flush(s, err);
 }
 

@@ -8,11 +8,15 @@
 
 #include "hamgr/ipc/streamproto.h"
 #include "migrate/chan_tls.h"
+#include "migrate/hello.h"
 #include "migrate/session.h"
 
 #define LINK_HANDSHAKE_MS 5000u /* per connection, from accept to a valid HELLO */
 #define LINK_PENDING_MAX  16u   /* connections in their handshake at once */
 
+/* Sender: HELLO over the session's channel, then WELCOME checked (5 s). 0 or a negative error. */
+int link_greet(struct session *s, const struct streamp_start *start, struct terms *ret_terms,
+               struct ha_err *err);
 /* Sender: TLS over fd (moved; may still be connecting), HELLO, WELCOME. 0 or a negative error. */
 int link_connect(struct session *s, const struct streamp_start *start, struct tls_context *context,
                  const struct identity *identity, int fd, struct ha_err *err);

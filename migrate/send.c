@@ -9,11 +9,9 @@
 #include <xxhash.h>
 
 #include "hamgr/base/assert.h"
-#include "migrate/hello.h"
 #include "migrate/native.h"
 #include "migrate/zero.h"
 
-#define HELLO_MS 5000 /* the receiver's own limit from accept to HELLO */
 /* Inside a batch more pages are promised: wait this long for a full group before sending a part. A
  * writer that goes on needs microseconds; more would be seen in the pause of the guest. */
 #define PATIENCE_MS 2
@@ -28,27 +26,6 @@ struct sender {
     uint64_t pages;
     uint8_t *dense; /* the DATA pages of a group, when ZERO ones lie between */
 };
-
-int send_hello(struct session *s, const struct streamp_start *start, struct ha_err *err)
-{
-    uint8_t *payload = session_begin(s, FRAME_HELLO_SIZE, err);
-
-    if (!payload || hello_make(start, s->chan, payload) < 0)
-        return ha_err_set(err, HA_E_NO_MEMORY, "HELLO could not be made");
-    int rc = session_commit(s, FRAME_HELLO, FRAME_HELLO_SIZE, NULL, 0, err);
-    if (rc == 0)
-        rc = session_flush(s, err);
-    if (rc == 0)
-        rc = session_next_frame(s, HELLO_MS, err);
-    if (rc < 0)
-        return rc;
-    if (rc == 0)
-        return ha_err_set(err, HA_E_TIMEOUT, "no WELCOME within %d ms", HELLO_MS);
-    if (s->inbox.header.type != FRAME_WELCOME)
-        return ha_err_set(err, HA_E_PEER, "frame %s instead of WELCOME",
-                          frame_name(s->inbox.header.type));
-    return welcome_check(start, s->chan, inbox_payload(&s->inbox), s->inbox.header.size, err);
-}
 
 static int send_raw(struct sender *d, const struct page_item *item, struct ha_err *err)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The sending half: items of a page source become frames; and its opening and closing exchanges.
+ * The sending half: items of a page source become frames; and its closing exchange.
  */
 #ifndef HAMGR_MIGRATE_SEND_H
 #define HAMGR_MIGRATE_SEND_H
@@ -10,8 +10,6 @@
 #include "migrate/page_source.h"
 #include "migrate/session.h"
 
-/* HELLO, then WELCOME checked (5 s). Returns 0 or a negative error. */
-int send_hello(struct session *s, const struct streamp_start *start, struct ha_err *err);
 /* Sends the whole stream and waits for END_ACK. Returns 0 only when the peer confirmed exactly what
  * was read from the source. */
 int send_stream(struct session *s, struct page_source *source, struct codec *codec,

@@ -287,9 +287,11 @@ uint64_t log_deadline_ms(const struct log *log)
     if (!log->is_connected)
         return deadline;
     sooner(&deadline, log->heartbeat_ms);
-    /* On the way somewhere: retries and time-outs are all multiples of h/8 or coarser. */
+    /* On the way somewhere: retries and time-outs are all multiples of h/8 or coarser. What a
+     * leader has sent is its own matter: a follower's lead.sent stands still. */
+    bool is_sending = log->lead.state != LOG_LEAD_NONE && log->lead.sent < log->ring.last;
     if (log->phase != LOG_PHASE_OPEN || log->pending.low != log->pending.high ||
-        log->writing.token != 0 || log->wanted_ms != 0 || log->lead.sent < log->ring.last)
+        log->writing.token != 0 || log->wanted_ms != 0 || is_sending)
         sooner(&deadline, log->now_ms + (h >= 16 ? h / 8 : 2));
     for (uint32_t i = 0; i < log->current.names.count; i++) {
         for (uint32_t j = 0; j < HA_NODES_MAX; j++) {

@@ -444,7 +444,8 @@ void log_lead_refused(struct log *log, const struct log_peer *peer, const struct
         int cmp = log_view_cmp(log->durable_log_view, m->view);
         if (cmp < 0 || (cmp == 0 && log->stored_last < m->value))
             log_stop(log,
-                     "n%u remembers more than this store holds, which ends at %llu: rebuild it",
+                     "n%u remembers more than this store holds, which ends at %llu: move its files "
+                     "aside, then hactl cluster join",
                      peer->node, (unsigned long long)log->stored_last);
     }
 }

@@ -155,6 +155,23 @@ void log_peers_after_hang(struct log *log, uint64_t gap_ms)
               (unsigned long long)gap_ms);
 }
 
+/* It is named in no view again, so nobody asks for its promise and answers with this: its operator
+ * must learn why. It believes it only if it is so (log_lead_refused). */
+static void tell_rolled_back(struct log *log, struct log_peer *peer)
+{
+    if (peer->log_nonce == 0 ||
+        (peer->refuse_ms != 0 && log->now_ms - peer->refuse_ms < log->config.timing.lease_ms))
+        return;
+    peer->refuse_ms = log->now_ms;
+    struct log_msg msg = log_msg_of(log, LOG_MSG_REFUSE, log->promised);
+    msg.u.refuse = (struct log_refuse){.to = peer->node,
+                                       .to_nonce = peer->nonce,
+                                       .why = LOG_REFUSE_ROLLED_BACK,
+                                       .value = peer->log_index,
+                                       .view = peer->log_view};
+    log_send(log, &msg);
+}
+
 /* A store that holds less than it acknowledged as an earlier process has lost entries (H5). It must
  * be said twice, h apart: once may be a late message of the earlier process. */
 static void check_rollback(struct log *log, struct log_peer *peer)
@@ -163,6 +180,8 @@ static void check_rollback(struct log *log, struct log_peer *peer)
 
     if (peer->is_rolled_back && !ha_uuid_equal(peer->rolled_back_store, hb->member.store_id))
         peer->is_rolled_back = false;
+    if (peer->is_rolled_back)
+        tell_rolled_back(log, peer);
     if (peer->suspect_nonce == peer->nonce && !peer->is_rolled_back) {
         if (log->now_ms - peer->suspect_ms < log->config.timing.heartbeat_ms)
             return;
@@ -170,6 +189,7 @@ static void check_rollback(struct log *log, struct log_peer *peer)
         peer->rolled_back_store = hb->member.store_id;
         log_trace(log, "n%u's log had lost entries it acknowledged -> it counts nowhere",
                   peer->node);
+        tell_rolled_back(log, peer);
         return;
     }
     peer->suspect_nonce = 0;

@@ -16,6 +16,6 @@
 #define HA_CHUNK_MAX      32768u /* bytes of one state-transfer chunk: heartbeats go between them */
 #define HA_IPC_MAX        131072u /* bytes of one local seqpacket message */
 #define HA_TICKETS_MAX    256u    /* migrations in flight in the whole cluster */
-#define HA_DEVICES_MAX    128u    /* fence devices one node may know */
+#define HA_DEVICES_MAX    32u     /* fence devices one node may know */
 
 #endif

@@ -17,6 +17,7 @@
 #include <ini.h>
 
 #include "hamgr/base/id.h"
+#include "hamgr/base/lines.h"
 #include "hamgr/hv/hv.h"
 
 #define FILE_MAX (256u * 1024)
@@ -176,12 +177,12 @@ static bool parse_ports(const char *text, const struct key *key, struct ha_confi
     unsigned long low = strtoul(text, &end, 10);
     unsigned long high = low;
 
-    if (end == text)
+    if (text[0] < '0' || text[0] > '9') /* strtoul takes signs and blanks */
         return false;
     if (*end == '-') {
         const char *second = end + 1;
         high = strtoul(second, &end, 10);
-        if (end == second)
+        if (second[0] < '0' || second[0] > '9')
             return false;
     }
     if (*end != '\0' || low < key->min || high > key->max || low > high)
@@ -311,7 +312,13 @@ int ha_config_parse(const char *name, const char *text, struct ha_config *config
 {
     struct parse p = {.config = config};
 
-    int line = ini_parse_string(text, on_key, &p);
+    int line = ha_long_line(text);
+    if (line != 0)
+        return ha_err_set(err, HA_E_USAGE,
+                          "%.60s:%d: a line longer than %u bytes: expected a "
+                          "shorter one",
+                          name, line, HA_LINE_MAX);
+    line = ini_parse_string(text, on_key, &p);
     if (line == 0)
         return 0;
     return ha_err_set(err, HA_E_USAGE, "%.60s:%d: %.170s", name, line < 0 ? 0 : line,

@@ -261,7 +261,15 @@ static void explain_owner(struct explain *e)
     const struct ha_node *owner = ha_state_node(e->state, e->guest->node);
     struct ha_condition *condition;
 
-    if (!owner || owner->status == HA_NODE_MEMBER)
+    if (owner && owner->status == HA_NODE_MEMBER) {
+        const struct ha_report *report = plan_report(e->state, e->rt, owner);
+        if (report && report->alarm[0] &&
+            (condition = add(e, HA_REASON_OBSERVED, owner->id, false)))
+            snprintf(condition->text, HA_TEXT_MAX, "%.40s says: %.200s", owner->name,
+                     report->alarm);
+        return;
+    }
+    if (!owner)
         return;
     condition = add(e, HA_REASON_OWNER_UNCLEAN, owner->id, false);
     if (condition)

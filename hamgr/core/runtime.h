@@ -91,6 +91,7 @@ struct ha_runtime {
     bool is_gate_open;
     bool is_quarantined;
     char gate_text[HA_TEXT_MAX];
+    char alarm[HA_TEXT_MAX]; /* what this node reports as wrong about itself, else empty */
     struct ha_report reports[HA_NODES_MAX];        /* parallel to state->nodes */
     struct ha_fence_progress fences[HA_NODES_MAX]; /* parallel to state->nodes */
     uint32_t move_count;

@@ -167,6 +167,17 @@ static void describe_quorum(const struct ha_state *state, const struct ha_runtim
                  rt->lease_end_ms > rt->now_ms ? rt->lease_end_ms - rt->now_ms : 0);
 }
 
+/* A node that has joined no view yet, or never will, is not among the nodes it knows. */
+static void warn_about_self(const struct ha_runtime *rt, struct ha_status *status)
+{
+    for (uint32_t i = 0; i < status->node_count; i++) {
+        if (status->nodes[i].node->id == rt->self && status->nodes[i].is_reporting)
+            return;
+    }
+    if (rt->alarm[0])
+        warn(status, "this node", rt->alarm);
+}
+
 void ha_status_compute(const struct ha_state *state, const struct ha_runtime *rt,
                        struct ha_status *ret_status)
 {
@@ -179,6 +190,7 @@ void ha_status_compute(const struct ha_state *state, const struct ha_runtime *rt
         warn(status, "cluster", "disarmed: nobody is fenced, nothing is recovered (hactl arm)");
     for (uint32_t i = 0; i < state->node_count; i++)
         fill_node(state, rt, i, status);
+    warn_about_self(rt, status);
     if (rt->corosync_health != 0)
         warn(status, "corosync", rt->corosync_text);
     describe_quorum(state, rt, status);

@@ -58,6 +58,10 @@ struct fencep_device {
     uint64_t proven_wall_ms; /* last successful monitor, 0 never */
 };
 
+/* All devices of a node go to its peers in one message: their bodies as encoded below may take
+ * that much together. fence.conf is refused above it. */
+#define FENCEP_DEVICES_BYTES_MAX 32768u
+
 struct fencep_devices {
     bool is_last;
     struct fencep_device device; /* one per packet */

@@ -8,7 +8,8 @@
 
 #include "hamgr/ipc/codec.h"
 
-#define ZSTD_LEVEL_MAX 22
+#define ZSTD_LEVEL_MAX  22
+#define CONNECTIONS_MAX 8
 
 void streamp_start_encode(struct ha_writer *w, const struct streamp_start *m)
 {
@@ -24,6 +25,8 @@ void streamp_start_encode(struct ha_writer *w, const struct streamp_start *m)
     ha_put_u8(w, m->level);
     ha_put_u32(w, m->rate_mbit);
     ha_put_u32(w, m->idle_timeout_ms);
+    ha_put_u8(w, m->connections);
+    ha_put_u32(w, m->grace_ms);
 }
 
 int streamp_start_decode(const uint8_t *body, size_t size, struct streamp_start *ret)
@@ -44,6 +47,27 @@ int streamp_start_decode(const uint8_t *body, size_t size, struct streamp_start 
     ret->level = ipc_get_range(&r, 0, ZSTD_LEVEL_MAX);
     ret->rate_mbit = ha_get_u32(&r);
     ret->idle_timeout_ms = ha_get_u32(&r);
+    ret->connections = 0;
+    ret->grace_ms = 0;
+    if (ha_reader_is_done(&r))
+        return 0;
+    ret->connections = ipc_get_range(&r, 0, CONNECTIONS_MAX);
+    ret->grace_ms = ha_get_u32(&r);
+    return ipc_done(&r);
+}
+
+void streamp_lane_encode(struct ha_writer *w, const struct streamp_lane *m)
+{
+    ha_put_u16(w, m->lane);
+}
+
+int streamp_lane_decode(const uint8_t *body, size_t size, struct streamp_lane *ret)
+{
+    struct ha_reader r = ha_reader_of(body, size);
+
+    ret->lane = ha_get_u16(&r);
+    if (ret->lane > CONNECTIONS_MAX)
+        r.failed = true;
     return ipc_done(&r);
 }
 

@@ -16,10 +16,12 @@
 enum streamp_type {
     STREAMP_START = 1, /* streamp_start */
     STREAMP_CANCEL,
+    STREAMP_SOCKET, /* streamp_lane and one fd: answers CONNECT; no fd: it can't be had now */
     STREAMP_CONNECTED = 64, /* mutual TLS done and ticket checked; the key has been wiped */
     STREAMP_PROGRESS,       /* streamp_progress, at most 10 per second */
     STREAMP_END,            /* streamp_end; then the process exits */
-    STREAMP_NOTE, /* body: one ha_put_text (< HA_TEXT_MAX) to be logged, e.g. a refused stray */
+    STREAMP_NOTE,    /* body: one ha_put_text (< HA_TEXT_MAX) to be logged, e.g. a refused stray */
+    STREAMP_CONNECT, /* streamp_lane: a sender wants one more socket to the ticket's receiver */
 };
 
 struct streamp_start {
@@ -35,6 +37,13 @@ struct streamp_start {
     uint8_t level;               /* zstd level, 0 = store */
     uint32_t rate_mbit;          /* cap, 0 = none */
     uint32_t idle_timeout_ms;    /* no byte moved for this long = failed */
+    uint8_t connections; /* data connections, 1..8; 0: all goes over the one socket, no resume */
+    uint32_t grace_ms;   /* a lost connection may come back this long */
+};
+
+/* CONNECT and SOCKET: fds[0] of SOCKET is a non-blocking TCP socket, connected or connecting. */
+struct streamp_lane {
+    uint16_t lane;
 };
 
 struct streamp_progress {
@@ -52,7 +61,10 @@ struct streamp_end {
 };
 
 void streamp_start_encode(struct ha_writer *w, const struct streamp_start *m);
+/* A START that ends before `connections` comes from a hamgrd older than this program: 0. */
 int streamp_start_decode(const uint8_t *body, size_t size, struct streamp_start *ret);
+void streamp_lane_encode(struct ha_writer *w, const struct streamp_lane *m);
+int streamp_lane_decode(const uint8_t *body, size_t size, struct streamp_lane *ret);
 void streamp_progress_encode(struct ha_writer *w, const struct streamp_progress *m);
 int streamp_progress_decode(const uint8_t *body, size_t size, struct streamp_progress *ret);
 void streamp_end_encode(struct ha_writer *w, const struct streamp_end *m);

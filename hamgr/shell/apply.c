@@ -107,6 +107,20 @@ void apply_voters(const struct ha_state *state, struct log_loaded *ret_voters)
     }
 }
 
+/* The snapshot is queued in front of this, so the disk never lacks what the newest one names;
+ * entries behind it carry theirs. */
+static void drop_definitions(struct hamgrd *d)
+{
+    struct ha_digest *digests = calloc(d->state.guest_count + 1, sizeof(*digests));
+
+    if (!digests)
+        return; /* the next snapshot does it */
+    for (uint32_t i = 0; i < d->state.guest_count; i++)
+        digests[i] = d->state.guests[i].definition;
+    store_keep_definitions(d->store, digests, d->state.guest_count);
+    free(digests);
+}
+
 static void maybe_snapshot(struct hamgrd *d)
 {
     uint8_t *data = NULL;
@@ -129,10 +143,12 @@ static void maybe_snapshot(struct hamgrd *d)
     d->snapshot_token = --d->token_high;
     d->snapshot_wait_index = keep_from;
     if (store_put_snapshot(d->store, d->snapshot_token, d->state.applied, d->state.digest, view,
-                           data, (size_t)size, &voters, keep_from) < 0)
+                           data, (size_t)size, &voters, keep_from) < 0) {
         d->snapshot_token = 0;
-    else
+    } else {
         d->snapshot_index = d->state.applied;
+        drop_definitions(d);
+    }
     free(data);
 }
 

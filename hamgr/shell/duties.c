@@ -96,8 +96,7 @@ static void carry_out(struct hamgrd *d, const struct ha_duty *duty)
         propose_duty(d, duty);
         break;
     case HA_DUTY_REPORT_FOREIGN:
-        snprintf(d->alarm, sizeof(d->alarm),
-                 "a domain that hamgr did not make is running here: look at the hypervisor's list");
+        d->foreign_count++;
         break;
     }
 }
@@ -164,6 +163,7 @@ void duties_run(struct hamgrd *d)
     if (!d->has_inventory && !d->config.is_witness)
         return; /* nothing is decided about guests without a listing */
     ha_reconcile(&d->state, &d->rt, &inventory, &keeper, d->duties);
+    d->foreign_count = 0;
     for (uint32_t i = 0; i < d->duties->count; i++) {
         const struct ha_duty *duty = &d->duties->list[i];
         if (duty->type == HA_DUTY_PROPOSE && ha_uuid_is_zero(duty->guest))

@@ -14,7 +14,8 @@
 /* A listing costs hamgr-hv a look at every guest (3.5 ms for 100): while many verbs end, as after a
  * failover, what they proved stands in for it and one listing follows. */
 #define LIST_EVERY_MS          50u
-#define RETRY_AFTER_FAILURE_MS 500u /* a refused or unknown verb is tried again after this */
+#define RETRY_AFTER_FAILURE_MS 500u   /* a refused or unknown verb is tried again after this */
+#define RETRY_MAX_MS           30000u /* a RUN that goes on failing, at the latest after this */
 
 static void send_body(struct hamgrd *d, uint16_t type, uint64_t id, struct ha_writer *w, int fd)
 {
@@ -344,6 +345,7 @@ static void on_ok(struct hamgrd *d, struct local_verb *verb, uint8_t which,
         break;
     case HA_VERB_RUN:
         qb_log(LOG_DEBUG, "epoch %" PRIu64 " runs", verb->v.epoch);
+        verb->run_failures = 0;
         note_domain(d, verb, HV_RUNNING, (uint32_t)done->value);
         break;
     case HA_VERB_SAVE:
@@ -366,6 +368,17 @@ static bool is_refused_for_now(const char *text)
     return strncmp(text, "busy", 4) == 0 || strncmp(text, "gate closed", 11) == 0;
 }
 
+/* A guest that can't be made to run is tried less and less often: 0.5, 1, 2, ... 30 s. */
+static uint32_t run_failed_ms(struct local_verb *verb)
+{
+    uint32_t delay_ms = RETRY_AFTER_FAILURE_MS;
+
+    for (uint32_t i = 0; i < verb->run_failures && delay_ms < RETRY_MAX_MS; i++)
+        delay_ms *= 2;
+    verb->run_failures++;
+    return delay_ms < RETRY_MAX_MS ? delay_ms : RETRY_MAX_MS;
+}
+
 static void on_not_ok(struct local_verb *verb, uint8_t which, const struct hvp_done *done)
 {
     bool is_proven = done->outcome == HV_FAILED;
@@ -378,7 +391,10 @@ static void on_not_ok(struct local_verb *verb, uint8_t which, const struct hvp_d
         verb->v.has_run = false;
     if (!is_proven && which == HA_VERB_CREATE)
         verb->v.is_create_unknown = true;
-    if (!is_proven || is_refused_for_now(done->text))
+    bool is_for_now = is_refused_for_now(done->text);
+    if (which == HA_VERB_RUN && !is_for_now)
+        verb->v.retry_ms = shell_now_ms() + run_failed_ms(verb);
+    if (!is_proven || is_for_now)
         return;
     if (which == HA_VERB_CREATE)
         verb->v.is_create_failed = true;

@@ -6,6 +6,18 @@ struct ha_digest peer_digest(uint32_t node, const uint8_t *data, size_t size)
     return ha_digest_bytes((struct ha_digest){PEER_MAGIC, node}, data, size);
 }
 
+bool peer_is_whole(uint32_t from, const uint8_t *data, size_t *size)
+{
+    if (*size <= sizeof(struct ha_digest))
+        return false;
+    size_t length = *size - sizeof(struct ha_digest);
+    struct ha_reader r = ha_reader_of(data + length, sizeof(struct ha_digest));
+    if (!ha_digest_equal(ha_get_digest(&r), peer_digest(from, data, length)))
+        return false;
+    *size = length;
+    return true;
+}
+
 void peer_header_encode(struct ha_writer *w, const struct peer_header *m)
 {
     ha_put_u32(w, PEER_MAGIC);

@@ -34,7 +34,7 @@ struct peer_header {
     uint32_t to;    /* node, 0 = all */
 };
 
-#define PEER_DEVICES_MAX 32u
+#define PEER_DEVICES_MAX HA_DEVICES_MAX
 struct peer_devices {
     uint32_t count;
     struct fencep_device list[PEER_DEVICES_MAX];
@@ -70,6 +70,9 @@ struct peer_chunk {
 
 /* What is put behind each message between hamgrds, the log's too: of its bytes and its sender. */
 struct ha_digest peer_digest(uint32_t node, const uint8_t *data, size_t size);
+/* Takes that digest off *size; false, and *size as it was, if it is another. The sender's node is
+ * in it: a message that comes again from another node does not pass for one of that node's. */
+bool peer_is_whole(uint32_t from, const uint8_t *data, size_t *size);
 
 void peer_header_encode(struct ha_writer *w, const struct peer_header *m);
 /* Returns 0 and leaves r at the body, or -HA_E_CORRUPT / -HA_E_VERSION. */

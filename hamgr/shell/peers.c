@@ -8,10 +8,14 @@
 
 #define REPORT_EVERY_MS 1000u
 
+#define SEND_MAX (HA_CHUNK_MAX + 4096u)
+/* A list of devices that hamgr-fence accepts always fits; so does a chunk. */
+_Static_assert(FENCEP_DEVICES_BYTES_MAX + 1024u <= SEND_MAX, "all devices fit one message");
+
 void peers_send(struct hamgrd *d, uint8_t type, uint32_t to,
                 void (*encode)(struct ha_writer *w, const void *m), const void *m)
 {
-    static uint8_t buffer[HA_CHUNK_MAX + 4096];
+    static uint8_t buffer[SEND_MAX];
     struct ha_writer w = ha_writer_of(buffer, sizeof(buffer));
 
     peer_header_encode(&w, &(struct peer_header){.type = type,
@@ -34,6 +38,32 @@ static void put_devices(struct ha_writer *w, const void *m)
     peer_devices_encode(w, m);
 }
 
+/* The first guest that this node owns and can't make run: it stays down until somebody acts. */
+static const struct local_verb *stuck_verb(const struct hamgrd *d)
+{
+    for (uint32_t i = 0; i < d->verb_count; i++) {
+        if (d->verbs[i].run_failures >= SHELL_RUN_FAILURES)
+            return &d->verbs[i];
+    }
+    return NULL;
+}
+
+static void fill_guest_alarm(const struct hamgrd *d, char *ret_alarm)
+{
+    const struct local_verb *verb = stuck_verb(d);
+    const struct ha_guest *guest = verb ? ha_state_guest(&d->state, verb->v.guest) : NULL;
+
+    if (guest)
+        snprintf(ret_alarm, HA_TEXT_MAX,
+                 "guest %.63s does not run: %.80s (tried %u times): hactl failover starts it "
+                 "elsewhere",
+                 guest->name, verb->v.text, verb->run_failures);
+    else if (d->foreign_count > 0)
+        snprintf(ret_alarm, HA_TEXT_MAX,
+                 "%u domains run here that hamgr did not make: look at the hypervisor's list",
+                 d->foreign_count);
+}
+
 /* What the operator should hear first about this node. */
 static void fill_alarm(const struct hamgrd *d, char *ret_alarm)
 {
@@ -48,8 +78,10 @@ static void fill_alarm(const struct hamgrd *d, char *ret_alarm)
     else if (!d->keeper_status.is_armed && !d->config.is_witness && !d->state.is_disarmed)
         snprintf(ret_alarm, HA_TEXT_MAX, "the watchdog is not armed: %.200s",
                  d->keeper_status.text);
-    else
+    else if (d->alarm[0])
         snprintf(ret_alarm, HA_TEXT_MAX, "%s", d->alarm);
+    else
+        fill_guest_alarm(d, ret_alarm);
 }
 
 static void fill_report(const struct hamgrd *d, struct ha_report *report)
@@ -102,6 +134,7 @@ void peers_report(struct hamgrd *d)
     uint64_t now_ms = shell_now_ms();
 
     fill_report(d, &report);
+    memcpy(d->rt.alarm, report.alarm, sizeof(d->rt.alarm));
     take_report(d, d->identity.node, &report);
     if (!is_urgent(&d->report_sent, &report) && now_ms < d->report_sent_ms + REPORT_EVERY_MS)
         return;

@@ -136,17 +136,6 @@ void shell_multicast(struct hamgrd *d, const uint8_t *data, size_t size, bool is
     transport_send(d->transport, buffer, w.position, is_heartbeat);
 }
 
-/* Takes the digest off; false if it is another. The sender's node is in it: a message that comes
- * again from another node does not pass for one of that node's. */
-static bool is_whole(uint32_t from, const uint8_t *data, size_t *size)
-{
-    if (*size <= sizeof(struct ha_digest))
-        return false;
-    *size -= sizeof(struct ha_digest);
-    struct ha_reader r = ha_reader_of(data + *size, sizeof(struct ha_digest));
-    return ha_digest_equal(ha_get_digest(&r), peer_digest(from, data, *size));
-}
-
 static void carry_out(struct hamgrd *d, const struct log_action *action)
 {
     switch ((enum log_action_type)action->type) {
@@ -457,7 +446,7 @@ static void on_message(void *user, uint32_t from, const uint8_t *data, size_t si
     struct log_event event = {.type = LOG_EV_MESSAGE};
 
     shell_turn_begin(user);
-    if (!is_whole(from, data, &size)) {
+    if (!peer_is_whole(from, data, &size)) {
         note_damaged(user, from);
     } else if (peer_is_message(data, size)) {
         peers_message(user, from, data, size);

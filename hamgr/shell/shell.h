@@ -39,6 +39,7 @@
 #include "quorum/transport.h"
 
 #define SHELL_SNAPSHOT_EVERY 2048u /* applied entries between snapshots */
+#define SHELL_RUN_FAILURES   3u    /* RUNs of a guest that fail in a row before it is an alarm */
 #define SHELL_COMMITS        63u   /* their median is shown; odd */
 #define SHELL_RING_ENTRIES   8192u
 #define SHELL_RING_BYTES     (4u * 1024 * 1024)
@@ -47,10 +48,11 @@
 /* One guest copy this node works on, beside what the reconciler needs to know about it. */
 struct local_verb {
     struct ha_local_verb v;
-    uint64_t request;  /* id at hamgr-hv, 0 = none */
-    uint64_t proposal; /* seq of the proposal under way, 0 = none */
-    bool is_first_run; /* RUN in flight is the first of this copy */
-    uint64_t ticket;   /* migration that the save and restore flags are about */
+    uint64_t request;      /* id at hamgr-hv, 0 = none */
+    uint64_t proposal;     /* seq of the proposal under way, 0 = none */
+    bool is_first_run;     /* RUN in flight is the first of this copy */
+    uint32_t run_failures; /* RUNs in a row that failed, or after which it still did not run */
+    uint64_t ticket;       /* migration that the save and restore flags are about */
 };
 
 typedef void (*propose_fn)(void *user, int outcome, uint16_t reason, uint64_t index);
@@ -141,6 +143,7 @@ struct hamgrd {
     struct precopy_cost switch_cost; /* from drained to SWITCH applied, as sources measured it */
     struct transfer *transfers;
     struct ha_duties *duties;
+    uint32_t foreign_count; /* domains here that hamgr did not make, by the last listing */
     struct ha_plan *plan;
     struct ha_plan_scratch *plan_scratch;
     struct ha_plan_limits limits;

@@ -124,7 +124,7 @@ static enum page_class class_of(const struct wl *wl, uint64_t pfn)
     return lot < wl->state->zero_percent + wl->state->text_percent ? CLASS_TEXT : CLASS_RANDOM;
 }
 
-/* One of 1024 words of eight characters: zstd makes about a quarter of it, as of a program's
+/* One of WL_WORDS words of eight characters: zstd makes about a quarter of it, as of a program's
  * memory. */
 static uint64_t text_word(uint64_t lot)
 {
@@ -165,7 +165,7 @@ static void fill_page(const struct wl *wl, uint64_t pfn, uint64_t generation)
     }
     for (unsigned n = 0; n < BODY_WORDS; n++) {
         uint64_t lot = ha_rng_next(&rng);
-        page->body[n] = class == CLASS_TEXT ? text_word(lot & 1023) : lot;
+        page->body[n] = class == CLASS_TEXT ? wl->words[lot % WL_WORDS] : lot;
     }
     page->head.pfn = pfn;
     page->head.generation = generation;
@@ -189,6 +189,8 @@ static void attach(struct wl *wl, void *memory, uint64_t page_count)
     wl->state = memory;
     wl->data_pages = page_count - WL_STATE_PAGES;
     wl->chunk_count = wl->data_pages / WL_CHUNK;
+    for (uint64_t lot = 0; lot < WL_WORDS; lot++)
+        wl->words[lot] = text_word(lot);
 }
 
 static uint64_t commit_checksum(const struct wl_commit *commit)

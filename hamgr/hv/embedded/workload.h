@@ -64,6 +64,8 @@ struct wl_state {
 };
 _Static_assert(sizeof(struct wl_state) <= WL_STATE_PAGES * WL_PAGE, "the state area");
 
+#define WL_WORDS 1024u
+
 /* A view of the memory in this process; holds nothing that must survive it. */
 struct wl {
     struct wl_state *state;
@@ -71,8 +73,9 @@ struct wl {
     uint64_t data_pages;
     uint64_t chunk_count;
     uint64_t order_mul, order_add, order_inverse;
-    uint64_t found_pfn;     /* of the newest failed check */
-    const char *found_what; /* static text */
+    uint64_t found_pfn;       /* of the newest failed check */
+    const char *found_what;   /* static text */
+    uint64_t words[WL_WORDS]; /* what text pages are made of */
 };
 
 /* Lays an empty (all zero) memory of page_count pages out for definition. */

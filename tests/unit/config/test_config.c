@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include <cmocka.h>
+#include <stdio.h>
 
 #include "hamgr/config/config.h"
 
@@ -100,6 +101,8 @@ static void test_errors_say_where_and_what(void **unused)
         {"[migration]\nlevel = 20\n", "expected a zstd level from 0"},
         {"[node]\nmemory = 99999999999999999999GiB\n", "expected a size"},
         {"[node]\nmemory = 18446744073709551615TiB\n", "expected a size"},
+        {"[migration]\nports = -18446744073709543836\n", "expected a range"},
+        {"[migration]\nports = 7780-+7799\n", "expected a range"},
         {"garbage\n", "f:1: expected [section] or key = value"},
     };
 
@@ -114,6 +117,21 @@ static void test_errors_say_where_and_what(void **unused)
     }
 }
 
+/* inih would read what lies behind its 200th byte as a line of its own: here, as a key. */
+static void test_a_long_line_is_refused(void **unused)
+{
+    struct ha_config c;
+    struct ha_err err = {0};
+    char text[512];
+
+    (void)unused;
+    ha_config_default(&c);
+    snprintf(text, sizeof(text), "[node]\n# %0197d\nwitness = yes\n", 7);
+    memcpy(strstr(text, "7\n") - 12, "witness = no ", 13);
+    assert_int_equal(ha_config_parse("f", text, &c, &err), -HA_E_USAGE);
+    assert_non_null(strstr(err.text, "f:2: a line longer than 180 bytes"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -122,6 +140,7 @@ int main(void)
         cmocka_unit_test(test_every_kind_of_value),
         cmocka_unit_test(test_auto_is_a_lease),
         cmocka_unit_test(test_errors_say_where_and_what),
+        cmocka_unit_test(test_a_long_line_is_refused),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "hamgr/core/status.h"
 #include "tests/unit/core/plan_rig.h"
 
 static struct ha_explanation explanation;
@@ -69,6 +70,48 @@ static void memory_is_explained_with_numbers(void **state)
     assert_string_equal(condition_of(2)->fix, "hactl maintenance n2 off");
     assert_int_equal(condition_of(3)->reason, HA_REASON_SHUTTING_DOWN);
     assert_false(condition_of(3)->is_ok);
+    plan_rig_free(r);
+}
+
+/* What the owner reports of itself comes first: it may be why the guest does not run. */
+static void an_alarm_of_the_owner_is_told(void **state)
+{
+    static struct ha_status status;
+    struct plan_rig *r = plan_rig_new(3);
+
+    (void)state;
+    build_guest(r->b, 1, HA_WANT_STARTED);
+    plan_rig_run(r, 1, 2);
+    snprintf(plan_rig_report(r, 2)->alarm, HA_TEXT_MAX, "guest g1 does not run: no such CPU");
+    explain(r, 1);
+    assert_string_equal(condition_of(2)->text, "n2 says: guest g1 does not run: no such CPU");
+    assert_false(condition_of(2)->is_ok);
+    plan_rig_report(r, 2)->received_ms = r->rt.now_ms;
+    ha_status_compute(&r->b->state, &r->rt, &status);
+    assert_int_equal(status.warning_count, 1);
+    assert_string_equal(status.warnings[0], "n2: guest g1 does not run: no such CPU");
+    plan_rig_free(r);
+}
+
+/* A node that no view ever named knows no node, not even itself: its own alarm is all it has. */
+static void a_node_without_a_record_tells_its_own_alarm(void **state)
+{
+    static struct ha_status status;
+    struct plan_rig *r = plan_rig_new(3);
+
+    (void)state;
+    plan_rig_plan(r);
+    r->rt.self = 9;
+    ha_status_compute(&r->b->state, &r->rt, &status);
+    assert_int_equal(status.warning_count, 0);
+    snprintf(r->rt.alarm, sizeof(r->rt.alarm), "stopped deciding: n1 remembers more");
+    ha_status_compute(&r->b->state, &r->rt, &status);
+    assert_int_equal(status.warning_count, 1);
+    assert_string_equal(status.warnings[0], "this node: stopped deciding: n1 remembers more");
+    r->rt.self = 1; /* told by its report, once */
+    plan_rig_report(r, 1)->received_ms = r->rt.now_ms;
+    ha_status_compute(&r->b->state, &r->rt, &status);
+    assert_int_equal(status.warning_count, 0);
     plan_rig_free(r);
 }
 
@@ -347,6 +390,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_running_guest_is_explained),
+        cmocka_unit_test(an_alarm_of_the_owner_is_told),
+        cmocka_unit_test(a_node_without_a_record_tells_its_own_alarm),
         cmocka_unit_test(memory_is_explained_with_numbers),
         cmocka_unit_test(rounding_never_hides_a_shortage),
         cmocka_unit_test(stopped_failed_and_waiting_guests_are_explained),

@@ -116,6 +116,37 @@ static void errors_name_the_place(void **state)
     }
 }
 
+/* Peers hear of all devices in one message: what does not fit it is refused here, not lost there.
+ */
+static void what_peers_could_not_be_told_is_refused(void **state)
+{
+    static char text[1 << 20];
+    size_t used = 0;
+
+    (void)state;
+    for (unsigned i = 0; i < HA_DEVICES_MAX; i++) {
+        used += (size_t)snprintf(text + used, sizeof(text) - used,
+                                 "[device d%u]\nagent = fence_x\nnodes =", i);
+        for (unsigned n = 0; n < HA_NODES_MAX; n++)
+            used += (size_t)snprintf(text + used, sizeof(text) - used, "  node%059u\n", n);
+    }
+    assert_int_equal(parse(text), -HA_E_LIMIT);
+    assert_says("at most 32768 can be told to peers");
+    text[used / 3] = '\0';
+    *(strrchr(text, '\n') + 1) = '\0';
+    assert_int_equal(parse(text), 0);
+    assert_int_equal(devices.list[0].d.node_count, HA_NODES_MAX); /* from many lines */
+}
+
+static void what_is_given_twice_is_refused(void **state)
+{
+    (void)state;
+    assert_int_not_equal(parse("[device a]\nagent = fence_x\npassword = a\n  b\n"), 0);
+    assert_says("once");
+    assert_int_not_equal(parse("[device a]\nagent = fence_x\nplug.n1 = 1\nplug.n1 = 2\n"), 0);
+    assert_says("once");
+}
+
 static void limits_hold(void **state)
 {
     char text[32768], value[300];
@@ -126,6 +157,7 @@ static void limits_hold(void **state)
         used += (size_t)snprintf(text + used, sizeof(text) - used,
                                  "[device d%u]\nagent = fence_x\n", i);
     assert_int_equal(parse(text), -HA_E_USAGE);
+    assert_says("at most 32 devices");
     used = (size_t)snprintf(text, sizeof(text), "[device a]\nagent = fence_x\n");
     for (unsigned i = 0; i <= FENCE_OPTIONS_MAX; i++)
         used += (size_t)snprintf(text + used, sizeof(text) - used, "o%u = 1\n", i);
@@ -236,6 +268,8 @@ int main(void)
         cmocka_unit_test(a_device_has_its_keys),
         cmocka_unit_test(an_empty_file_has_no_devices),
         cmocka_unit_test(errors_name_the_place),
+        cmocka_unit_test(what_peers_could_not_be_told_is_refused),
+        cmocka_unit_test(what_is_given_twice_is_refused),
         cmocka_unit_test(limits_hold),
         cmocka_unit_test(others_may_not_read_it),
         cmocka_unit_test(an_agent_gets_options_action_and_plug),

@@ -49,6 +49,7 @@ CODEC(fencep_cancel, struct fencep_cancel)
 CODEC(fencep_result, struct fencep_result)
 CODEC(fencep_devices, struct fencep_devices)
 CODEC(streamp_start, struct streamp_start)
+CODEC(streamp_lane, struct streamp_lane)
 CODEC(streamp_progress, struct streamp_progress)
 CODEC(streamp_end, struct streamp_end)
 
@@ -64,7 +65,9 @@ static int decode_exactly(decode_fn decode, const uint8_t *bytes, size_t size, v
     return rc;
 }
 
-static void check_codec(encode_fn encode, decode_fn decode, const void *message, size_t ret_size)
+/* `older` bytes fewer are a whole message too: an older version's (0: none). */
+static void check_codec(encode_fn encode, decode_fn decode, const void *message, size_t ret_size,
+                        size_t older)
 {
     uint8_t *first = calloc(1, HA_IPC_MAX), *second = calloc(1, HA_IPC_MAX);
     void *ret = calloc(1, ret_size);
@@ -81,7 +84,8 @@ static void check_codec(encode_fn encode, decode_fn decode, const void *message,
     assert_int_equal(again.position, w.position);
     assert_memory_equal(first, second, w.position);
     for (size_t size = 0; size < w.position; size++)
-        assert_true(decode_exactly(decode, first, size, ret) < 0);
+        assert_int_equal(decode_exactly(decode, first, size, ret) == 0,
+                         older > 0 && size == w.position - older);
     assert_true(decode_exactly(decode, first, w.position + 1, ret) < 0);
     struct ha_writer small = ha_writer_of(second, w.position - 1);
     encode(&small, message);
@@ -91,7 +95,7 @@ static void check_codec(encode_fn encode, decode_fn decode, const void *message,
     free(ret);
 }
 
-#define CHECK(name, message) check_codec(name##_put, name##_get, &(message), sizeof(message))
+#define CHECK(name, message) check_codec(name##_put, name##_get, &(message), sizeof(message), 0)
 
 /* Every value of the byte at `offset` is accepted exactly if it is in [low, high]. */
 static void check_range(encode_fn encode, decode_fn decode, const void *message, size_t ret_size,
@@ -282,17 +286,21 @@ static void test_fence_too_many_nodes(void **state)
 static void test_stream(void **state)
 {
     (void)state;
-    struct streamp_start start = {true, false,     uuid_of(1), 2,  3,    uuid_of(4),
-                                  5,    {1, 2, 3}, "n2",       22, 1000, 10000};
+    struct streamp_start start = {true,      false, uuid_of(1), 2,    3,     uuid_of(4), 5,
+                                  {1, 2, 3}, "n2",  22,         1000, 10000, 8,          9000};
+    struct streamp_lane lane = {8};
     struct streamp_progress progress = {1, 2, 3, 4, UINT64_MAX};
     struct streamp_end end = {false, progress, "TLS: certificate has expired"};
 
-    CHECK(streamp_start, start);
+    check_codec(streamp_start_put, streamp_start_get, &start, sizeof(start), 5);
+    CHECK(streamp_lane, lane);
     CHECK(streamp_progress, progress);
     CHECK(streamp_end, end);
     CHECK_RANGE(streamp_start, start, 0, 0, 1);
     CHECK_RANGE(streamp_start, start, 1, 0, 1);
     CHECK_RANGE(streamp_start, start, 2 + 16 + 8 + 8 + 16 + 8 + 32 + 4, 0, 22);
+    CHECK_RANGE(streamp_start, start, 2 + 16 + 8 + 8 + 16 + 8 + 32 + 4 + 1 + 4 + 4, 0, 8);
+    CHECK_RANGE(streamp_lane, lane, 0, 0, 8);
     CHECK_RANGE(streamp_end, end, 0, 0, 1);
 }
 

@@ -19,7 +19,7 @@
 #include <unistd.h>
 
 #include "migrate/codec.h"
-#include "migrate/hello.h"
+#include "migrate/link.h"
 #include "migrate/native.h"
 #include "migrate/recv.h"
 #include "migrate/ring.h"
@@ -220,7 +220,7 @@ static int receive(struct receiver *r, struct session *s, struct codec *codec)
     rc = hello_check(r->start, s->chan, inbox_payload(&s->inbox), s->inbox.header.size, &code,
                      &r->err);
     uint8_t *payload = rc == 0 ? session_begin(s, FRAME_WELCOME_SIZE, &r->err) : NULL;
-    if (!payload || welcome_make(r->start, s->chan, payload) < 0)
+    if (!payload || welcome_make(r->start, s->chan, NULL, payload) < 0)
         return rc < 0 ? rc : -HA_E_NO_MEMORY;
     rc = session_commit(s, FRAME_WELCOME, FRAME_WELCOME_SIZE, NULL, 0, &r->err);
     if (rc == 0)
@@ -265,7 +265,8 @@ static int send_all(const struct streamp_start *start, int net, int native, stru
         exit(3);
     s.chan = tap_new(net, log);
     struct page_source *source = page_source_fd_new(native, ring);
-    int rc = source ? send_hello(&s, start, err) : -HA_E_NO_MEMORY;
+    struct terms terms;
+    int rc = source ? link_greet(&s, start, &terms, err) : -HA_E_NO_MEMORY;
     if (rc == 0)
         rc = send_stream(&s, source, codec, err);
     if (rc < 0)

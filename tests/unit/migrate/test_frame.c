@@ -129,7 +129,9 @@ static void header_sizes(void **state)
         uint32_t min, max;
     } rules[] = {{FRAME_HELLO, 96, 1024},   {FRAME_WELCOME, 40, 1024}, {FRAME_ABORT, 4, 204},
                  {FRAME_PING, 0, 0},        {FRAME_RAW, 9, 262152},    {FRAME_BATCH, 25, 262168},
-                 {FRAME_PAGES, 32, 262232}, {FRAME_END, 48, 48},       {FRAME_END_ACK, 24, 24}};
+                 {FRAME_PAGES, 32, 262232}, {FRAME_END, 48, 48},       {FRAME_END_ACK, 24, 24},
+                 {FRAME_JOIN, 16, 16},      {FRAME_BARRIER, 8, 8},     {FRAME_ACK, 8, 8},
+                 {FRAME_PARCEL, 24, 270336}};
     uint8_t bytes[FRAME_HEADER_SIZE];
     struct frame_header out;
 
@@ -148,7 +150,7 @@ static void header_sizes(void **state)
         frame_header_encode(bytes, &h);
         assert_int_equal(frame_header_decode(bytes, &out, NULL), -HA_E_PEER);
     }
-    static const uint16_t unknown[] = {0, 5, 7, 13, FRAME_JOIN, FRAME_BARRIER, FRAME_ACK, 65535};
+    static const uint16_t unknown[] = {0, 5, 7, 13, 31, 36, 65535};
     for (unsigned i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++) {
         struct frame_header h = {.type = unknown[i], .size = 8};
         frame_header_encode(bytes, &h);
@@ -168,7 +170,7 @@ static void hello_and_welcome(void **state)
     struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
     struct frame_hello hello = {.version_min = 1,
                                 .version_max = 7,
-                                .features = 5,
+                                .features = 4,
                                 .cluster_id = {{1, 2, 3}},
                                 .generation = 4,
                                 .ticket = 99,
@@ -198,6 +200,58 @@ static void hello_and_welcome(void **state)
     check_lengths(decode_welcome, bytes, w.position, 1);
     bytes[2] = 1; /* reserved */
     assert_int_equal(decode_welcome(bytes, w.position), -HA_E_PEER);
+}
+
+/* HELLO and WELCOME with the offer of several connections, and what opens the others. */
+static void lanes(void **state)
+{
+    uint8_t bytes[256];
+    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
+    struct frame_hello hello = {.version_min = 1,
+                                .version_max = 1,
+                                .features = FRAME_LANES,
+                                .connections = 3,
+                                .window = 48};
+    struct frame_welcome welcome = {.version = 1,
+                                    .features = FRAME_LANES,
+                                    .connections = 2,
+                                    .window = 9,
+                                    .grace_ms = 10000,
+                                    .psk = {7, 8}};
+    struct frame_join join = {.ticket = 99, .lane = 8, .attempt = 4}, back;
+
+    (void)state;
+    frame_hello_encode(&w, &hello);
+    assert_int_equal(w.position, FRAME_HELLO_LANES);
+    check_lengths(decode_hello, bytes, w.position, 1);
+    bytes[98] = FRAME_WINDOW_MIN - 1;
+    assert_int_equal(decode_hello(bytes, w.position), -HA_E_PEER);
+    bytes[98] = 48;
+    bytes[96] = 0; /* no connection at all */
+    assert_int_equal(decode_hello(bytes, w.position), -HA_E_PEER);
+
+    w = ha_writer_of(bytes, sizeof(bytes));
+    frame_welcome_encode(&w, &welcome);
+    assert_int_equal(w.position, FRAME_WELCOME_LANES);
+    check_lengths(decode_welcome, bytes, w.position, 1);
+    for (unsigned n = 0; n < 256; n++) {
+        bytes[40] = (uint8_t)n;
+        bytes[42] = 9;
+        assert_int_equal(decode_welcome(bytes, w.position),
+                         n >= 1 && n <= FRAME_LANES_MAX ? 0 : -HA_E_PEER);
+        bytes[40] = 2;
+        bytes[42] = (uint8_t)n;
+        assert_int_equal(decode_welcome(bytes, w.position),
+                         n >= FRAME_WINDOW_MIN && n <= FRAME_WINDOW_MAX ? 0 : -HA_E_PEER);
+    }
+
+    w = ha_writer_of(bytes, sizeof(bytes));
+    frame_join_encode(&w, &join);
+    assert_int_equal(frame_join_decode(bytes, w.position, &back, NULL), 0);
+    assert_true(back.ticket == 99 && back.lane == 8 && back.attempt == 4);
+    assert_int_equal(frame_join_decode(bytes, w.position - 1, &back, NULL), -HA_E_PEER);
+    bytes[8] = FRAME_LANES_MAX + 1;
+    assert_int_equal(frame_join_decode(bytes, w.position, &back, NULL), -HA_E_PEER);
 }
 
 static void abort_text(void **state)
@@ -394,6 +448,7 @@ int main(void)
         cmocka_unit_test(header_refusals),
         cmocka_unit_test(header_sizes),
         cmocka_unit_test(hello_and_welcome),
+        cmocka_unit_test(lanes),
         cmocka_unit_test(abort_text),
         cmocka_unit_test(raw_sizes),
         cmocka_unit_test(batch_sizes),

@@ -54,6 +54,8 @@ static int teardown(void **state)
 {
     struct rig *r = *state;
 
+    free(r->d.verbs);
+    free(r->d.verb_view);
     link_close(r->d.hv);
     qb_loop_destroy(r->d.loop);
     close(r->peer);
@@ -169,12 +171,102 @@ static void an_answer_to_an_earlier_question_is_none(void **state)
     assert_true(r->d.has_inventory);
 }
 
+/* One guest of this node, which is the only thing that may be wrong here. */
+static struct local_verb *own_guest(struct rig *r, struct ha_guest *guest)
+{
+    *guest = (struct ha_guest){.id = {{1}}, .name = "db01", .phase = HA_PHASE_RUNNING, .epoch = 3};
+    r->d.state.guests = guest;
+    r->d.state.guest_count = r->d.state.guest_capacity = 1;
+    r->d.is_keeper_known = r->d.keeper_status.is_armed = true;
+    return hvlink_get(&r->d, guest->id, 3);
+}
+
+/* What this node says is wrong with it. */
+static const char *alarm_of(struct rig *r)
+{
+    peers_report(&r->d);
+    return r->d.rt.alarm;
+}
+
+static void give_run(struct rig *r, struct local_verb *verb, uint8_t outcome, const char *text)
+{
+    struct ha_writer w = ha_writer_of(r->body, sizeof(r->body));
+    struct hvp_done done = {.outcome = outcome};
+
+    hvlink_verb(&r->d, verb, HA_VERB_RUN, 0, 0, -1);
+    snprintf(done.text, sizeof(done.text), "%s", text);
+    hvp_done_encode(&w, &done);
+    give(r, HVP_DONE, verb->request, &w);
+    (void)asked(r); /* empties the socket */
+}
+
+static void a_run_that_goes_on_failing_slows_down_and_is_told(void **state)
+{
+    struct rig *r = *state;
+    struct ha_guest guest;
+    struct local_verb *verb = own_guest(r, &guest);
+    uint64_t delay_ms = 0;
+
+    for (unsigned turn = 0; turn < 12; turn++) {
+        uint64_t before_ms = shell_now_ms();
+        give_run(r, verb, turn % 2 ? HV_UNKNOWN : HV_FAILED, "no such CPU");
+        uint64_t next_ms = verb->v.retry_ms - before_ms;
+        assert_true(next_ms >= 500 && next_ms <= 30000 + 1000);
+        assert_true(next_ms + 1000 >= delay_ms); /* ever longer, but for what the clock adds */
+        assert_true((strstr(alarm_of(r), "db01 does not run: no such CPU") != NULL) ==
+                    (turn >= SHELL_RUN_FAILURES - 1));
+        delay_ms = next_ms;
+    }
+    assert_true(delay_ms >= 30000);
+    give_run(r, verb, HV_OK, "");
+    assert_string_equal(alarm_of(r), "");
+    uint64_t before_ms = shell_now_ms();
+    give_run(r, verb, HV_FAILED, "no such CPU");
+    assert_true(verb->v.retry_ms - before_ms < 2000); /* from the beginning again */
+}
+
+/* A closed gate is no failure of the guest: it is asked again as soon as before. */
+static void a_closed_gate_is_no_failure_of_a_run(void **state)
+{
+    struct rig *r = *state;
+    struct ha_guest guest;
+    struct local_verb *verb = own_guest(r, &guest);
+
+    for (unsigned turn = 0; turn < 6; turn++) {
+        uint64_t before_ms = shell_now_ms();
+        give_run(r, verb, HV_FAILED, "gate closed: the lease has ended");
+        assert_true(verb->v.retry_ms - before_ms < 2000);
+    }
+    assert_string_equal(alarm_of(r), "");
+}
+
+static void the_alarm_about_foreign_domains_ends_with_them(void **state)
+{
+    struct rig *r = *state;
+    struct ha_guest guest;
+
+    own_guest(r, &guest);
+    r->d.has_inventory = true;
+    r->d.domains[0] = (struct hv_domain){.domid = 7, .state = HV_RUNNING};
+    r->d.domain_count = 1;
+    duties_run(&r->d);
+    assert_non_null(strstr(alarm_of(r), "1 domains run here that hamgr did not make"));
+    r->d.domain_count = 0;
+    duties_run(&r->d);
+    assert_string_equal(alarm_of(r), "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_failed_listing_is_asked_for_again, setup, teardown),
         cmocka_unit_test_setup_teardown(a_cut_listing_is_none, setup, teardown),
         cmocka_unit_test_setup_teardown(an_answer_to_an_earlier_question_is_none, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_run_that_goes_on_failing_slows_down_and_is_told, setup,
+                                        teardown),
+        cmocka_unit_test_setup_teardown(a_closed_gate_is_no_failure_of_a_run, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_alarm_about_foreign_domains_ends_with_them, setup,
+                                        teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
