@@ -33,7 +33,8 @@ const char *request_text(const struct request *r, const char *key);
 json_t *request_string(const char *text);
 /* Ends the request with data (moved). */
 void request_reply(struct request *r, json_t *data);
-/* Ends it with one error. code: HA_E_*. fix may be NULL. */
+/* Ends it with one error. code: HA_E_*. fix: the smallest change that helps; NULL or "": the answer
+ * says where to look. */
 void request_refuse(struct request *r, int code, const char *message, const char *fix);
 /* Refuses early with ha_refusal's words, else proposes; `then` is called when it took effect (NULL
  * = reply {"index": N}). In all other cases the request ends here with the reason. */

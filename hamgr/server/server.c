@@ -4,8 +4,6 @@
  * that wait for a proposal. What the verbs do is in show.c and change.c.
  */
 #include <errno.h>
-#include <grp.h>
-#include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -16,6 +14,7 @@
 
 #include "hamgr/base/assert.h"
 #include "hamgr/core/reason.h"
+#include "hamgr/server/people.h"
 #include "hamgr/server/request.h"
 
 #define WAIT_MS 30000u /* a proposal's fate: two view changes with their hold, and some */
@@ -54,6 +53,7 @@ struct server {
     qb_ipcs_service_t *service;
     const struct server_api *api;
     gid_t admin_gid;
+    struct people people;
     struct request *requests;
     uint32_t request_count;
     uint64_t request_high;
@@ -174,11 +174,23 @@ json_t *request_string(const char *text)
     return json_stringn(copy, size);
 }
 
+/* Where no smaller change is known. */
+static const char *general_fix(int code)
+{
+    if (code == HA_E_USAGE)
+        return "man hactl names the arguments of each command and their limits";
+    if (code == HA_E_REFUSED)
+        return "look again: hactl status, hactl explain GUEST";
+    return "look with hactl status, then repeat";
+}
+
 void request_refuse(struct request *r, int code, const char *message, const char *fix)
 {
+    if (!fix || fix[0] == '\0')
+        fix = general_fix(code);
     finish(r, NULL,
            json_pack("[{s:s, s:o, s:o}]", "code", ha_err_name(code), "message",
-                     request_string(message), "fix", request_string(fix ? fix : "")));
+                     request_string(message), "fix", request_string(fix)));
 }
 
 /* ---- arguments ---------------------------------------------------------------------------------
@@ -361,28 +373,25 @@ void request_propose_voter(struct request *r, bool is_added, uint32_t node, stru
 /* ---- connections -------------------------------------------------------------------------------
  */
 
-static bool is_in_group(uid_t uid, gid_t gid, gid_t wanted)
+/* By the kernel's word about the peer, not the name service's: that may hang. */
+static bool is_admin_peer(qb_ipcs_connection_t *connection, uid_t uid, gid_t gid)
 {
-    gid_t groups[256];
-    int count = (int)(sizeof(groups) / sizeof(groups[0]));
-    const struct passwd *user = getpwuid(uid);
+    gid_t wanted = the_server->admin_gid;
+    struct qb_ipcs_connection_stats stats = {0};
 
+    if (uid == 0)
+        return true;
     if (wanted == (gid_t)-1)
         return false;
     if (gid == wanted)
         return true;
-    if (!user || getgrouplist(user->pw_name, user->pw_gid, groups, &count) < 0)
-        return false;
-    for (int i = 0; i < count; i++) {
-        if (groups[i] == wanted)
-            return true;
-    }
-    return false;
+    return qb_ipcs_connection_stats_get(connection, &stats, QB_FALSE) == 0 &&
+           people_has_group(stats.client_pid, uid, wanted);
 }
 
 static int32_t on_accept(qb_ipcs_connection_t *connection, uid_t uid, gid_t gid)
 {
-    bool is_admin = uid == 0 || is_in_group(uid, gid, the_server->admin_gid);
+    bool is_admin = is_admin_peer(connection, uid, gid);
     gid_t group = the_server->admin_gid != (gid_t)-1 ? the_server->admin_gid : getegid();
     struct client *client = calloc(1, sizeof(*client));
 
@@ -431,10 +440,10 @@ static const struct verb *find_verb(const char *name)
 
 static void name_actor(struct request *r, uid_t uid)
 {
-    const struct passwd *user = getpwuid(uid);
+    const char *name = people_name(&r->server->people, uid);
 
-    if (user)
-        snprintf(r->actor, sizeof(r->actor), "operator %.20s", user->pw_name);
+    if (name)
+        snprintf(r->actor, sizeof(r->actor), "operator %.20s", name);
     else
         snprintf(r->actor, sizeof(r->actor), "operator uid %u", (unsigned)uid);
 }
@@ -472,8 +481,8 @@ static void refuse_key(struct request *r, const char *key)
     request_refuse(r, HA_E_USAGE, message, NULL);
 }
 
-/* args: moved; NULL if what came was no JSON object. */
-static void begin(struct server *server, struct client *client, json_t *args)
+/* args: moved; NULL if what came was no JSON object, for the reason why. */
+static void begin(struct server *server, struct client *client, json_t *args, const char *why)
 {
     const char *key;
 
@@ -491,7 +500,7 @@ static void begin(struct server *server, struct client *client, json_t *args)
     if (++server->request_count > REQUESTS_MAX)
         request_refuse(r, HA_E_LIMIT, "too many requests are waiting", "wait for some to end");
     else if (!args)
-        request_refuse(r, HA_E_USAGE, "the request is no JSON object", NULL);
+        request_refuse(r, HA_E_USAGE, why, "use the hactl of its version");
     else if (!r->verb)
         request_refuse(r, HA_E_USAGE, "this hamgrd does not know that command",
                        "use the hactl of its version");
@@ -508,6 +517,7 @@ static int32_t on_message(qb_ipcs_connection_t *connection, void *data, size_t s
 {
     const struct qb_ipc_request_header *header = data;
     struct client *client = qb_ipcs_context_get(connection);
+    char why[HA_TEXT_MAX] = "the request is no JSON object";
     json_error_t error;
 
     if (!client || size < sizeof(*header))
@@ -519,11 +529,14 @@ static int32_t on_message(qb_ipcs_connection_t *connection, void *data, size_t s
     }
     json_t *args = json_loadb((const char *)data + sizeof(*header), size - sizeof(*header),
                               JSON_REJECT_DUPLICATES, &error);
+    if (!args)
+        snprintf(why, sizeof(why), "the request is no JSON: %.160s (byte %d)", error.text,
+                 error.position);
     if (!json_is_object(args)) {
         json_decref(args);
         args = NULL;
     }
-    begin(the_server, client, args);
+    begin(the_server, client, args, why);
     return 0;
 }
 
@@ -544,6 +557,7 @@ int server_open(qb_loop_t *loop, const char *name, gid_t admin_gid, const struct
     server->loop = loop;
     server->api = api;
     server->admin_gid = admin_gid;
+    people_load(&server->people, "/etc/passwd");
     the_server = server;
     server->service = qb_ipcs_create(name, 0, QB_IPC_SOCKET, &handlers);
     if (!server->service)
@@ -570,6 +584,7 @@ void server_close(struct server *server)
     while (server->requests)
         request_refuse(server->requests, HA_E_UNKNOWN, "hamgrd is ending", "ask again");
     qb_ipcs_destroy(server->service);
+    people_free(&server->people);
     the_server = NULL;
     free(server);
 }

@@ -277,9 +277,11 @@ static void run_events(struct request *r)
     json_int_t after = json_is_integer(since) ? json_integer_value(since) : 0;
     json_t *events = json_array();
 
-    if (count < 1 || count > EVENTS_MAX || after < 0) {
+    bool is_malformed = (limit && !json_is_integer(limit)) || (since && !json_is_integer(since));
+    if (is_malformed || count < 1 || count > EVENTS_MAX || after < 0) {
         json_decref(events);
-        request_refuse(r, HA_E_USAGE, "count must be 1 to 1000 and since not negative", NULL);
+        request_refuse(r, HA_E_USAGE, "count must be a number from 1 to 1000, since one from 0",
+                       NULL);
         return;
     }
     api->history(api->user, (uint64_t)after, (uint32_t)count, add_event, events);

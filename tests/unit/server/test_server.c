@@ -1,0 +1,422 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What hactl, or anybody who can reach the socket, may send to hamgrd: exactly one answer each, no
+ * harm, and each refusal says what is wrong and what helps.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <qb/qbipcs.h>
+
+#include "tests/lib/server_rig.h"
+
+static struct server_rig rig;
+static struct rig_client *root;
+
+/* The name service: may hang, so the server must not ask it while it serves. */
+struct passwd *getpwuid(uid_t uid)
+{
+    fail_msg("getpwuid(%u)", (unsigned)uid);
+    return NULL;
+}
+
+struct group *getgrgid(gid_t gid)
+{
+    fail_msg("getgrgid(%u)", (unsigned)gid);
+    return NULL;
+}
+
+int getgrouplist(const char *user, gid_t group, gid_t *groups, int *count)
+{
+    (void)group;
+    (void)groups;
+    (void)count;
+    fail_msg("getgrouplist(%s)", user);
+    return -1;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    rig_open(&rig, (gid_t)-1);
+    root = rig_connect(0, 0, 1);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    rig_disconnect(root);
+    rig_close(&rig);
+    return 0;
+}
+
+/* Refused with that code; cause and fix are sentences, the cause has `words`; nothing was done. */
+static void assert_refused(struct rig_client *client, const void *json, size_t size,
+                           const char *code, const char *words)
+{
+    uint64_t applied = rig.b->state.applied;
+
+    rig_send(client, json, size);
+    const char *text = rig_answer(client);
+    assert_non_null(text);
+    json_t *answer = json_loads(text, 0, NULL);
+    assert_non_null(answer);
+    assert_string_equal(rig_error(answer, "code"), code);
+    if (!strstr(rig_error(answer, "message"), words))
+        fail_msg("\"%s\" does not say \"%s\"", rig_error(answer, "message"), words);
+    assert_true(strlen(rig_error(answer, "message")) > 10);
+    assert_true(strlen(rig_error(answer, "fix")) > 10);
+    assert_true(json_is_null(json_object_get(answer, "data")));
+    assert_int_equal(rig.b->state.applied, applied);
+    json_decref(answer);
+}
+
+static void refused(const char *json, const char *code, const char *words)
+{
+    assert_refused(root, json, strlen(json), code, words);
+}
+
+/* ---- what is no request at all */
+
+static void what_is_no_json_is_refused_with_the_place(void **state)
+{
+    static const char nul[] = "{\"cmd\":\"status\"}\0{}";
+    static const char inner[] = "{\"cmd\":\"sta\0tus\"}";
+
+    (void)state;
+    refused("", "usage", "no JSON");
+    refused("{", "usage", "byte 1");
+    refused("[]", "usage", "no JSON object");
+    refused("\"status\"", "usage", "no JSON");
+    refused("{\"cmd\":\"status\"} x", "usage", "byte");
+    refused("{\"cmd\":\"status\",\"cmd\":\"arm\"}", "usage", "duplicate");
+    refused("{\"cmd\":\"explain\",\"guest\":\"g1\",\"guest\":\"g2\"}", "usage", "duplicate");
+    refused("{\"cmd\":\"guest-show\",\"guest\":\"\xff\xfe\"}", "usage", "byte");
+    refused("{\"cmd\":\"guest-show\",\"guest\":\"\xc0\x80\"}", "usage", "byte");
+    refused("{\"cmd\":\"guest-show\",\"guest\":\"\xed\xa0\x80\"}", "usage", "byte");
+    refused("{\"cmd\":\"guest-show\",\"guest\":\"g\\u0000\"}", "usage", "NUL");
+    refused("{\"cmd\":\"guest-show\",\"guest\":\"\\ud800\"}", "usage", "byte");
+    refused("{\"cmd\":\"cancel\",\"op\":99999999999999999999}", "usage", "too big");
+    refused("{\"cmd\":\"cancel\",\"op\":1e999}", "usage", "overflow");
+    assert_refused(root, nul, sizeof(nul) - 1, "usage", "byte");
+    assert_refused(root, inner, sizeof(inner) - 1, "usage", "byte");
+}
+
+/* As deep as the largest message allows: no stack ends there. */
+static void a_deep_request_is_refused(void **state)
+{
+    char *text = malloc(REQUEST_MAX);
+
+    (void)state;
+    assert_non_null(text);
+    memset(text, '[', REQUEST_MAX);
+    assert_refused(root, text, REQUEST_MAX, "usage", "depth");
+    for (size_t i = 0; i + 5 < REQUEST_MAX; i += 5)
+        memcpy(text + i, "{\"a\":", 5);
+    assert_refused(root, text, REQUEST_MAX, "usage", "depth");
+    free(text);
+}
+
+static void a_message_without_a_request_is_ignored(void **state)
+{
+    struct qb_ipc_request_header next = {.id = REQUEST_ID_NEXT, .size = sizeof(next)};
+
+    (void)state;
+    rig_send_raw(root, "x", 1);              /* shorter than a header */
+    rig_send_raw(root, &next, sizeof(next)); /* the next part of nothing */
+    assert_null(rig_answer(root));
+    json_t *answer = rig_ask(root, "{\"cmd\":\"status\"}");
+    assert_string_equal(rig_error(answer, "code"), "");
+    json_decref(answer);
+}
+
+/* ---- arguments */
+
+static void wrong_types_and_ranges_are_refused(void **state)
+{
+    static const char *const cases[][3] = {
+        {"{}", "usage", "does not know that command"},
+        {"{\"cmd\":7}", "usage", "does not know that command"},
+        {"{\"cmd\":\"reboot-everything\"}", "usage", "does not know that command"},
+        {"{\"cmd\":\"status\",\"verbose\":1}", "usage", "\"verbose\" is no argument of status"},
+        {"{\"cmd\":\"guest-show\"}", "not-found", "no guest (none given)"},
+        {"{\"cmd\":\"guest-show\",\"guest\":7}", "not-found", "no guest (none given)"},
+        {"{\"cmd\":\"guest-show\",\"guest\":[\"g1\"]}", "not-found", "no guest"},
+        {"{\"cmd\":\"guest-show\",\"guest\":\"nobody\"}", "not-found", "no guest nobody"},
+        {"{\"cmd\":\"events\",\"count\":0}", "usage", "1 to 1000"},
+        {"{\"cmd\":\"events\",\"count\":\"10\"}", "usage", "1 to 1000"},
+        {"{\"cmd\":\"events\",\"since\":-1}", "usage", "since"},
+        {"{\"cmd\":\"events\",\"since\":1.5}", "usage", "since"},
+        {"{\"cmd\":\"guest-set\",\"guest\":\"g1\",\"priority\":1001}", "usage", "0 to 1000"},
+        {"{\"cmd\":\"guest-set\",\"guest\":\"g1\",\"priority\":-1}", "usage", "0 to 1000"},
+        {"{\"cmd\":\"guest-set\",\"guest\":\"g1\",\"priority\":\"high\"}", "usage", "priority"},
+        {"{\"cmd\":\"guest-set\",\"guest\":\"g1\",\"protected\":1}", "usage", "true or false"},
+        {"{\"cmd\":\"guest-set\",\"guest\":\"g1\",\"affinity\":[]}", "usage", "placement rules"},
+        {"{\"cmd\":\"maintenance\",\"node\":\"n1\"}", "usage", "true or false"},
+        {"{\"cmd\":\"maintenance\",\"node\":\"n9\",\"on\":true}", "not-found", "no node n9"},
+        {"{\"cmd\":\"fence\",\"node\":{}}", "not-found", "no node"},
+        {"{\"cmd\":\"confirm-fenced\",\"node\":\"n1\",\"typed\":\"n2\"}", "usage", "typed"},
+        {"{\"cmd\":\"confirm-fenced\",\"node\":\"n1\"}", "usage", "typed"},
+        {"{\"cmd\":\"confirm-fenced\",\"node\":\"n1\",\"typed\":\"n1\"}", "refused", ""},
+        {"{\"cmd\":\"cancel\",\"op\":9223372036854775807}", "not-found", "operation"},
+        {"{\"cmd\":\"cancel\",\"op\":\"1\"}", "not-found", "operation"},
+        {"{\"cmd\":\"migrate\",\"guest\":\"g1\",\"to\":\"n1\"}", "refused", ""},
+        {"{\"cmd\":\"migrate\",\"guest\":\"g1\",\"to\":\"n2\",\"deadline_ms\":86400001}", "usage",
+         "deadline_ms"},
+        {"{\"cmd\":\"cluster-add-node\",\"node\":\"n9\",\"address\":\"host.name\",\"id\":9}",
+         "usage", "numeric address"},
+        {"{\"cmd\":\"cluster-add-node\",\"node\":\"n9\",\"address\":\"10.0.0.9\",\"id\":0}",
+         "usage", "id above 0"},
+        {"{\"cmd\":\"cluster-add-node\",\"node\":\"n9\",\"address\":\"10.0.0.9\",\"id\":"
+         "4294967296}",
+         "usage", "id above 0"},
+        {"{\"cmd\":\"cluster-add-node\",\"node\":\"../n9\",\"address\":\"10.0.0.9\",\"id\":9}",
+         "usage", "name"},
+        {"{\"cmd\":\"leave\",\"node\":\"n1\"}", "refused", ""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
+        refused(cases[i][0], cases[i][1], cases[i][2]);
+    assert_int_equal(rig.proposed_count, 0); /* refused early, nothing went to the log */
+}
+
+static json_t *guest(const char *name, const char *uuid, const char *definition, json_t *memory)
+{
+    return json_pack("{s:s, s:s, s:s, s:s, s:o}", "cmd", "guest-add", "guest", name, "uuid", uuid,
+                     "definition", definition, "memory_kib", memory);
+}
+
+static void refuse_guest(json_t *request, const char *words)
+{
+    char *text = json_dumps(request, 0);
+
+    assert_non_null(text);
+    refused(text, "usage", words);
+    free(text);
+    json_decref(request);
+}
+
+#define UUID "12345678-1234-1234-1234-123456789abc"
+
+static void guests_out_of_bounds_are_refused(void **state)
+{
+    char name[HA_NAME_MAX + 1];
+    char *definition = malloc(HA_DEFINITION_MAX + 2);
+
+    (void)state;
+    assert_non_null(definition);
+    memset(name, 'a', HA_NAME_MAX);
+    name[HA_NAME_MAX] = '\0';
+    memset(definition, 'd', HA_DEFINITION_MAX + 1);
+    definition[HA_DEFINITION_MAX + 1] = '\0';
+    refuse_guest(guest(name, UUID, "x", json_integer(1)), "1 to 63");
+    refuse_guest(guest("", UUID, "x", json_integer(1)), "1 to 63");
+    refuse_guest(guest("a b", UUID, "x", json_integer(1)), "1 to 63");
+    refuse_guest(guest("g9", "no uuid", "x", json_integer(1)), "uuid");
+    refuse_guest(guest("g9", "00000000-0000-0000-0000-000000000000", "x", json_integer(1)), "uuid");
+    refuse_guest(guest("g9", UUID, "", json_integer(1)), "empty");
+    refuse_guest(guest("g9", UUID, definition, json_integer(1)), "64 KiB");
+    refuse_guest(guest("g9", UUID, "x", json_integer(0)), "memory");
+    refuse_guest(guest("g9", UUID, "x", json_integer(-1)), "memory");
+    refuse_guest(guest("g9", UUID, "x", json_integer(INT64_MAX)), "memory");
+    refuse_guest(guest("g9", UUID, "x", json_real(1.5)), "memory");
+    refuse_guest(guest("g9", UUID, "x", json_null()), "memory");
+    definition[HA_DEFINITION_MAX] = '\0'; /* the largest that is allowed */
+    json_t *request = guest("g9", UUID, definition, json_integer(1024));
+    char *text = json_dumps(request, 0);
+    json_t *answer = rig_ask(root, text);
+    assert_string_equal(rig_error(answer, "code"), "");
+    assert_non_null(ha_state_guest_by_name(&rig.b->state, "g9"));
+    json_decref(answer);
+    json_decref(request);
+    free(text);
+    free(definition);
+}
+
+/* ---- who may */
+
+static const char *const changing[] = {
+    "guest-add",
+    "guest-set",
+    "guest-remove",
+    "guest-start",
+    "guest-stop",
+    "migrate",
+    "cancel",
+    "failover",
+    "fence",
+    "maintenance",
+    "confirm-fenced",
+    "freeze",
+    "unfreeze",
+    "leave",
+    "arm",
+    "disarm",
+    "node-shutdown",
+    "cluster-add-node",
+    "cluster-remove-node",
+};
+
+static void others_may_only_read(void **state)
+{
+    struct rig_client *other = rig_connect(1000, 1000, getpid());
+    char json[128];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(changing) / sizeof(changing[0]); i++) {
+        snprintf(json, sizeof(json), "{\"cmd\":\"%s\",\"guest\":\"g1\",\"node\":\"n1\"}",
+                 changing[i]);
+        assert_refused(other, json, strlen(json), "auth", "only root and the admin group");
+    }
+    assert_int_equal(rig.proposed_count, 0);
+    json_t *answer = rig_ask(other, "{\"cmd\":\"status\"}");
+    assert_string_equal(rig_error(answer, "code"), "");
+    json_decref(answer);
+    rig_disconnect(other);
+}
+
+/* ---- waiting */
+
+static void every_fate_of_a_proposal_is_told(void **state)
+{
+    static const struct {
+        int outcome;
+        const char *code;
+    } fates[] = {{HA_E_REFUSED, "refused"},
+                 {HA_E_NO_QUORUM, "no-quorum"},
+                 {HA_E_UNKNOWN, "outcome-unknown"},
+                 {HA_E_LIMIT, "limit"}};
+
+    (void)state;
+    rig.is_held = true;
+    for (size_t i = 0; i < sizeof(fates) / sizeof(fates[0]); i++) {
+        const char json[] = "{\"cmd\":\"guest-stop\",\"guest\":\"g1\"}";
+        rig_send(root, json, sizeof(json) - 1);
+        assert_null(rig_answer(root));
+        rig.outcome = fates[i].outcome;
+        rig_release(&rig);
+        json_t *answer = json_loads(rig_answer(root), 0, NULL);
+        assert_string_equal(rig_error(answer, "code"), fates[i].code);
+        assert_true(strlen(rig_error(answer, "fix")) > 10);
+        json_decref(answer);
+    }
+}
+
+static void a_proposal_that_is_never_decided_ends(void **state)
+{
+    const char json[] = "{\"cmd\":\"guest-stop\",\"guest\":\"g1\"}";
+
+    (void)state;
+    rig.is_held = true;
+    rig_send(root, json, sizeof(json) - 1);
+    rig_pass(29000);
+    assert_null(rig_answer(root));
+    rig_pass(2000);
+    json_t *answer = json_loads(rig_answer(root), 0, NULL);
+    assert_string_equal(rig_error(answer, "code"), "outcome-unknown");
+    json_decref(answer);
+    rig_release(&rig); /* late: nobody waits for it any more */
+}
+
+static void without_a_view_a_request_waits_a_little(void **state)
+{
+    const char json[] = "{\"cmd\":\"guest-stop\",\"guest\":\"g1\"}";
+
+    (void)state;
+    rig.rt.is_open = false;
+    rig_send(root, json, sizeof(json) - 1);
+    rig_pass(1000);
+    assert_null(rig_answer(root));
+    rig_pass(5000);
+    json_t *answer = json_loads(rig_answer(root), 0, NULL);
+    assert_string_equal(rig_error(answer, "code"), "no-quorum");
+    json_decref(answer);
+    rig_send(root, json, sizeof(json) - 1);
+    rig.rt.is_open = true;
+    rig_pass(1000);
+    answer = json_loads(rig_answer(root), 0, NULL);
+    assert_string_equal(rig_error(answer, "code"), "");
+    json_decref(answer);
+}
+
+/* A script that asks and goes, again and again: the 65th that waits is refused, the others end. */
+static void clients_that_leave_take_nothing_along(void **state)
+{
+    const char json[] = "{\"cmd\":\"guest-stop\",\"guest\":\"g1\"}";
+    struct rig_client *clients[70];
+
+    (void)state;
+    rig.is_held = true;
+    for (unsigned i = 0; i < 70; i++) {
+        clients[i] = rig_connect(0, 0, 1);
+        rig_send(clients[i], json, sizeof(json) - 1);
+        assert_int_equal(rig_answer(clients[i]) != NULL, i >= 64);
+    }
+    assert_refused(clients[69], json, sizeof(json) - 1, "limit", "too many requests");
+    for (unsigned i = 0; i < 70; i++)
+        rig_disconnect(clients[i]);
+    rig.outcome = 0;
+    rig_release(&rig);
+    json_t *answer = rig_ask(root, "{\"cmd\":\"status\"}");
+    assert_string_equal(rig_error(answer, "code"), "");
+    json_decref(answer);
+}
+
+/* ---- answers */
+
+static void a_long_answer_comes_in_parts(void **state)
+{
+    (void)state;
+    json_t *answer = rig_ask(root, "{\"cmd\":\"events\",\"count\":1000}");
+    json_t *events = json_object_get(json_object_get(answer, "data"), "events");
+    assert_int_equal(json_array_size(events), 1000);
+    assert_true(strlen(rig_answer(root)) > REQUEST_PART);
+    json_decref(answer);
+}
+
+/* Text of agents and guests is anything; an answer must be made all the same. */
+static void texts_that_are_no_utf8_are_shown(void **state)
+{
+    (void)state;
+    snprintf(rig.rt.gate_text, sizeof(rig.rt.gate_text), "caf\xe9 \xff");
+    snprintf(rig.rt.alarm, sizeof(rig.rt.alarm), "\xc3");
+    json_t *answer = rig_ask(root, "{\"cmd\":\"status\"}");
+    json_t *here = json_object_get(json_object_get(answer, "data"), "here");
+    assert_string_equal(json_string_value(json_object_get(here, "gate_text")), "caf? ?");
+    json_decref(answer);
+    answer = rig_ask(root, "{\"cmd\":\"guest-show\",\"guest\":\"g1\"}");
+    assert_true(json_is_null(json_object_get(json_object_get(answer, "data"), "definition")));
+    json_decref(answer);
+}
+
+#define HOSTILE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        HOSTILE(what_is_no_json_is_refused_with_the_place),
+        HOSTILE(a_deep_request_is_refused),
+        HOSTILE(a_message_without_a_request_is_ignored),
+        HOSTILE(wrong_types_and_ranges_are_refused),
+        HOSTILE(guests_out_of_bounds_are_refused),
+        HOSTILE(others_may_only_read),
+        HOSTILE(every_fate_of_a_proposal_is_told),
+        HOSTILE(a_proposal_that_is_never_decided_ends),
+        HOSTILE(without_a_view_a_request_waits_a_little),
+        HOSTILE(clients_that_leave_take_nothing_along),
+        HOSTILE(a_long_answer_comes_in_parts),
+        HOSTILE(texts_that_are_no_utf8_are_shown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
