@@ -3,13 +3,16 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <openssl/crypto.h>
 #include <openssl/err.h>
+#include <openssl/hmac.h>
 #include <openssl/rand.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
@@ -24,18 +27,26 @@
 #define ALPN         "\x0chamgr-stream" /* wire form: length byte first */
 #define ALPN_SIZE    13u
 #define EXPORT_LABEL "EXPORTER-hamgr-stream"
+#define LANE_LABEL   "hamgr-stream lane 1"
+#define NAME_MAX_PSK 64u
 
 struct tls_context {
     SSL_CTX *ctx;
     char peer_name[HA_NAME_MAX];
     int context_index; /* where a handshake finds its chan_tls */
+    bool is_psk;
+    uint8_t psk[FRAME_PSK_SIZE];
+    uint64_t ticket;
+    unsigned lanes;
 };
 
 struct chan_tls {
     struct chan chan;
     SSL *ssl;
     const struct tls_context *context;
-    char verdict[HA_TEXT_MAX]; /* why the peer's certificate was refused */
+    char verdict[HA_TEXT_MAX]; /* why the peer was refused */
+    unsigned lane;
+    char name[NAME_MAX_PSK]; /* PSK identity */
 };
 
 /* AES-GCM needs the CPU's help to be fast; without it ChaCha20 is several times faster. */
@@ -123,22 +134,16 @@ static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_s
     return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
-static bool configure(SSL_CTX *ctx, const struct identity *identity)
+/* What both kinds of context have in common. suites: in order of preference. */
+static bool configure(SSL_CTX *ctx, const char *suites)
 {
-    const char *suites = has_fast_aes() ? "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:"
-                                          "TLS_CHACHA20_POLY1305_SHA256"
-                                        : "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:"
-                                          "TLS_AES_256_GCM_SHA384";
-
     SSL_CTX_set_options(ctx, SSL_OP_NO_TICKET | SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION |
-                                 SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+                                 SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA |
+                                 SSL_OP_ENABLE_KTLS);
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
     SSL_CTX_set_read_ahead(ctx, 1);
     SSL_CTX_set_default_read_buffer_len(ctx, READ_BUFFER);
-    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, verify);
-    SSL_CTX_set_verify_depth(ctx, DEPTH_MAX);
-    SSL_CTX_set1_cert_store(ctx, identity->store);
     SSL_CTX_set_alpn_select_cb(ctx, choose_alpn, NULL);
     return SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) == 1 &&
            SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) == 1 &&
@@ -146,6 +151,17 @@ static bool configure(SSL_CTX *ctx, const struct identity *identity)
            SSL_CTX_set_ciphersuites(ctx, suites) == 1 &&
            SSL_CTX_set1_groups_list(ctx, "X25519:P-256") == 1 &&
            SSL_CTX_set_alpn_protos(ctx, (const unsigned char *)ALPN, ALPN_SIZE) == 0;
+}
+
+static bool trust(SSL_CTX *ctx, const struct identity *identity)
+{
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, verify);
+    SSL_CTX_set_verify_depth(ctx, DEPTH_MAX);
+    SSL_CTX_set1_cert_store(ctx, identity->store);
+    return configure(ctx, has_fast_aes() ? "TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:"
+                                           "TLS_CHACHA20_POLY1305_SHA256"
+                                         : "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256:"
+                                           "TLS_AES_256_GCM_SHA384");
 }
 
 struct tls_context *tls_context_new(const struct identity *identity, const char *peer_name,
@@ -161,7 +177,7 @@ struct tls_context *tls_context_new(const struct identity *identity, const char 
     snprintf(context->peer_name, sizeof(context->peer_name), "%s", peer_name);
     context->ctx = SSL_CTX_new(TLS_method());
     context->context_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL);
-    if (!context->ctx || !configure(context->ctx, identity) || context->context_index < 0 ||
+    if (!context->ctx || !trust(context->ctx, identity) || context->context_index < 0 ||
         SSL_CTX_set_ex_data(context->ctx, 0, context) != 1 ||
         RAND_bytes(seed, sizeof(seed)) != 1) { /* seeds the generator while files can be opened */
         ha_err_set(err, HA_E_VERSION, "OpenSSL: %s", queued_reason());
@@ -176,7 +192,115 @@ void tls_context_free(struct tls_context *context)
     if (!context)
         return;
     SSL_CTX_free(context->ctx);
+    OPENSSL_cleanse(context->psk, sizeof(context->psk));
     free(context);
+}
+
+/* ---- lanes: a key instead of certificates ---- */
+
+static void name_lane(const struct tls_context *context, unsigned lane, char name[NAME_MAX_PSK])
+{
+    snprintf(name, NAME_MAX_PSK, "hamgr-stream 1 %016" PRIx64 " %u", context->ticket, lane);
+}
+
+/* The key of one lane as the session OpenSSL wants. NULL: no memory. */
+static SSL_SESSION *lane_session(SSL *ssl, const struct tls_context *context, unsigned lane)
+{
+    static const unsigned char suite[2] = {0x13, 0x01}; /* names the hash: SHA-256 */
+    uint8_t text[sizeof(LANE_LABEL) + 10], key[32];
+    struct ha_writer w = ha_writer_of(text, sizeof(text));
+    SSL_SESSION *session = SSL_SESSION_new();
+    unsigned size = 0;
+
+    ha_put_raw(&w, LANE_LABEL, strlen(LANE_LABEL));
+    ha_put_u64(&w, context->ticket);
+    ha_put_u16(&w, (uint16_t)lane);
+    bool is_fine =
+        session &&
+        HMAC(EVP_sha256(), context->psk, sizeof(context->psk), text, w.position, key, &size) &&
+        SSL_SESSION_set1_master_key(session, key, sizeof(key)) == 1 &&
+        SSL_SESSION_set_cipher(session, SSL_CIPHER_find(ssl, suite)) == 1 &&
+        SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION) == 1;
+    OPENSSL_cleanse(key, sizeof(key));
+    if (is_fine)
+        return session;
+    SSL_SESSION_free(session);
+    return NULL;
+}
+
+static struct chan_tls *tls_of(SSL *ssl)
+{
+    const struct tls_context *context = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), 0);
+
+    return SSL_get_ex_data(ssl, context->context_index);
+}
+
+static int offer_key(SSL *ssl, const EVP_MD *md, const unsigned char **id, size_t *id_size,
+                     SSL_SESSION **session)
+{
+    struct chan_tls *tls = tls_of(ssl);
+
+    *id = NULL;
+    *id_size = 0;
+    *session = NULL;
+    if (md && EVP_MD_get_type(md) != NID_sha256)
+        return 1; /* without a key the handshake finds no certificate either, and ends */
+    *session = lane_session(ssl, tls->context, tls->lane);
+    *id = (const unsigned char *)tls->name;
+    *id_size = strlen(tls->name);
+    return *session != NULL;
+}
+
+static int find_key(SSL *ssl, const unsigned char *id, size_t id_size, SSL_SESSION **session)
+{
+    struct chan_tls *tls = tls_of(ssl);
+    char name[NAME_MAX_PSK];
+
+    *session = NULL;
+    for (unsigned lane = 0; lane <= tls->context->lanes; lane++) {
+        name_lane(tls->context, lane, name);
+        if (strlen(name) != id_size || memcmp(name, id, id_size) != 0)
+            continue;
+        tls->lane = lane;
+        *session = lane_session(ssl, tls->context, lane);
+        return *session != NULL;
+    }
+    return 1; /* a stranger: there is no certificate to go on with */
+}
+
+struct tls_context *tls_context_psk_new(struct ha_err *err)
+{
+    struct tls_context *context = calloc(1, sizeof(*context));
+
+    if (!context) {
+        ha_err_set(err, HA_E_NO_MEMORY, "no memory");
+        return NULL;
+    }
+    context->is_psk = true;
+    context->ctx = SSL_CTX_new(TLS_method());
+    context->context_index = SSL_get_ex_new_index(0, NULL, NULL, NULL, NULL);
+    /* Only suites with the key's hash: another one would leave the key aside. */
+    const char *suites = has_fast_aes() ? "TLS_AES_128_GCM_SHA256:TLS_CHACHA20_POLY1305_SHA256"
+                                        : "TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256";
+    if (!context->ctx || !configure(context->ctx, suites) || context->context_index < 0 ||
+        SSL_CTX_set_ex_data(context->ctx, 0, context) != 1) {
+        ha_err_set(err, HA_E_VERSION, "OpenSSL: %s", queued_reason());
+        tls_context_free(context);
+        return NULL;
+    }
+    /* Trusts nobody's certificate: a peer that leaves the key aside gets nowhere. */
+    SSL_CTX_set_verify(context->ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    SSL_CTX_set_psk_use_session_callback(context->ctx, offer_key);
+    SSL_CTX_set_psk_find_session_callback(context->ctx, find_key);
+    return context;
+}
+
+void tls_context_key(struct tls_context *context, const uint8_t psk[FRAME_PSK_SIZE],
+                     uint64_t ticket, unsigned lanes)
+{
+    memcpy(context->psk, psk, sizeof(context->psk));
+    context->ticket = ticket;
+    context->lanes = lanes;
 }
 
 static int read_failed(struct chan_tls *tls, int code, struct ha_err *err)
@@ -253,6 +377,9 @@ static int tls_renew(struct chan *chan, struct ha_err *err)
 {
     struct chan_tls *tls = (struct chan_tls *)chan;
 
+    /* OpenSSL can't change the kernel's key: the lane takes a new connection instead. */
+    if (BIO_get_ktls_send(SSL_get_wbio(tls->ssl)))
+        return ha_err_set(err, ECONNRESET, "time for a new key");
     /* The message itself goes out with the next write. */
     if (SSL_key_update(tls->ssl, SSL_KEY_UPDATE_NOT_REQUESTED) == 1)
         return 0;
@@ -280,16 +407,16 @@ static const struct chan_ops tls_ops = {
     .close = tls_close,
 };
 
-static bool prepare(struct chan_tls *tls, const struct identity *identity, int fd, bool is_server)
+static bool prepare(struct chan_tls *tls, int fd, bool is_server)
 {
     tls->ssl = SSL_new(tls->context->ctx);
     if (!tls->ssl || SSL_set_ex_data(tls->ssl, tls->context->context_index, tls) != 1 ||
-        SSL_set_fd(tls->ssl, fd) != 1 || SSL_use_certificate(tls->ssl, identity->cert) != 1 ||
-        SSL_use_PrivateKey(tls->ssl, identity->key) != 1)
+        SSL_set_fd(tls->ssl, fd) != 1)
         return false;
-    for (int i = 0; i < sk_X509_num(identity->chain); i++)
-        if (SSL_add1_chain_cert(tls->ssl, sk_X509_value(identity->chain, i)) != 1)
-            return false;
+    /* A server that verifies wants its sessions named; a client must not name any. */
+    if (is_server &&
+        SSL_set_session_id_context(tls->ssl, (const unsigned char *)ALPN, ALPN_SIZE) != 1)
+        return false;
     if (is_server)
         SSL_set_accept_state(tls->ssl);
     else
@@ -297,8 +424,19 @@ static bool prepare(struct chan_tls *tls, const struct identity *identity, int f
     return true;
 }
 
-struct chan *chan_tls_new(struct tls_context *context, const struct identity *identity, int fd,
-                          bool is_server, struct ha_err *err)
+static bool show_certificate(struct chan_tls *tls, const struct identity *identity)
+{
+    if (SSL_use_certificate(tls->ssl, identity->cert) != 1 ||
+        SSL_use_PrivateKey(tls->ssl, identity->key) != 1)
+        return false;
+    for (int i = 0; i < sk_X509_num(identity->chain); i++)
+        if (SSL_add1_chain_cert(tls->ssl, sk_X509_value(identity->chain, i)) != 1)
+            return false;
+    return true;
+}
+
+static struct chan_tls *tls_new(struct tls_context *context, int fd, bool is_server,
+                                struct ha_err *err)
 {
     struct chan_tls *tls = calloc(1, sizeof(*tls));
 
@@ -307,16 +445,47 @@ struct chan *chan_tls_new(struct tls_context *context, const struct identity *id
         ha_err_set(err, HA_E_NO_MEMORY, "no memory");
         return NULL;
     }
-    (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     tls->chan =
         (struct chan){.ops = &tls_ops, .fd = fd, .read_wants = POLLIN, .write_wants = POLLOUT};
     tls->context = context;
-    if (!prepare(tls, identity, fd, is_server)) {
+    if (prepare(tls, fd, is_server))
+        return tls;
+    ha_err_set(err, HA_E_NO_MEMORY, "OpenSSL: %s", queued_reason());
+    tls_close(&tls->chan);
+    return NULL;
+}
+
+struct chan *chan_tls_new(struct tls_context *context, const struct identity *identity, int fd,
+                          bool is_server, struct ha_err *err)
+{
+    (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    struct chan_tls *tls = tls_new(context, fd, is_server, err);
+
+    if (!tls)
+        return NULL;
+    if (!show_certificate(tls, identity)) {
         ha_err_set(err, HA_E_NO_MEMORY, "OpenSSL: %s", queued_reason());
         tls_close(&tls->chan);
         return NULL;
     }
     return &tls->chan;
+}
+
+struct chan *chan_tls_psk_new(struct tls_context *context, unsigned lane, int fd, bool is_server,
+                              struct ha_err *err)
+{
+    struct chan_tls *tls = tls_new(context, fd, is_server, err);
+
+    if (!tls)
+        return NULL;
+    tls->lane = lane;
+    name_lane(context, lane, tls->name);
+    return &tls->chan;
+}
+
+unsigned chan_tls_lane(struct chan *chan)
+{
+    return ((struct chan_tls *)chan)->lane;
 }
 
 static int handshake_failed(struct chan_tls *tls, int code, struct ha_err *err)
@@ -328,6 +497,12 @@ static int handshake_failed(struct chan_tls *tls, int code, struct ha_err *err)
     if (is_queued(SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE)) {
         ERR_clear_error();
         return ha_err_set(err, HA_E_AUTH, "it showed no certificate");
+    }
+    if (tls->context->is_psk &&
+        (is_queued(SSL_R_NO_SHARED_CIPHER) || is_queued(SSL_R_NO_SUITABLE_SIGNATURE_ALGORITHM) ||
+         is_queued(SSL_R_BINDER_DOES_NOT_VERIFY) || is_queued(SSL_R_MISSING_SIGALGS_EXTENSION))) {
+        ERR_clear_error();
+        return ha_err_set(err, HA_E_AUTH, "it has no key of this migration");
     }
     if (is_queued(SSL_R_UNSUPPORTED_PROTOCOL) || is_queued(SSL_R_VERSION_TOO_LOW)) {
         ERR_clear_error();
@@ -346,6 +521,10 @@ static int has_agreed(struct chan_tls *tls, struct ha_err *err)
         return ha_err_set(err, HA_E_VERSION, "it does not speak hamgr-stream (ALPN)");
     if (SSL_version(tls->ssl) != TLS1_3_VERSION)
         return ha_err_set(err, HA_E_VERSION, "it does not speak TLS 1.3");
+    if (tls->context->is_psk)
+        return SSL_session_reused(tls->ssl)
+                   ? 1
+                   : ha_err_set(err, HA_E_AUTH, "it has no key of this migration");
     if (SSL_get_verify_result(tls->ssl) != X509_V_OK || !SSL_get0_peer_certificate(tls->ssl))
         return ha_err_set(err, HA_E_AUTH, "it showed no acceptable certificate");
     if (SSL_session_reused(tls->ssl))

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #include "migrate/chan.h"
+#include "migrate/frame.h"
 #include "migrate/pem.h"
 
 struct tls_context;
@@ -21,10 +22,23 @@ struct tls_context *tls_context_new(const struct identity *identity, const char 
                                     struct ha_err *err);
 void tls_context_free(struct tls_context *context);
 
+/* For the later connections of a migration: a PSK instead of certificates, no key before
+ * tls_context_key. To be made as early as the other. */
+struct tls_context *tls_context_psk_new(struct ha_err *err);
+/* The key handed over in WELCOME (copied), for lanes 0..lanes of this ticket. */
+void tls_context_key(struct tls_context *context, const uint8_t psk[FRAME_PSK_SIZE],
+                     uint64_t ticket, unsigned lanes);
+
 /* A channel over a connected socket (moved, made non-blocking). identity is borrowed: its key is
  * referenced until chan_tls_forget_key or close. NULL and err on failure, socket closed. */
 struct chan *chan_tls_new(struct tls_context *context, const struct identity *identity, int fd,
                           bool is_server, struct ha_err *err);
+/* The same with a PSK context; fd is non-blocking already. lane: the sender's choice; the receiver
+ * learns it by the key the peer shows. */
+struct chan *chan_tls_psk_new(struct tls_context *context, unsigned lane, int fd, bool is_server,
+                              struct ha_err *err);
+/* After the handshake: which lane's key was used. */
+unsigned chan_tls_lane(struct chan *chan);
 /* Goes on with the handshake. Returns 1 when it is done and the peer is who it should be, -EAGAIN
  * (poll fd for read_wants), or a negative error with the reason. */
 int chan_tls_handshake(struct chan *chan, struct ha_err *err);

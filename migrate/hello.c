@@ -132,8 +132,9 @@ int hello_agree(const struct streamp_start *start, const uint8_t *payload, size_
 
     memset(ret, 0, sizeof(*ret));
     int rc = frame_hello_decode(payload, size, &m, err);
-    if (rc < 0 || (m.features & FRAME_LANES) == 0 || start->connections == 0)
+    if (rc < 0 || (m.features & FRAME_LANES) == 0 || start->connections == 0 || !start->is_listener)
         return rc;
+    /* Without a listener nobody else could come. */
     ret->connections =
         m.connections < start->connections ? m.connections : (uint16_t)start->connections;
     ret->window = m.window < FRAME_WINDOW ? m.window : FRAME_WINDOW;

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/capability.h>
+#include <netinet/in.h>
 #include <pwd.h>
 #include <sched.h>
 #include <seccomp.h>
@@ -22,7 +23,7 @@
 
 #define USER_NAME "hamgr"
 #define USER_ELSE 65534u /* nobody, where there is no user hamgr */
-#define FDS_MAX   64     /* 4 handed over, a listener, 16 connections, some of our own */
+#define FDS_MAX   64 /* 4 handed over, a listener, 16 strangers, 9 connections, some of our own */
 
 int sandbox_early(struct ha_err *err)
 {
@@ -171,6 +172,10 @@ static const int sanitizer_calls[] = {
     SCMP_SYS(sched_yield), SCMP_SYS(gettid), SCMP_SYS(rt_sigprocmask),
 };
 
+/* kTLS hands keys to the kernel; no other option of a socket can be set. */
+#define SOL_TLS_LEVEL 282
+#define TCP_ULP_NAME  31
+
 /* What a handshake needs besides: nothing that opens or names anything. */
 static const int handshake_calls[] = {
     SCMP_SYS(accept4),     SCMP_SYS(getsockopt), SCMP_SYS(setsockopt), SCMP_SYS(getpeername),
@@ -195,6 +200,17 @@ static int allow_memory(scmp_filter_ctx ctx)
     return rc < 0 ? rc : seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(mprotect), 1, not_exec);
 }
 
+static int allow_ktls(scmp_filter_ctx ctx)
+{
+    int rc =
+        seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(setsockopt), 2,
+                         SCMP_A1(SCMP_CMP_EQ, IPPROTO_TCP), SCMP_A2(SCMP_CMP_EQ, TCP_ULP_NAME));
+
+    return rc < 0 ? rc
+                  : seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(setsockopt), 1,
+                                     SCMP_A1(SCMP_CMP_EQ, SOL_TLS_LEVEL));
+}
+
 int sandbox_filter(enum sandbox_stage stage, struct ha_err *err)
 {
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
@@ -208,6 +224,12 @@ int sandbox_filter(enum sandbox_stage stage, struct ha_err *err)
         rc = allow(ctx, sanitizer_calls, sizeof(sanitizer_calls) / sizeof(sanitizer_calls[0]));
     if (rc == 0 && stage == SANDBOX_HANDSHAKE)
         rc = allow(ctx, handshake_calls, sizeof(handshake_calls) / sizeof(handshake_calls[0]));
+    if (rc == 0 && stage != SANDBOX_HANDSHAKE)
+        rc = allow_ktls(ctx);
+    if (rc == 0 && stage == SANDBOX_DOOR)
+        rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(accept4), 0);
+    if (rc == 0)
+        rc = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
     if (rc == 0)
         rc = seccomp_load(ctx);
     seccomp_release(ctx);

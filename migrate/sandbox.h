@@ -11,6 +11,7 @@
 enum sandbox_stage {
     SANDBOX_HANDSHAKE = 1, /* while strangers may connect: also accept and set up sockets */
     SANDBOX_STREAM = 2,    /* afterwards: read, write, wait */
+    SANDBOX_DOOR = 3,      /* instead of STREAM, where connections may come back: accept4 too */
 };
 
 /* First thing in main: no new privileges, no core dumps, no ptrace by others, few fds. SIGPIPE is
@@ -22,8 +23,8 @@ int sandbox_early(struct ha_err *err);
  * unprivileged users) is told in ret_missing[HA_TEXT_MAX] (empty: nothing missing); what must work
  * (dropping root) fails. Sets the parent-death signal again, which the change of user clears. */
 int sandbox_enter(char *ret_missing, struct ha_err *err);
-/* Installs the filter of a stage: any other system call ends the process (SIGSYS). Stages only
- * shrink. Returns 0 or a negative error. */
+/* Installs the filter of a stage for all threads; a new thread can't be made any more. Any other
+ * system call ends the process (SIGSYS). Stages only shrink. Returns 0 or a negative error. */
 int sandbox_filter(enum sandbox_stage stage, struct ha_err *err);
 
 #endif

@@ -137,9 +137,8 @@ static int send_end(struct sender *d, struct ha_err *err)
     rc = session_commit(s, FRAME_END, w.position, NULL, 0, err);
     if (rc == 0)
         rc = session_flush(s, err);
-    /* The wait itself takes the peer's frames; it returns because some came. */
-    while (rc >= 0 && !s->is_acked)
-        rc = session_wait_fd(s, s->chan->fd, POLLIN, -1, err);
+    if (rc == 0)
+        rc = session_await_ack(s, err);
     if (rc < 0)
         return rc;
     if (s->ack.raw_bytes != m.raw_bytes || !ha_digest_equal(s->ack.digest, m.digest))

@@ -10,6 +10,8 @@
 
 #include "hamgr/base/assert.h"
 #include "hamgr/ipc/sock.h"
+#include "migrate/carry.h"
+#include "migrate/lanes.h"
 
 #define STEP_MAX_MS     500u /* what one step counts at most in attended time */
 #define SLICE_MS        100  /* longest single poll: limits and PINGs are looked at between */
@@ -74,9 +76,13 @@ void session_fini(struct session *s)
 
 /* ---- packets to hamgrd ---- */
 
-static void count_elapsed(struct session *s)
+static struct streamp_progress total(struct session *s)
 {
-    s->progress.elapsed_ms = real_now() - s->started_ms;
+    struct streamp_progress result = s->progress;
+
+    result.elapsed_ms = real_now() - s->started_ms;
+    result.wire_bytes += s->lanes ? lanes_bytes(s->lanes) : 0;
+    return result;
 }
 
 static void report(struct session *s)
@@ -87,8 +93,8 @@ static void report(struct session *s)
     if (s->control_fd < 0 || !s->is_connected || s->real_ms - s->reported_ms < SESSION_PROGRESS_MS)
         return;
     s->reported_ms = s->real_ms;
-    count_elapsed(s);
-    streamp_progress_encode(&w, &s->progress);
+    struct streamp_progress now = total(s);
+    streamp_progress_encode(&w, &now);
     /* A full queue costs a report, never a wait: the next one says more. */
     (void)ha_sock_send(s->control_fd, STREAMP_PROGRESS, 0, body, w.position, NULL, 0);
 }
@@ -131,13 +137,35 @@ void session_end(struct session *s, bool is_ok, const char *text)
 {
     uint8_t body[HA_TEXT_MAX + 128];
     struct ha_writer w = ha_writer_of(body, sizeof(body));
-    struct streamp_end end = {.is_ok = is_ok};
+    struct streamp_end end = {.is_ok = is_ok, .total = total(s)};
 
-    count_elapsed(s);
-    end.total = s->progress;
     snprintf(end.text, sizeof(end.text), "%s", text);
     streamp_end_encode(&w, &end);
     send_surely(s, STREAMP_END, body, w.position);
+}
+
+void session_ask_socket(struct session *s, unsigned lane)
+{
+    uint8_t body[8];
+    struct ha_writer w = ha_writer_of(body, sizeof(body));
+    struct streamp_lane m = {.lane = (uint16_t)lane};
+
+    streamp_lane_encode(&w, &m);
+    if (s->control_fd >= 0)
+        (void)ha_sock_send(s->control_fd, STREAMP_CONNECT, 0, body, w.position, NULL, 0);
+}
+
+/* The socket hamgrd made for a lane goes to whoever asked for it. */
+static void take_socket(struct session *s, struct ha_packet *packet)
+{
+    struct streamp_lane m;
+
+    if (packet->type != STREAMP_SOCKET || !s->attendant || !s->attendant->socket ||
+        streamp_lane_decode(packet->body, packet->body_size, &m) < 0)
+        return;
+    int fd = packet->fds[0];
+    packet->fds[0] = -1;
+    s->attendant->socket(s->attendant, m.lane, fd);
 }
 
 /* Takes what hamgrd said. */
@@ -149,6 +177,8 @@ static int take_control(struct session *s, struct ha_err *err)
     if (rc == -EAGAIN)
         return 0;
     s->is_cancelled = s->is_cancelled || rc <= 0 || packet.type == STREAMP_CANCEL;
+    if (rc == 1)
+        take_socket(s, &packet);
     for (unsigned i = 0; rc == 1 && i < HA_SOCK_FDS_MAX; i++)
         if (packet.fds[i] >= 0)
             close(packet.fds[i]);
@@ -199,6 +229,8 @@ int inbox_pump(struct inbox *inbox, struct chan *chan, bool *moved, struct ha_er
         ssize_t r = chan->ops->read(chan, inbox->buffer + inbox->have, whole - inbox->have, err);
         if (r == -EAGAIN)
             return 0;
+        inbox->is_lost = r <= 0;
+        inbox->is_ended = r == 0;
         if (r == 0)
             return ha_err_set(err, ECONNRESET, "the peer closed the connection");
         if (r < 0)
@@ -301,6 +333,10 @@ static int write_failed(struct session *s, struct ha_err *err)
 {
     struct ha_err why = {0};
 
+    if (s->lanes) { /* the control connection: there will be another one */
+        carry_lose(s, err ? err : &why);
+        return 0;
+    }
     s->is_cut = true;
     /* The peer's last words may have arrived before its end: they say more than EPIPE. */
     if (take_frame(s, &why) < 0 && why.code == HA_E_REFUSED && err)
@@ -316,7 +352,7 @@ static int write_some(struct session *s, const uint8_t *data, size_t size, bool 
     int rc = 0;
 
     s->is_writing = true;
-    while (done < size && rc >= 0) {
+    while (done < size && rc >= 0 && s->chan) {
         size_t now = allowed(s, size - done);
         ssize_t r = now > 0 ? s->chan->ops->write(s->chan, data + done, now, err) : -EAGAIN;
         if (r > 0) {
@@ -332,7 +368,7 @@ static int write_some(struct session *s, const uint8_t *data, size_t size, bool 
             break;
         } else {
             int fd = now > 0 ? s->chan->fd : -1;
-            rc = session_wait_fd(s, fd, s->chan->write_wants, now > 0 ? -1 : 1, err);
+            rc = session_wait_fd(s, fd, s->chan->write_wants, now > 0 && !s->lanes ? -1 : 1, err);
         }
     }
     s->is_writing = false;
@@ -340,12 +376,16 @@ static int write_some(struct session *s, const uint8_t *data, size_t size, bool 
     return rc < 0 ? rc : 0;
 }
 
-static int write_out(struct session *s, bool is_waiting, struct ha_err *err)
+int session_write_out(struct session *s, bool is_waiting, struct ha_err *err)
 {
     size_t written = 0;
     int rc = write_some(s, s->outbox + s->out_start, s->out_end - s->out_start, is_waiting,
                         &written, err);
 
+    if (!s->chan) { /* lost on the way: what was to be said is said again on the next one */
+        s->out_start = s->out_end = 0;
+        return rc;
+    }
     s->out_start += written;
     if (s->out_start == s->out_end) {
         s->out_start = s->out_end = 0;
@@ -357,14 +397,31 @@ static int write_out(struct session *s, bool is_waiting, struct ha_err *err)
 
 int session_flush(struct session *s, struct ha_err *err)
 {
-    int rc = write_out(s, true, err);
+    if (s->lanes && s->is_sender)
+        return carry_flush(s, err);
+    int rc = session_write_out(s, true, err);
 
     return rc < 0 ? rc : session_poll(s, err);
+}
+
+bool session_put(struct session *s, uint16_t type, const void *payload, size_t size)
+{
+    struct frame_header header = {.type = type, .size = (uint32_t)size};
+
+    if (OUTBOX_CAPACITY - s->out_end < FRAME_HEADER_SIZE + size)
+        return false;
+    header.sequence = s->send_sequence++;
+    frame_header_encode(s->outbox + s->out_end, &header);
+    memcpy(s->outbox + s->out_end + FRAME_HEADER_SIZE, payload, size);
+    s->out_end += FRAME_HEADER_SIZE + size;
+    return true;
 }
 
 uint8_t *session_begin(struct session *s, size_t room, struct ha_err *err)
 {
     ha_assert(room <= FRAME_PAYLOAD_MAX && !s->is_writing);
+    if (s->lanes && s->is_sender)
+        return carry_begin(s, room, err);
     if (OUTBOX_CAPACITY - s->out_end < FRAME_HEADER_SIZE + room && session_flush(s, err) < 0)
         return NULL;
     return s->outbox + s->out_end + FRAME_HEADER_SIZE;
@@ -373,6 +430,11 @@ uint8_t *session_begin(struct session *s, size_t room, struct ha_err *err)
 int session_commit(struct session *s, uint16_t type, size_t size, const void *tail,
                    size_t tail_size, struct ha_err *err)
 {
+    if (s->lanes && s->is_sender)
+        return carry_commit(s, type, size, tail, tail_size, err);
+    if (type == FRAME_END_ACK) /* as it may have to be said again */
+        s->has_end_ack = frame_end_ack_decode(s->outbox + s->out_end + FRAME_HEADER_SIZE, size,
+                                              &s->ack, err) == 0;
     struct frame_header header = {
         .type = type, .size = (uint32_t)(size + tail_size), .sequence = s->send_sequence++};
 
@@ -380,7 +442,7 @@ int session_commit(struct session *s, uint16_t type, size_t size, const void *ta
     s->out_end += FRAME_HEADER_SIZE + size;
     if (tail_size >= DIRECT_MIN) {
         size_t written = 0;
-        int rc = write_out(s, true, err);
+        int rc = session_write_out(s, true, err);
         if (rc == 0)
             rc = write_some(s, tail, tail_size, true, &written, err);
         s->is_cut = s->is_cut || written < tail_size;
@@ -407,7 +469,7 @@ static int ping(struct session *s, struct ha_err *err)
         frame_header_encode(s->outbox, &header);
         s->out_end = FRAME_HEADER_SIZE;
     }
-    return write_out(s, false, err);
+    return session_write_out(s, false, err);
 }
 
 /* ---- waiting ---- */
@@ -418,6 +480,8 @@ static int check_limits(struct session *s, struct ha_err *err)
         return ha_err_set(err, HA_E_TIMEOUT, "%s for %u ms",
                           s->is_connected ? "nothing moved" : "no valid connection",
                           (unsigned)s->idle_timeout_ms);
+    if (s->lanes)
+        return carry_check(s, err);
     if (s->is_listening_peer && s->clock_ms - s->heard_ms > SESSION_PEER_GONE_MS)
         return ha_err_set(err, HA_E_TIMEOUT, "the peer is silent for %u ms", SESSION_PEER_GONE_MS);
     return 0;
@@ -425,7 +489,7 @@ static int check_limits(struct session *s, struct ha_err *err)
 
 /* What every turn of a wait looks at, besides the caller's fds. */
 static int attend(struct session *s, const struct pollfd *control, const struct pollfd *peer,
-                  struct ha_err *err)
+                  const struct pollfd *extra, unsigned extra_count, struct ha_err *err)
 {
     int rc = 0;
 
@@ -433,19 +497,23 @@ static int attend(struct session *s, const struct pollfd *control, const struct 
     if (control->revents != 0)
         rc = take_control(s, err);
     if (rc == 0 && peer->revents != 0)
-        rc = hear_peer(s, err);
-    if (rc == 0)
+        rc = s->lanes ? carry_hear(s, err) : hear_peer(s, err);
+    if (rc == 0 && s->attendant)
+        rc = s->attendant->turn(s->attendant, extra, extra_count, err);
+    int is_news = rc > 0 ? 1 : 0;
+    if (rc >= 0)
         rc = ping(s, err);
     report(s);
-    return rc < 0 ? rc : check_limits(s, err);
+    if (rc >= 0)
+        rc = check_limits(s, err);
+    return rc < 0 ? rc : is_news;
 }
 
 int session_wait(struct session *s, struct pollfd *fds, unsigned count, int timeout_ms,
                  struct ha_err *err)
 {
-    struct pollfd all[SESSION_WAIT_FDS + 2];
+    struct pollfd all[SESSION_WAIT_FDS + 2 + SESSION_EXTRA_FDS];
     uint64_t until = session_now(s) + (timeout_ms > 0 ? (uint64_t)timeout_ms : 0);
-    unsigned total = count + 2;
 
     ha_assert(count <= SESSION_WAIT_FDS);
     if (s->is_cancelled)
@@ -456,17 +524,22 @@ int session_wait(struct session *s, struct pollfd *fds, unsigned count, int time
                     : until > now                            ? (int)(until - now)
                                                              : 0;
         all[0] = (struct pollfd){.fd = s->control_fd, .events = POLLIN};
-        all[1] = (struct pollfd){.fd = s->is_listening_peer && s->chan ? s->chan->fd : -1,
-                                 .events = POLLIN};
+        all[1] =
+            (struct pollfd){.fd = s->chan && (s->is_listening_peer || s->lanes) ? s->chan->fd : -1,
+                            .events = POLLIN};
         if (count > 0)
             memcpy(all + 2, fds, count * sizeof(*fds));
-        int ready = poll(all, total, timeout_ms == 0 ? 0 : slice);
+        struct pollfd *extra = all + 2 + count;
+        unsigned extra_count =
+            s->attendant ? s->attendant->watch(s->attendant, extra, SESSION_EXTRA_FDS) : 0;
+        unsigned total_count = count + 2 + extra_count;
+        int ready = poll(all, total_count, timeout_ms == 0 ? 0 : slice);
         if (ready < 0 && errno != EINTR)
             return ha_err_set(err, errno, "poll: %s", strerror(errno));
         if (ready <= 0)
-            for (unsigned i = 0; i < total; i++)
+            for (unsigned i = 0; i < total_count; i++)
                 all[i].revents = 0;
-        int rc = attend(s, &all[0], &all[1], err);
+        int rc = attend(s, &all[0], &all[1], extra, extra_count, err);
         if (rc < 0)
             return rc;
         int found = 0;
@@ -474,7 +547,7 @@ int session_wait(struct session *s, struct pollfd *fds, unsigned count, int time
             fds[i].revents = all[i + 2].revents;
             found += fds[i].revents != 0 ? 1 : 0;
         }
-        if (found > 0 || (timeout_ms >= 0 && s->clock_ms >= until))
+        if (found > 0 || rc > 0 || (timeout_ms >= 0 && s->clock_ms >= until))
             return found;
     }
 }
@@ -504,6 +577,8 @@ void session_moved(struct session *s, uint64_t raw_bytes)
 
 int session_next_frame(struct session *s, int timeout_ms, struct ha_err *err)
 {
+    if (s->lanes && !s->is_sender)
+        return carry_next_frame(s, timeout_ms, err);
     int rc = take_frame(s, err);
 
     if (rc != 0)
@@ -552,6 +627,7 @@ void session_abort(struct session *s, const struct ha_err *why)
 
     if (!s->chan || s->is_cut || s->is_peer_done)
         return;
+    s->is_over = true;
     snprintf(m.text, sizeof(m.text), "%.*s", (int)FRAME_ABORT_TEXT, why->text);
     if (OUTBOX_CAPACITY - s->out_end < FRAME_HEADER_SIZE + FRAME_CONTROL_MAX)
         return;
@@ -563,7 +639,7 @@ void session_abort(struct session *s, const struct ha_err *why)
     frame_header_encode(s->outbox + s->out_end, &header);
     s->out_end += FRAME_HEADER_SIZE + w.position;
     fd.fd = s->chan->fd;
-    while (s->out_end > 0 && write_out(s, false, &ignored) == 0 && s->out_end > 0 &&
+    while (s->out_end > 0 && session_write_out(s, false, &ignored) == 0 && s->out_end > 0 &&
            real_now() < until)
         (void)poll(&fd, 1, 20);
 }
@@ -573,6 +649,8 @@ void session_linger(struct session *s, unsigned timeout_ms)
     uint64_t until = real_now() + timeout_ms;
     struct ha_err ignored = {0};
 
+    if (s->lanes)
+        carry_linger(s, timeout_ms);
     if (!s->chan)
         return;
     s->chan->ops->finish(s->chan);

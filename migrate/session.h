@@ -22,7 +22,9 @@
 #define SESSION_PROGRESS_MS  100u
 #define SESSION_ABORT_MS     300u
 #define SESSION_IDLE_MS      30000u /* when hamgrd names none */
+#define SESSION_SILENT_MS    3000u  /* over lanes: a control connection this silent is replaced */
 #define SESSION_WAIT_FDS     20u    /* most fds one wait may watch */
+#define SESSION_EXTRA_FDS    20u    /* most fds of an attendant */
 #define SESSION_OUTBOX       262144u
 
 /* One direction's assembly of frames. The buffer is the owner's. */
@@ -32,6 +34,8 @@ struct inbox {
     size_t have;
     uint64_t sequence; /* the next frame's */
     struct frame_header header;
+    bool is_lost;  /* the channel failed or ended: not something the peer said */
+    bool is_ended; /* it ended in good order */
 };
 
 /* Reads what is there. Returns 1 when inbox->header and its payload are complete (until the next
@@ -40,6 +44,21 @@ struct inbox {
 int inbox_pump(struct inbox *inbox, struct chan *chan, bool *moved, struct ha_err *err);
 /* The payload of a complete frame. borrowed */
 const uint8_t *inbox_payload(const struct inbox *inbox);
+
+/* Somebody with fds of his own who works in every wait of the session: whoever opens or accepts
+ * further connections. Embedded by its owner. */
+struct attendant {
+    /* Fills fds[room]; returns how many. */
+    unsigned (*watch)(struct attendant *a, struct pollfd *fds, unsigned room);
+    /* After each poll; fds as watch left them, revents set. 0, 1 (whoever waits in the session is
+     * to look again: its wait ends as at its timeout), or a negative error, which ends the
+     * migration. */
+    int (*turn)(struct attendant *a, const struct pollfd *fds, unsigned count, struct ha_err *err);
+    /* hamgrd answered CONNECT: fd (moved) or -1. May be NULL. */
+    void (*socket)(struct attendant *a, unsigned lane, int fd);
+};
+
+struct lanes;
 
 struct session {
     struct streamp_progress progress; /* counted by whoever moves bytes */
@@ -75,6 +94,24 @@ struct session {
     bool is_connected; /* CONNECTED was sent */
     uint8_t *packet;   /* HA_IPC_MAX bytes for control messages */
     uint8_t *inbox_buffer;
+    struct attendant *attendant; /* borrowed; may be NULL */
+    /* Over several connections (STREAM.md, section 8): lanes is NULL otherwise. The frames of the
+     * stream are in parcels then; chan is the control connection, NULL while it is lost. */
+    struct lanes *lanes; /* borrowed */
+    bool is_sender;
+    bool is_over;      /* session_linger: the stream is complete, or given up */
+    bool has_end_ack;  /* receiver: END_ACK was said; a new control connection hears it again */
+    uint32_t grace_ms; /* nothing heard for this long: the peer is gone */
+    uint32_t window;
+    struct inbox control;
+    uint8_t control_buffer[FRAME_HEADER_SIZE + FRAME_CONTROL_MAX];
+    uint64_t stream_sequence; /* of the next frame in a parcel */
+    uint8_t *parcel;          /* being filled or read; NULL: none */
+    size_t parcel_used;
+    size_t parcel_size;
+    uint64_t taken; /* receiver: parcels taken over; sender: acknowledged */
+    uint64_t told;  /* receiver: the last ACK */
+    uint64_t barriers;
 };
 
 /* Allocates all buffers. control_fd is borrowed, -1: none (tests). idle_timeout_ms 0: the default.
@@ -108,6 +145,20 @@ int session_flush(struct session *s, struct ha_err *err);
  * timeout_ms (-1: as long as the limits of time allow). 1, 0 at the timeout, or a negative error.
  */
 int session_next_frame(struct session *s, int timeout_ms, struct ha_err *err);
+/* Sender: marks a place in the stream and waits until the receiver has taken over everything before
+ * it. Without lanes it only flushes. 0 or a negative error. */
+int session_barrier(struct session *s, struct ha_err *err);
+/* Sender, after END was flushed: waits for END_ACK (s->ack). 0 or a negative error. */
+int session_await_ack(struct session *s, struct ha_err *err);
+/* From here on the frames of the stream go over lanes (borrowed), and session's channel is the
+ * control connection: to be called once, after WELCOME is through. */
+void session_use_lanes(struct session *s, struct lanes *lanes, bool is_sender, uint32_t window,
+                       uint32_t grace_ms);
+/* A new control connection (moved) takes the place of the old one. sent: frames this end has sent
+ * on it, received: frames it took from it. */
+void session_set_control(struct session *s, struct chan *chan, uint64_t sent, uint64_t received);
+/* Asks hamgrd for a socket; the attendant gets it. */
+void session_ask_socket(struct session *s, unsigned lane);
 /* A failure: tells the peer with an ABORT if that is still possible, within SESSION_ABORT_MS. */
 void session_abort(struct session *s, const struct ha_err *why);
 /* Ends the channel so that what was sent arrives: waits for the peer's end, at most timeout_ms. */

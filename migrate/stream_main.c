@@ -5,6 +5,7 @@
  * the peer, give up the rest, move the stream, say how it ended.
  */
 #include <errno.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,9 @@
 #include "hamgr/ipc/streamproto.h"
 #include "migrate/chan_tls.h"
 #include "migrate/codec.h"
+#include "migrate/dial.h"
+#include "migrate/door.h"
+#include "migrate/lanes.h"
 #include "migrate/link.h"
 #include "migrate/page_sink.h"
 #include "migrate/page_source.h"
@@ -26,6 +30,7 @@
 #include "migrate/sandbox.h"
 #include "migrate/send.h"
 #include "migrate/session.h"
+#include "migrate/tune.h"
 
 #define START_MS  10000 /* hamgrd queues START before it starts us: waiting at all is a fault */
 #define LINGER_MS 2000u /* for the last frames to arrive: a round trip and the peer's last look */
@@ -38,6 +43,10 @@ struct end {
     int fds[FD_COUNT]; /* -1: moved on or absent */
     struct identity identity;
     struct tls_context *context;
+    struct tls_context *psk; /* for all connections but the first */
+    struct lanes *lanes;     /* their threads; NULL: none wanted */
+    struct door *door;       /* receiver */
+    struct dial *dial;       /* sender, over lanes */
     struct codec *codec;
     struct ring *ring;
     struct page_source *source;
@@ -101,6 +110,11 @@ static int prepare(struct end *e, struct ha_err *err)
     e->context = tls_context_new(&e->identity, e->start.peer_name, err);
     if (!e->context)
         return -err->code;
+    if (e->start.connections > 0) {
+        e->psk = tls_context_psk_new(err);
+        if (!e->psk)
+            return -err->code;
+    }
     e->codec = codec_new(e->start.is_sender ? e->start.level : 0);
     if (!e->codec)
         return ha_err_set(err, HA_E_NO_MEMORY, "no memory");
@@ -127,23 +141,65 @@ static int lock_up(struct end *e, struct ha_err *err)
     if (missing[0] != '\0')
         session_note(&e->session, "hamgr-stream: %s; system calls are filtered all the same",
                      missing);
+    /* Threads come now or never: after the change of user, which is per thread, and before the
+     * filter, which lets none be made. */
+    if (e->start.connections > 0) {
+        e->lanes = lanes_new(e->start.is_sender, e->start.connections, err);
+        if (!e->lanes)
+            return -err->code;
+    }
     return sandbox_filter(SANDBOX_HANDSHAKE, err);
+}
+
+static int accept_first(struct end *e, int listener, struct terms *ret_terms, struct ha_err *err)
+{
+    /* What is accepted inherits these. The receiver sends little: what nobody acknowledges for long
+     * means a dead path, whatever the sender does. */
+    tune_socket(listener, TUNE_LANE_MS);
+    e->door = door_new(&e->session, &e->start, e->context, &e->identity, listener);
+    if (!e->door)
+        return ha_err_set(err, HA_E_NO_MEMORY, "no memory");
+    return link_accept(&e->session, &e->start, e->door, ret_terms, err);
+}
+
+/* Everything after WELCOME over several connections, or none of them. */
+static int spread(struct end *e, struct terms *terms, struct ha_err *err)
+{
+    if (terms->connections == 0) {
+        door_free(e->door); /* nobody else is expected */
+        e->door = NULL;
+        return 0;
+    }
+    lanes_agree(e->lanes, terms->connections, terms->window);
+    tls_context_key(e->psk, terms->psk, e->start.ticket, terms->connections);
+    OPENSSL_cleanse(terms->psk, sizeof(terms->psk));
+    session_use_lanes(&e->session, e->lanes, e->start.is_sender, terms->window, terms->grace_ms);
+    if (!e->start.is_sender) {
+        door_join(e->door, e->psk, terms);
+        return 0;
+    }
+    e->dial = dial_new(&e->session, e->psk, e->start.ticket, terms);
+    return e->dial ? 0 : ha_err_set(err, HA_E_NO_MEMORY, "no memory");
 }
 
 /* Until the peer is known and bound to the ticket; then the key goes. */
 static int meet(struct end *e, struct ha_err *err)
 {
+    struct terms terms = {0};
     int net = take_fd(&e->fds[FD_NET]);
     int rc = e->start.is_sender
-                 ? link_connect(&e->session, &e->start, e->context, &e->identity, net, err)
-                 : link_accept(&e->session, &e->start, e->context, &e->identity, net, err);
+                 ? link_connect(&e->session, &e->start, e->context, &e->identity, net, &terms, err)
+                 : accept_first(e, net, &terms, err);
 
     if (e->session.chan)
         chan_tls_forget_key(e->session.chan);
     identity_fini(&e->identity);
     OPENSSL_cleanse(e->start.secret, sizeof(e->start.secret));
     if (rc == 0)
-        rc = sandbox_filter(SANDBOX_STREAM, err);
+        rc = spread(e, &terms, err);
+    bool may_accept = terms.connections > 0 && !e->start.is_sender;
+    if (rc == 0)
+        rc = sandbox_filter(may_accept ? SANDBOX_DOOR : SANDBOX_STREAM, err);
     if (rc == 0)
         session_connected(&e->session);
     return rc;
@@ -191,8 +247,12 @@ static void clean_up(struct end *e)
 {
     leave_native(e);
     ring_free(e->ring);
+    door_free(e->door);
+    dial_free(e->dial);
     session_fini(&e->session);
     tls_context_free(e->context);
+    tls_context_free(e->psk);
+    /* The lanes' threads have no connection any more; they end with the process. */
     identity_fini(&e->identity);
     codec_free(e->codec);
 }
@@ -234,6 +294,8 @@ int main(int argc, char **argv)
     }
     if (pem_wipe_what_is_freed() < 0)
         return 1;
+    /* A second heap would be sized by the number of CPUs, and asking for that is not allowed. */
+    (void)mallopt(M_ARENA_MAX, 1);
     OPENSSL_init_crypto(OPENSSL_INIT_NO_LOAD_CONFIG, NULL);
     int rc = serve(&e);
     clean_up(&e);

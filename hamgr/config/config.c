@@ -80,6 +80,9 @@ static const struct key keys[] = {
     {"migration", "level", NUMBER, AT(level), 0, 19, NULL, "a zstd level from 0 (store) to 19"},
     {"migration", "bandwidth", NUMBER, AT(rate_mbit), 0, 1000000, NULL,
      "Mbit/s up to 1000000, 0 = no cap"},
+    {"migration", "connections", NUMBER, AT(connections), 0, 8, NULL,
+     "a number from 1 to 8, 0 = one connection that is never resumed"},
+    {"migration", "grace", TIME_MS, AT(grace_ms), 1000, 600000, NULL, "a time from 1s to 600s"},
     {"migration", "ca", TEXT, AT(ca_path), 0, 0, NULL, "a path"},
     {"migration", "certificate", TEXT, AT(cert_path), 0, 0, NULL, "a path"},
     {"migration", "key", TEXT, AT(key_path), 0, 0, NULL, "a path"},
@@ -92,6 +95,7 @@ static const struct key keys[] = {
     {"log", "level", CHOICE, AT(log_level), 0, 0, levels, "error, warning, notice, info or debug"},
 };
 
+#define MANY_CPUS 8 /* one TLS connection keeps one busy, and the guests want some too */
 #define KEY_COUNT (sizeof(keys) / sizeof(keys[0]))
 
 void ha_config_default(struct ha_config *ret_config)
@@ -107,6 +111,8 @@ void ha_config_default(struct ha_config *ret_config)
                           .idle_timeout_ms = 10000,
                           .on_slow = HV_SLOW_THROTTLE,
                           .level = 1,
+                          .connections = sysconf(_SC_NPROCESSORS_ONLN) >= MANY_CPUS ? 4 : 2,
+                          .grace_ms = 8000,
                           .parallel = 2,
                           .shutdown = HA_SHUTDOWN_MIGRATE,
                           .start_parallel = 64,

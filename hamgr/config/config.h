@@ -43,6 +43,8 @@ struct ha_config {
     uint32_t idle_timeout_ms; /* idle-timeout = 10s */
     uint8_t level;            /* level = 1: zstd, 0..19 */
     uint32_t rate_mbit;       /* bandwidth = 0 (no cap), Mbit/s */
+    uint8_t connections;      /* connections = 2, with 8 CPUs or more 4; 0: one, never resumed */
+    uint32_t grace_ms;        /* grace = 8s: a lost connection may come back this long */
     char ca_path[128];        /* ca = /etc/hamgr/pki/ca.pem */
     char cert_path[128];      /* certificate = /etc/hamgr/pki/node.pem */
     char key_path[128];       /* key = /etc/hamgr/pki/node.key */

@@ -24,6 +24,7 @@
 #include "hamgr/base/assert.h"
 #include "migrate/move_fsm.h"
 #include "migrate/stream_spawn.h"
+#include "migrate/tune.h"
 
 #define REPEAT_MS     200u  /* READY and HANDOVER may be lost: said again until they had effect */
 #define STREAM_END_MS 3000u /* hamgr-stream lingers up to 2 s for its last frame to arrive */
@@ -31,6 +32,7 @@
 /* A destination's RUN behind SWITCH: a verb, a signal. */
 #define RUN_US            2000u
 #define SWITCH_DEFAULT_US 30000u
+#define DIALS_MAX         32u /* sockets a second for one stream: 9 connections, tried again and again */
 
 struct move {
     struct move *next;
@@ -50,6 +52,8 @@ struct move {
     bool is_over;        /* the ticket is closed: only cleanup is left */
     uint64_t repeat_ms;
     uint64_t killed_ms;
+    uint64_t dials_ms; /* since when `dials` counts */
+    unsigned dials;
     struct ha_move_progress progress;
 };
 
@@ -281,6 +285,8 @@ static void fill_start(struct hamgrd *d, const struct move *move, struct streamp
     start->level = d->config.level;
     start->rate_mbit = d->config.rate_mbit;
     start->idle_timeout_ms = d->config.idle_timeout_ms;
+    start->connections = d->config.connections;
+    start->grace_ms = d->config.grace_ms;
 }
 
 /* Spawns the stream with net_fd (moved); keeps hamgr-hv's end of the native stream. */
@@ -346,6 +352,33 @@ static void log_note(const struct move *move, const struct ha_packet *packet)
     qb_log(LOG_NOTICE, "migration %" PRIu64 ": stream: %s", move->ticket, text);
 }
 
+/* The source's stream wants one more connection: to the receiver of this ticket, and nobody else.
+ */
+static void give_socket(struct move *move, const struct ha_packet *packet)
+{
+    struct ha_err err = {0};
+    struct streamp_lane lane;
+    uint8_t body[8];
+    struct ha_writer w = ha_writer_of(body, sizeof(body));
+    uint64_t now_ms = shell_now_ms();
+    int fd = -1;
+
+    if (!move->is_source || streamp_lane_decode(packet->body, packet->body_size, &lane) < 0)
+        return;
+    if (now_ms - move->dials_ms >= 1000) {
+        move->dials_ms = now_ms;
+        move->dials = 0;
+    }
+    if (++move->dials <= DIALS_MAX)
+        fd = connect_to(&move->ready, &err);
+    if (fd >= 0)
+        tune_socket(fd, TUNE_LANE_MS);
+    else if (err.code != 0)
+        qb_log(LOG_DEBUG, "migration %" PRIu64 ": %s", move->ticket, err.text);
+    streamp_lane_encode(&w, &lane);
+    link_send(move->control, STREAMP_SOCKET, 0, body, w.position, &fd, fd >= 0 ? 1 : 0);
+}
+
 static void on_stream_packet(void *user, const struct ha_packet *packet)
 {
     struct move *move = user; /* freed only after its link is closed */
@@ -355,6 +388,8 @@ static void on_stream_packet(void *user, const struct ha_packet *packet)
 
     if (packet->type == STREAMP_NOTE) {
         log_note(move, packet);
+    } else if (packet->type == STREAMP_CONNECT) {
+        give_socket(move, packet);
     } else if (packet->type == STREAMP_CONNECTED) {
         on_connected(d, move);
     } else if (packet->type == STREAMP_PROGRESS &&

@@ -18,7 +18,7 @@ import uuid
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
 PKI = os.path.join(ROOT, "deploy", "pki")
 PAGE = 4096
-START, CANCEL, CONNECTED, PROGRESS, END, NOTE = 1, 2, 64, 65, 66, 67
+START, CANCEL, SOCKET, CONNECTED, PROGRESS, END, NOTE, CONNECT = 1, 2, 3, 64, 65, 66, 67, 68
 SEALS = 0x0001 | 0x0002 | 0x0004 | 0x0008
 F_ADD_SEALS = 1033
 
@@ -125,13 +125,16 @@ class Ticket:
         self.level = 1
         self.rate_mbit = 0
         self.idle_ms = 8000
+        self.connections = 0  # 0: all over one, without resuming
+        self.grace_ms = 10000
         self.__dict__.update(changes)
 
     def start(self, is_sender, peer, is_listener):
         return (struct.pack("<BB", is_sender, is_listener) + self.cluster
                 + struct.pack("<QQ", self.generation, self.ticket) + self.guest
                 + struct.pack("<Q", self.epoch) + self.secret + text(peer)
-                + struct.pack("<BII", self.level, self.rate_mbit, self.idle_ms))
+                + struct.pack("<BIIBI", self.level, self.rate_mbit, self.idle_ms, self.connections,
+                              self.grace_ms))
 
 
 def packet(kind, body=b"", number=0):
@@ -153,6 +156,9 @@ class End:
                                         stdin=subprocess.DEVNULL, preexec_fn=lambda: os.dup2(number, 3))
         inner.close()
         self.feeder = None
+        self.address = None  # where CONNECT leads to
+        self.may_connect = True
+        self.lanes = []  # every CONNECT, by lane
         self.notes = []
         self.progress = []
         self.is_connected = False
@@ -173,12 +179,27 @@ class End:
         elif kind == CONNECTED:
             self.is_connected = True
             self.connected_at = time.monotonic()
+        elif kind == CONNECT:
+            self.give_socket(struct.unpack("<H", body)[0])
         elif kind == PROGRESS:
             self.progress.append(struct.unpack("<QQQQQ", body))
         elif kind == END:
             self.ended_at = time.monotonic()
             self.end = (body[0] == 1, struct.unpack_from("<QQQQQ", body, 1), body[43:].decode())
         return kind
+
+    def give_socket(self, lane):
+        """What hamgrd does when a sender wants one more connection."""
+        self.lanes.append(lane)
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        sock.connect_ex(self.address)
+        fds = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [sock.fileno()]))]
+        try:
+            self.control.sendmsg([packet(SOCKET, struct.pack("<H", lane))], fds if self.may_connect else [])
+        except OSError:
+            pass  # it has ended meanwhile
+        sock.close()
 
     def wait(self, seconds=20, until=END):
         """Takes packets until one of that kind, the end, or the time has come."""
@@ -328,6 +349,7 @@ class Rig:
             thing.close()
         os.close(memfd)
         self.ends.append(end)
+        end.address = address
         end.feeder = Feeder(ours, data, pieces, pause)
         return end
 
