@@ -6,7 +6,7 @@
  *
  *   end --control SOCKET --binary FILE --pem DIR --peer NAME --native N
  *       (--listen ADDRESS | --connect ADDRESS --port N) [--ring SLOTS:PAGES] [--level N]
- *       [--rate-mbit N]
+ *       [--workers N] [--cache-mib N] [--connections N] [--rate-mbit N]
  *
  * Lines: "listening PORT"; "ring /proc/..." when asked for; "started PID"; "connected NS";
  * "note TEXT"; "end OK RAW WIRE PAGES ZERO TEXT"; "exit STATUS CPU_US PEAK_RSS_KIB".
@@ -32,6 +32,7 @@
 #include "migrate/ring.h"
 #include "migrate/stream_spawn.h"
 #include "tests/bench/streambench/ctl.h"
+#include "tests/bench/streambench/offer.h"
 
 #define IDLE_MS 60000u
 /* What this tree's hamgr-stream offers beside the plain stream: level-auto, connections, workers.
@@ -174,6 +175,9 @@ static bool take_packet(const struct end *e)
 
     if (rc <= 0)
         return rc == -EAGAIN;
+    const struct sockaddr_in receiver = address_of(e);
+    if (offer_packet(e->control, &receiver, &packet))
+        return true;
     if (packet.type == STREAMP_CONNECTED)
         ctl_say(e->ctl, "connected %llu", (unsigned long long)ctl_now_ns());
     else if (packet.type == STREAMP_END)
@@ -215,6 +219,22 @@ static void parse_ring(struct end *e, const char *value)
         errx(2, "--ring %s: SLOTS:PAGES", value);
 }
 
+static void ask_for(struct end *e, const char *name, unsigned value)
+{
+    if (!offer_set(&e->start, name, value))
+        errx(2, "this tree's hamgr-stream does not offer %s", name);
+}
+
+static void parse_level(struct end *e, int argc, char **argv, int *at)
+{
+    if (*at + 1 < argc && strcmp(argv[*at + 1], "auto") == 0) {
+        (*at)++;
+        ask_for(e, "level-auto", 0);
+        return;
+    }
+    e->start.level = (uint8_t)ctl_number(argc, argv, at, 22);
+}
+
 static const char *parse(struct end *e, int argc, char **argv)
 {
     const char *control = NULL;
@@ -239,7 +259,10 @@ static const char *parse(struct end *e, int argc, char **argv)
         else if (strcmp(word, "--ring") == 0)
             parse_ring(e, ctl_value(argc, argv, &i));
         else if (strcmp(word, "--level") == 0)
-            e->start.level = (uint8_t)ctl_number(argc, argv, &i, 22);
+            parse_level(e, argc, argv, &i);
+        else if (strcmp(word, "--workers") == 0 || strcmp(word, "--cache-mib") == 0 ||
+                 strcmp(word, "--connections") == 0)
+            ask_for(e, word + 2, ctl_number(argc, argv, &i, 65536));
         else if (strcmp(word, "--rate-mbit") == 0)
             e->start.rate_mbit = ctl_number(argc, argv, &i, 1000000);
         else
@@ -259,7 +282,7 @@ int main(int argc, char **argv)
     memset(e.start.secret, 0x56, sizeof(e.start.secret));
     e.start.idle_timeout_ms = IDLE_MS;
     if (argc == 2 && strcmp(argv[1], "--features") == 0) {
-        puts(FEATURES);
+        puts(offer_names());
         return 0;
     }
     const char *control = parse(&e, argc, argv);

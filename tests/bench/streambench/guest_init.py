@@ -47,12 +47,12 @@ def database(programs):
     as_postgres([programs + "/initdb", "-D", "/pg/data", "-U", "postgres", "--auth=trust", "--no-sync",
                  "--locale=C"]).wait()
     as_postgres([programs + "/postgres", "-D", "/pg/data", "-k", "/tmp", "-c", "shared_buffers=160MB", "-c",
-                 "fsync=off", "-c", "max_wal_size=64MB"])
+                 "fsync=off", "-c", "max_wal_size=64MB", "-c", "listen_addresses="])
     wait_socket("/tmp/.s.PGSQL.5432")
     client = ["-h", "/tmp", "-U", "postgres", "postgres"]
-    as_postgres([programs + "/pgbench", "-i", "-q", "-s", "12", *client]).wait()
+    as_postgres([programs + "/pgbench", "-i", "-I", "dtGvp", "-q", "-s", "4", *client]).wait()
     say("database filled")
-    as_postgres([programs + "/pgbench", "-n", "-c", "2", "-T", "8", *client]).wait()
+    as_postgres([programs + "/pgbench", "-n", "-c", "2", "-T", "5", *client]).wait()
     return as_postgres([programs + "/pgbench", "-n", "-c", "1", "-R", "20", "-T", "100000", *client],
                        stdout=subprocess.DEVNULL)
 
@@ -66,7 +66,7 @@ def store():
     with socket.socket(socket.AF_UNIX) as client:
         client.connect("/tmp/redis")
         answers = client.makefile("rb")
-        for first in range(0, 150000, 1000):
+        for first in range(0, 50000, 1000):
             client.sendall(b"".join(
                 b"SET session:%d {\"user\":%d,\"cart\":[%d,%d],\"seen\":%d}\r\n"
                 % (i, i * 7919 % 100003, i % 977, i % 1013, 1700000000 + i) for i in range(first, first + 1000)))

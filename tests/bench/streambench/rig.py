@@ -33,8 +33,9 @@ class Setup:
     """How it is sent."""
     level: str = "1"
     feed: str = "fd"
-    connections: int = 1
+    connections: int = 1  # 1: all over the first one, which can't be resumed
     workers: int = 0
+    cache_mib: int = 0
     plant: str = ""
     name: str = ""  # instead of the source's
 
@@ -226,6 +227,8 @@ class Migration:
             options += ["--connections", setup.connections]
         if setup.workers:
             options += ["--workers", setup.workers]
+        if setup.cache_mib:
+            options += ["--cache-mib", setup.cache_mib]
         plant = ["--plant", setup.plant] if setup.plant else []
         self.sink = Tool(rig, "sink", ["--fd", to_sink.fileno(), *plant, *self.source.arguments],
                          [to_sink.fileno()])
