@@ -447,6 +447,8 @@ static void next_of_file(struct gen *gen, struct gen_item *item)
         next_record(gen, item);
         return;
     }
+    if (gen->at != gen->images[0].size)
+        malformed(gen, "something behind the stream's end");
     memset(item, 0, sizeof(*item));
 }
 
