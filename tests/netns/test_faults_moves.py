@@ -3,10 +3,12 @@
 """Migrations that are hit in the middle, and certificates that don't fit: one copy, and it runs."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
@@ -103,6 +105,52 @@ def move_processes_killed(context):
     hit(context, cluster, "stream at the destination", lambda _, target, __: kill_stream(target))
     hit(context, cluster, "worker at the source", lambda home, *_: kill_worker(home))
     hit(context, cluster, "worker at the destination", lambda _, target, __: kill_worker(target))
+    check_moves(cluster)
+    lab.no_harm(cluster)
+
+
+MIGRATION = "tcp dport 7780-7799"
+
+
+def wall(node, verdict):
+    """Rules on what comes to a node's migration ports, or none."""
+    rules = f"add chain inet cut i {{ type filter hook input priority 0; }}\n" \
+            f"add rule inet cut i {MIGRATION} {verdict}\n" if verdict else "delete table inet cut\n"
+    node.run(["nft", "-f", "-"], text="add table inet cut\n" + rules)
+
+
+def said(node, pattern):
+    """How many lines of a node's logs have it."""
+    found = 0
+    for directory, _, names in os.walk(node.path("log")):
+        for name in names:
+            with open(os.path.join(directory, name), encoding="utf-8", errors="replace") as file:
+                found += sum(re.search(pattern, line) is not None for line in file)
+    return found
+
+
+@scenario(60)
+def move_connections_cut(context):
+    """A migration's connections are reset, again and again, and then swallowed for 3 s: it completes."""
+    cluster = start(context)
+    before, _ = lab.epochs(cluster)["big"]
+    home, target, _ = begin(cluster)
+    for seconds, verdict in ((0.3, "reject with tcp reset"), (0.3, "reject with tcp reset"), (3, "drop")):
+        wall(target, verdict)
+        time.sleep(seconds)  # the fault itself lasts so long
+        wall(target, None)
+        time.sleep(0.7)
+    cluster.wait_status(lambda status: cluster.homes(status).get("big") == target.name,
+                        "the migration completes", 40)
+    lab.all_step(cluster)
+    wait_until(lambda: copies(cluster) == (len(cluster.slots), 0), "one copy of each guest", 20)
+    count, _ = lab.epochs(cluster)["big"]
+    equal(count, before + 1, "copies of big that ever ran")
+    equal([e for e in cluster.events() if e["type"] == "ABORT"], [], "migrations given up")
+    back = said(home, "lane [0-9]+ is back")
+    check(back > 0, "no connection was made again: the cuts missed")
+    context.note(f"{back} connections were made again")
+    equal(lab.cuts(cluster), [], "power cuts")
     check_moves(cluster)
     lab.no_harm(cluster)
 
