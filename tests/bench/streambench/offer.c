@@ -5,6 +5,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "migrate/tune.h"
+
 #define GRACE_MS 10000u /* a lost connection may come back this long */
 
 #if OFFERS_PAGES
@@ -35,6 +37,7 @@ bool offer_packet(int control, const struct sockaddr_in *receiver, const struct 
     if (packet->type != STREAMP_CONNECT)
         return false;
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    tune_socket(fd, TUNE_LANE_MS);
     (void)connect(fd, (const struct sockaddr *)receiver, sizeof(*receiver));
     (void)ha_sock_send(control, STREAMP_SOCKET, 0, packet->body, packet->body_size, &fd, 1);
     close(fd);

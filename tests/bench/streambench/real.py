@@ -16,7 +16,7 @@ from .baselines import Missing, need
 from .qemu import Qmp
 
 BOOT_S = 600  # two minutes on an idle machine
-CACHE_MIB = 150  # of documents, beside programs and libraries, as page cache
+CACHE_MIB = 120  # of documents, beside programs and libraries, as page cache
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -134,6 +134,7 @@ def wait_ready(console, process):
 
 
 def boot(rig, binary, kernel, memory, mib):
+    # root= makes the kernel's first file system one without a limit of half the memory.
     archive = initial(os.path.join(rig.work, "initial"))
     console, control = os.path.join(rig.work, "console"), os.path.join(rig.work, "qmp-real")
     open(console, "w", encoding="ascii").close()
@@ -141,7 +142,7 @@ def boot(rig, binary, kernel, memory, mib):
         binary, "-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg",
         "-machine", "pc,memory-backend=ram0", "-m", str(mib), "-smp", "1", "-cpu", "max",
         "-object", f"memory-backend-file,id=ram0,size={mib}M,mem-path={memory},share=on",
-        "-kernel", kernel, "-initrd", archive, "-append", "console=ttyS0 rdinit=/init quiet panic=-1 "
+        "-kernel", kernel, "-initrd", archive, "-append", "console=ttyS0 rdinit=/init root=none quiet panic=-1 "
         "random.trust_cpu=on PYTHONHASHSEED=4",
         "-no-reboot", "-serial", f"file:{console}", "-qmp", f"unix:{control},server=on,wait=off"],
         stdin=subprocess.DEVNULL, stdout=rig.log, stderr=rig.log)

@@ -180,11 +180,11 @@ class Report:
             rows.append([what, f"{figure:.3f}", f"{sign} {limit}", "kept" if kept else "MISSED"])
         return layout(rows)
 
-    def text(self, before):
+    def text(self, before, is_judged=True):
         probes = ", ".join(f"{key[:-5]} {value:.2f}" for key, value in self.result["probes"].items())
         return "\n".join([f"before: {before}", f"after:  {machine()}",
                           f"probes, GB/cpu-s: {probes or 'not run'}", *self.facts.get("notes", []), "",
-                          self.table(), "", self.judged(), ""])
+                          self.table(), "", *([self.judged(), ""] if is_judged else [])])
 
 
 def layout(rows):

@@ -33,14 +33,14 @@ class Setup:
     """How it is sent."""
     level: str = "1"
     feed: str = "fd"
-    connections: int = 1  # 1: all over the first one, which can't be resumed
+    connections: int = 0  # for data; 0: all over one, which can't be resumed
     workers: int = 0
     cache_mib: int = 0
     plant: str = ""
     name: str = ""  # instead of the source's
 
     def key(self, source):
-        return (self.name or source.name, self.level, self.feed, self.connections)
+        return (self.name or source.name, self.level, self.feed, max(self.connections, 1))
 
 
 class Tool:
@@ -223,7 +223,7 @@ class Migration:
         to_sender, sender_fd = native_pair()
         receiver_fd, to_sink = native_pair()
         options = ["--binary", rig.binary, "--level", setup.level]
-        if setup.connections > 1:
+        if setup.connections:
             options += ["--connections", setup.connections]
         if setup.workers:
             options += ["--workers", setup.workers]
