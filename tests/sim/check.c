@@ -1,0 +1,403 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Ground truth, and what must hold of it (design section 11). The truth of the log is kept by
+ * applying each entry once, when the first node does: every other must have the very same prefix.
+ * The truth of guests is what the simulated hosts run and what disks can still be written by, never
+ * what a daemon believes. Each check stands where its facts change, so that all together cost
+ * little: a guest can become runnable in one place only, and all else that counts only fades.
+ */
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/sim/sim.h"
+
+#define PREFIX_MAX 65536u
+
+static struct ha_state truth;
+static struct ha_guest truth_guests[SIM_GUESTS * 2];
+static struct ha_digest prefix[PREFIX_MAX];
+static struct {
+    uint64_t disarmed_at; /* true time */
+    uint64_t fenced_count, assign_count;
+    uint64_t moved[SIM_GUESTS]; /* ASSIGN and MIGRATE since healing began */
+} seen;
+
+int __real_ha_state_apply(struct ha_state *state, const struct log_entry *entry,
+                          struct ha_applied *ret_applied);
+int __wrap_ha_state_apply(struct ha_state *state, const struct log_entry *entry,
+                          struct ha_applied *ret_applied);
+
+void sim_check_reset(void)
+{
+    ha_state_init(&truth, truth_guests, SIM_GUESTS * 2);
+    memset(&seen, 0, sizeof(seen));
+}
+
+const struct ha_state *sim_truth(void)
+{
+    return &truth;
+}
+
+int sim_guest_index(struct ha_uuid id)
+{
+    for (uint32_t i = 0; i < sim.guest_count; i++) {
+        if (ha_uuid_equal(sim.guests[i].id, id))
+            return (int)i;
+    }
+    return -1;
+}
+
+void sim_violation(const char *invariant, uint32_t node, const char *fmt, ...)
+{
+    char text[200];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    if (sim.result->violations++ == 0)
+        snprintf(sim.result->first, sizeof(sim.result->first), "%s: %.200s at %.3f s%s%.0u",
+                 invariant, text, (double)sim.now / 1e9, node ? " on n" : "", node);
+    sim_trace(node, "VIOLATION of %s: %s", invariant, text);
+}
+
+/* ---- what runs where ---------------------------------------------------------------------------
+ */
+
+static struct sim_domain *copy_of(struct sim_node *node, struct ha_uuid guest, uint64_t epoch)
+{
+    for (uint32_t i = 0; i < SIM_DOMAINS; i++) {
+        struct sim_domain *domain = &node->domains[i];
+        if (domain->is_used && domain->d.label.epoch == epoch &&
+            ha_uuid_equal(domain->d.label.guest, guest))
+            return domain;
+    }
+    return NULL;
+}
+
+static void check_elsewhere(const struct sim_node *node, const struct sim_domain *mine)
+{
+    int guest = sim_guest_index(mine->d.label.guest);
+
+    for (uint32_t n = 0; n < sim.node_count; n++) {
+        const struct sim_node *other = &sim.nodes[n];
+        for (uint32_t i = 0; i < SIM_DOMAINS; i++) {
+            const struct sim_domain *d = &other->domains[i];
+            if (!d->is_used || d == mine || !ha_uuid_equal(d->d.label.guest, mine->d.label.guest))
+                continue;
+            if (sim_is_runnable(d))
+                sim_violation("I1", node->id, "%s runs on %s, too", mine->d.name, other->name);
+            else if (d->io_until > sim.now)
+                sim_violation("I2", node->id, "%s runs while its disk is written on %s",
+                              mine->d.name, other->name);
+        }
+        if (guest >= 0 && other != node && other->in_flight[guest] && other->boots > 0 &&
+            sim.now < other->died + other->in_flight_ns)
+            sim_violation("I2", node->id, "%s runs while writes of dead %s are in flight",
+                          mine->d.name, other->name);
+    }
+}
+
+/* Ownership as committed: the copy that may run has the record's epoch, on the record's node. */
+static void check_owner(const struct sim_node *node, const struct sim_domain *domain)
+{
+    const struct ha_guest *guest = ha_state_guest(&truth, domain->d.label.guest);
+    uint64_t epoch = domain->d.label.epoch;
+
+    if (!guest || guest->phase == HA_PHASE_FREE || guest->node != node->id || guest->epoch != epoch)
+        sim_violation("I3", node->id, "%s epoch %llu runs, but the log gives epoch %llu to n%u",
+                      domain->d.name, (unsigned long long)epoch,
+                      guest ? (unsigned long long)guest->epoch : 0, guest ? guest->node : 0);
+    else if (guest->phase == HA_PHASE_MIGRATING && domain->is_saved)
+        sim_violation("I8", node->id, "%s resumes on its source before ABORT", domain->d.name);
+}
+
+static void check_lease(const struct sim_node *node, const struct sim_domain *domain)
+{
+    const struct ha_node *n = ha_state_node(&truth, node->id);
+    bool is_exempt = truth.is_disarmed || (n && n->is_frozen);
+
+    if (is_exempt || node->gate_hello.is_disarmed || node->gate_hello.is_frozen)
+        return;
+    if (node->page.lease_end_ns <= sim_raw_ns(node))
+        sim_violation("I5", node->id, "%s is made runnable without a lease", domain->d.name);
+    if (node->keeper.state == KEEPER_DISARMED || !node->watchdog.is_armed)
+        sim_violation("I6", node->id, "%s is made runnable without a watchdog", domain->d.name);
+    if (n && !n->is_armed &&
+        !domain->has_run) /* one that ran before resumes while ARMED is renewed */
+        sim_violation("I6", node->id, "%s runs before ARMED is applied", domain->d.name);
+}
+
+void sim_check_run(struct sim_node *node, const struct sim_domain *domain)
+{
+    check_elsewhere(node, domain);
+    check_owner(node, domain);
+    check_lease(node, domain);
+}
+
+static bool has_runnable(const struct sim_node *node)
+{
+    for (uint32_t i = 0; i < SIM_DOMAINS; i++) {
+        if (sim_is_runnable(&node->domains[i]))
+            return true;
+    }
+    return false;
+}
+
+/* A pet keeps the host alive: then its lease holds, or nothing runs here. */
+void sim_check_pet(struct sim_node *node)
+{
+    if (node->keeper.lease_end_ns > sim_raw_ns(node))
+        return;
+    if (has_runnable(node) && !truth.is_disarmed && !node->gate_hello.is_disarmed &&
+        !node->gate_hello.is_frozen)
+        sim_violation("I5", node->id, "petted without a lease while guests run");
+    for (uint32_t i = 0; i < SIM_DOMAINS; i++) {
+        const struct sim_domain *d = &node->domains[i];
+        if (d->is_used && !sim_is_runnable(d) && d->io_until > sim.now &&
+            node->keeper.state == KEEPER_QUARANTINED && d->io_until > sim.now + 4 * 250 * NS_MS)
+            sim_violation("I2", node->id, "quarantined with writes of %s outstanding", d->d.name);
+    }
+}
+
+/* I6: whoever counts on this node's watchdog has been told otherwise before. */
+void sim_check_disarm(struct sim_node *node)
+{
+    const struct ha_node *n = ha_state_node(&truth, node->id);
+
+    if (n && n->is_armed)
+        sim_violation("I6", node->id, "the keeper disarms while the log says ARMED");
+}
+
+void sim_check_fence_off(struct sim_node *target)
+{
+    if (truth.is_disarmed && sim.now > seen.disarmed_at + 25 * NS_S)
+        sim_violation("I11", target->id, "fenced while the cluster is disarmed");
+    if (sim.options.is_gentle)
+        sim_violation("L5", target->id, "fenced although nothing worse than a restart happened");
+    target->fences_of_us++;
+}
+
+/* ---- what is committed -------------------------------------------------------------------------
+ */
+
+/* FENCED frees the node's guests: from now on they may run elsewhere. */
+static void on_fenced(const struct ha_state *before, const struct ha_cmd *cmd)
+{
+    struct sim_node *node = sim_node(cmd->node);
+
+    seen.fenced_count++;
+    if (cmd->u.fenced.evidence == HA_EVIDENCE_AGENT && node->has_power && node->boots > 0 &&
+        has_runnable(node) && node->id != 0) {
+        const struct ha_node *n = ha_state_node(before, cmd->node);
+        if (n && ha_uuid_equal(n->boot_id, node->boot_id))
+            sim_violation("I7", node->id, "fenced by an agent's word, but it is on");
+    }
+    for (uint32_t g = 0; g < before->guest_count; g++) {
+        const struct ha_guest *guest = &before->guests[g];
+        struct sim_domain *d = copy_of(node, guest->id, guest->epoch);
+        if (guest->phase != HA_PHASE_FREE && guest->node == cmd->node && d && sim_is_runnable(d))
+            sim_violation("I3", node->id, "FENCED is committed while it runs %s", d->d.name);
+    }
+    if (sim.options.is_gentle)
+        sim_violation("L5", node->id, "FENCED although nothing worse than a restart happened");
+}
+
+static void on_armed(const struct ha_cmd *cmd)
+{
+    struct sim_node *node = sim_node(cmd->node);
+    const struct ha_node *n = ha_state_node(&truth, cmd->node);
+
+    if (!node->has_power || !n || !ha_uuid_equal(n->boot_id, node->boot_id))
+        return; /* it died meanwhile: its guests with it */
+    if (!node->watchdog.is_armed || node->keeper_watchdog_ms > cmd->u.armed.watchdog_ms)
+        sim_violation("I6", node->id, "ARMED is committed, but no watchdog of that time is");
+}
+
+static void on_not_running(const struct ha_cmd *cmd)
+{
+    struct sim_node *node = sim_node(cmd->node);
+    struct sim_domain *d = copy_of(node, cmd->guest, cmd->epoch);
+
+    if (d && (sim_is_runnable(d) || d->io_until > sim.now))
+        sim_violation("I9", node->id, "NOT_RUNNING is committed, but %s epoch %llu %s", d->d.name,
+                      (unsigned long long)cmd->epoch, sim_is_runnable(d) ? "runs" : "still writes");
+}
+
+static void on_switch(const struct ha_cmd *cmd)
+{
+    const struct ha_guest *guest = ha_state_guest(&truth, cmd->guest);
+    struct sim_node *source = guest && guest->ticket.src ? sim_node(guest->ticket.src) : NULL;
+    struct sim_domain *d = source ? copy_of(source, cmd->guest, guest->ticket.src_epoch) : NULL;
+
+    if (d && (sim_is_runnable(d) || d->io_until > sim.now))
+        sim_violation("I8", source->id, "SWITCH is committed, but %s %s on its source", d->d.name,
+                      sim_is_runnable(d) ? "runs" : "writes");
+}
+
+static void on_command(const struct ha_state *before, const struct ha_applied *applied)
+{
+    const struct ha_cmd *cmd = &applied->cmd;
+    int guest = sim_guest_index(cmd->guest);
+
+    if (cmd->type == HA_CMD_FENCED)
+        on_fenced(before, cmd);
+    else if (cmd->type == HA_CMD_ARMED)
+        on_armed(cmd);
+    else if (cmd->type == HA_CMD_NOT_RUNNING)
+        on_not_running(cmd);
+    else if (cmd->type == HA_CMD_SWITCH)
+        on_switch(cmd);
+    else if (cmd->type == HA_CMD_DISARM)
+        seen.disarmed_at = sim.now;
+    if (sim.is_healing && guest >= 0 && (cmd->type == HA_CMD_ASSIGN || cmd->type == HA_CMD_MIGRATE))
+        seen.moved[guest] += sim_has_plant("guests-hop") ? 9 : 1;
+    sim_faults_hook(cmd->type);
+}
+
+/* I4: the records' epochs only grow. */
+static void check_epochs(const struct ha_state *before)
+{
+    for (uint32_t i = 0; i < truth.guest_count && i < before->guest_count; i++) {
+        const struct ha_guest *now = &truth.guests[i], *old = &before->guests[i];
+        if (!ha_uuid_equal(now->id, old->id))
+            continue;
+        if (now->epoch_high < old->epoch_high)
+            sim_violation("I4", 0, "the epochs of %s went back", now->name);
+        if (now->phase != old->phase)
+            sim_transition(SIM_SM_GUEST, old->phase, now->phase);
+    }
+    for (uint32_t i = 0; i < truth.node_count && i < before->node_count; i++) {
+        if (truth.nodes[i].status != before->nodes[i].status)
+            sim_transition(SIM_SM_NODE, before->nodes[i].status, truth.nodes[i].status);
+    }
+}
+
+/* The first node to apply an entry tells the truth. */
+static void extend(const struct log_entry *entry)
+{
+    static struct ha_state before;
+    static struct ha_guest before_guests[SIM_GUESTS * 2];
+    struct ha_applied applied;
+
+    before = truth;
+    before.guests = before_guests;
+    memcpy(before_guests, truth_guests, truth.guest_count * sizeof(truth_guests[0]));
+    ha_assert(entry->index < PREFIX_MAX);
+    prefix[entry->index] = entry->digest;
+    if (__real_ha_state_apply(&truth, entry, &applied) < 0) {
+        sim_violation("I4", 0, "entry %llu can't be applied", (unsigned long long)entry->index);
+        return;
+    }
+    sim_mix(entry->digest.low);
+    const char *broken = ha_state_violation(&truth);
+    if (broken)
+        sim_violation("I4", 0, "%s", broken);
+    check_epochs(&before);
+    if (applied.kind == LOG_KIND_STATE && !applied.is_noop)
+        on_command(&before, &applied);
+}
+
+int __wrap_ha_state_apply(struct ha_state *state, const struct log_entry *entry,
+                          struct ha_applied *ret_applied)
+{
+    uint32_t node = sim.running ? sim.running->node->id : 0;
+
+    if (entry->index == truth.applied + 1)
+        extend(entry);
+    else if (entry->index > truth.applied + 1)
+        sim_violation("I4", node, "entry %llu is applied behind a gap",
+                      (unsigned long long)entry->index);
+    else if (!ha_digest_equal(entry->digest, prefix[entry->index]) ||
+             (sim_has_plant("entry-differs") && entry->index == 40))
+        sim_violation("I4", node, "another entry %llu is committed here",
+                      (unsigned long long)entry->index);
+    return __real_ha_state_apply(state, entry, ret_applied);
+}
+
+/* ---- at the end: everything is well again ------------------------------------------------------
+ */
+
+static bool has_room(const struct ha_guest *guest)
+{
+    for (uint32_t i = 0; i < truth.node_count; i++) {
+        const struct ha_node *node = &truth.nodes[i];
+        if (ha_state_node_is_eligible(&truth, node, NULL) &&
+            ha_state_mem_used_kib(&truth, node->id) + guest->mem_kib <= node->mem_kib)
+            return true;
+    }
+    return false;
+}
+
+static bool runs_somewhere(const struct ha_guest *guest)
+{
+    for (uint32_t n = 0; n < sim.node_count; n++) {
+        struct sim_domain *d = copy_of(&sim.nodes[n], guest->id, guest->epoch);
+        if (d && sim_is_runnable(d))
+            return true;
+    }
+    return false;
+}
+
+bool sim_is_settled(char *ret_why, size_t size)
+{
+    for (uint32_t n = 0; n < sim.node_count; n++) {
+        const struct sim_node *node = &sim.nodes[n];
+        if (!node->d || !node->d->log || !log_is_open(node->d->log) ||
+            truth.applied > node->d->state.applied + 16) {
+            snprintf(ret_why, size, "%s is not back in an up-to-date view", node->name);
+            return false;
+        }
+    }
+    for (uint32_t i = 0; i < truth.node_count; i++) {
+        if (truth.nodes[i].status == HA_NODE_UNCLEAN) {
+            snprintf(ret_why, size, "n%u is still UNCLEAN", truth.nodes[i].id);
+            return false;
+        }
+    }
+    for (uint32_t i = 0; i < truth.guest_count; i++) {
+        const struct ha_guest *guest = &truth.guests[i];
+        if (guest->ticket.id) {
+            snprintf(ret_why, size, "the migration of %s does not end", guest->name);
+            return false;
+        }
+        if (guest->want == HA_WANT_STARTED && !guest->is_failed &&
+            (guest->phase != HA_PHASE_RUNNING || !runs_somewhere(guest)) &&
+            (guest->phase != HA_PHASE_FREE || has_room(guest))) {
+            snprintf(ret_why, size, "%s does not run (%s, n%u, epoch %llu)", guest->name,
+                     ha_phase_name(guest->phase), guest->node, (unsigned long long)guest->epoch);
+            return false;
+        }
+        if (guest->want == HA_WANT_STOPPED && guest->phase != HA_PHASE_FREE) {
+            snprintf(ret_why, size, "%s is not stopped (%s)", guest->name,
+                     ha_phase_name(guest->phase));
+            return false;
+        }
+    }
+    return true;
+}
+
+/* L1 and L3. */
+void sim_check_end(void)
+{
+    char why[160];
+
+    if (truth.applied == 0)
+        sim_violation("L1", 0, "no view ever opened");
+    else if (!sim_is_settled(why, sizeof(why)))
+        sim_violation("L1", 0, "%s", why);
+    for (uint32_t n = 0; n < sim.node_count; n++) {
+        const struct sim_node *node = &sim.nodes[n];
+        if (node->d && node->d->is_stopped)
+            sim_violation("L3", node->id, "hamgrd stopped: %.150s", node->d->alarm);
+        if (node->d && truth.applied > node->d->state.applied + 64)
+            sim_violation("L3", node->id, "lags behind by %llu entries",
+                          (unsigned long long)(truth.applied - node->d->state.applied));
+    }
+    for (uint32_t g = 0; g < sim.guest_count; g++) {
+        if (seen.moved[g] > 6)
+            sim_violation("L2", 0, "g%u was moved %llu times after the last fault", g + 1,
+                          (unsigned long long)seen.moved[g]);
+    }
+}

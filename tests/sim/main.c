@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * hamgr-sim: runs seeds and says what it found. tests/sim/run is its front.
+ */
+#include <getopt.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/sim/fds.h"
+#include "tests/sim/sim.h"
+
+void sim_say(uint32_t node, const char *fmt, ...)
+{
+    char line[600];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(line, sizeof(line), fmt, args);
+    va_end(args);
+    if (node)
+        printf("[%10.6f] n%u  %s\n", (double)sim.now / 1e9, node, line);
+    else
+        printf("[%10.6f] --  %s\n", (double)sim.now / 1e9, line);
+}
+
+bool sim_has_plant(const char *name)
+{
+    return sim.options.plant && strcmp(sim.options.plant, name) == 0;
+}
+
+void sim_run(const struct sim_options *options, struct sim_result *ret_result)
+{
+    memset(&sim, 0, sizeof(sim));
+    memset(ret_result, 0, sizeof(*ret_result));
+    sim.options = *options;
+    sim.result = ret_result;
+    sim.rng.state = options->seed * UINT64_C(0x9e3779b97f4a7c15) + 1;
+    sim.hash = options->seed;
+    sim_sched_reset();
+    sim_cover_begin();
+    sim_fds_reset();
+    sim_links_reset();
+    sim_streams_reset();
+    sim_net_reset();
+    sim_check_reset();
+    sim_fencer_reset();
+    sim_world_open();
+    sim.heal_at = options->chaos_ns;
+    sim.end_at = NEVER;
+    sim_faults_begin();
+    sim_operator_begin();
+    while (sim.now < sim.end_at && sim_step(sim.end_at)) {
+        if (ret_result->violations > 0 && !options->is_traced)
+            break;
+    }
+    if (ret_result->violations == 0)
+        sim_check_end();
+    ret_result->hash = sim.hash;
+    ret_result->sim_ns = sim.now;
+    ret_result->faults = sim.fault_count;
+    sim_world_close();
+}
+
+/* ---- the command line --------------------------------------------------------------------------
+ */
+
+struct run {
+    struct sim_options options;
+    uint64_t from, to, stride;
+    bool is_shrinking, is_covered, is_hashed;
+    const char *until; /* NULL: all seeds are run */
+    bool is_found;
+    uint32_t twice_every; /* each so-many-th seed runs twice; 0 none */
+    uint64_t seeds, faults, violations;
+    double hours;
+};
+
+static void usage(FILE *out)
+{
+    fputs("Usage: hamgr-sim [OPTIONS]\n"
+          "Simulated clusters; tests/sim/run is its front, tests/sim/README.md tells more.\n\n"
+          "  --seeds A..B     runs these seeds\n"
+          "  --stride N       only each Nth of them\n"
+          "  --seed N         runs one\n"
+          "  --trace          tells its story\n"
+          "  --shrink N       finds a smaller set of faults that still breaks seed N\n"
+          "  --keep N,N-N     only the faults with these numbers\n"
+          "  --faults A,B     only these kinds\n"
+          "  --until I1,L1    stops at the first violation of one of these\n"
+          "  --plant NAME     with a planted failure that a check must find\n"
+          "  --nodes N        2 to 9; else by the seed\n"
+          "  --seconds N      of chaos, 30 to 86400 (600)\n"
+          "  --coverage       what was reached, for tests/sim/run\n"
+          "  --hash           each seed's trace hash\n",
+          out);
+}
+
+static void set_keep(struct sim_options *options, uint32_t first, uint32_t last, bool is_on)
+{
+    for (uint32_t i = first; i <= last && i < SIM_KEEP; i++) {
+        uint64_t bit = UINT64_C(1) << (i % 64);
+        options->keep[i / 64] = (options->keep[i / 64] & ~bit) | (is_on ? bit : 0);
+    }
+}
+
+static bool parse_keep(struct sim_options *options, const char *text)
+{
+    char *end = NULL;
+
+    options->has_keep = true;
+    while (*text) {
+        unsigned long first = strtoul(text, &end, 10), last = first;
+        if (end == text)
+            return false;
+        if (*end == '-')
+            last = strtoul(end + 1, &end, 10);
+        set_keep(options, (uint32_t)first, (uint32_t)last, true);
+        text = *end == ',' ? end + 1 : end;
+        if (*end && *end != ',')
+            return false;
+    }
+    return true;
+}
+
+/* "all", or names of kinds. */
+static bool parse_faults(struct sim_options *options, const char *text)
+{
+    if (strcmp(text, "all") == 0)
+        return true;
+    for (uint8_t fault = 0; fault < SIM_F_COUNT; fault++) {
+        const char *name = sim_fault_name(fault), *found = text;
+        size_t length = strlen(name);
+        while ((found = strstr(found, name)) != NULL) {
+            bool begins = found == text || found[-1] == ',';
+            if (begins && (found[length] == ',' || found[length] == '\0'))
+                options->fault_mask |= UINT64_C(1) << fault;
+            found += length;
+        }
+    }
+    return options->fault_mask != 0;
+}
+
+static void print_keep(const struct sim_options *options)
+{
+    const char *comma = "";
+
+    for (uint32_t i = 0; i < SIM_KEEP; i++) {
+        uint32_t last = i;
+        if (!(options->keep[i / 64] >> (i % 64) & 1))
+            continue;
+        while (last + 1 < SIM_KEEP && (options->keep[(last + 1) / 64] >> ((last + 1) % 64) & 1))
+            last++;
+        printf(last > i ? "%s%u-%u" : "%s%u", comma, i, last);
+        comma = ",";
+        i = last;
+    }
+}
+
+/* ---- shrinking ---------------------------------------------------------------------------------
+ */
+
+static bool is_still_broken(const struct sim_options *options, const char *invariant)
+{
+    struct sim_result result;
+
+    sim_run(options, &result);
+    return result.violations > 0 && strncmp(result.first, invariant, 2) == 0;
+}
+
+/* Leaves out ever smaller pieces, as long as the same invariant breaks without them. */
+static int shrink(struct run *run)
+{
+    struct sim_options best = run->options;
+    struct sim_result first;
+
+    best.seed = run->from;
+    sim_run(&best, &first);
+    if (first.violations == 0) {
+        printf("seed %llu breaks nothing\n", (unsigned long long)best.seed);
+        return 0;
+    }
+    best.has_keep = true;
+    set_keep(&best, 0, SIM_KEEP - 1, true);
+    for (uint32_t size = SIM_KEEP / 2; size > 0; size /= 2) {
+        for (uint32_t at = 0; at < SIM_KEEP; at += size) {
+            struct sim_options less = best;
+            set_keep(&less, at, at + size - 1, false);
+            if (is_still_broken(&less, first.first))
+                best = less;
+        }
+    }
+    sim_run(&best, &first);
+    printf("seed %llu with %u faults: %s\n", (unsigned long long)best.seed, first.faults,
+           first.first);
+    printf("replay: tests/sim/run --seed %llu --trace --keep ", (unsigned long long)best.seed);
+    print_keep(&best);
+    printf("\n");
+    return 1;
+}
+
+/* ---- running -----------------------------------------------------------------------------------
+ */
+
+static void print_replay(const struct run *run)
+{
+    printf("  replay: tests/sim/run --seed %llu --trace", (unsigned long long)run->options.seed);
+    if (run->options.plant)
+        printf(" --plant %s", run->options.plant);
+    if (run->options.nodes)
+        printf(" --nodes %u", run->options.nodes);
+    if (run->options.has_keep) {
+        printf(" --keep ");
+        print_keep(&run->options);
+    }
+    printf("\n");
+}
+
+static bool is_named(const char *list, const char *violation)
+{
+    char name[3] = {violation[0], violation[1], '\0'};
+
+    return strstr(list, name) != NULL;
+}
+
+static void run_one(struct run *run)
+{
+    struct sim_result result, again;
+
+    sim_run(&run->options, &result);
+    run->seeds++;
+    run->hours += (double)result.sim_ns / 3.6e12;
+    run->faults += result.faults;
+    run->violations += result.violations;
+    if (run->is_hashed)
+        printf("seed %llu hash %016llx\n", (unsigned long long)run->options.seed,
+               (unsigned long long)result.hash);
+    if (result.violations > 0) {
+        printf("seed %llu: %s\n", (unsigned long long)run->options.seed, result.first);
+        print_replay(run);
+        run->is_found = run->until && is_named(run->until, result.first);
+    }
+    if (run->twice_every && run->options.seed % run->twice_every == 0) {
+        sim_run(&run->options, &again);
+        if (again.hash != result.hash) {
+            printf("seed %llu: two runs differ: the simulator is not deterministic\n",
+                   (unsigned long long)run->options.seed);
+            run->violations++;
+        }
+    }
+    fflush(stdout);
+}
+
+static bool parse_range(struct run *run, const char *text)
+{
+    char *end = NULL;
+
+    run->from = strtoull(text, &end, 10);
+    if (end == text || strncmp(end, "..", 2) != 0)
+        return false;
+    text = end + 2;
+    run->to = strtoull(text, &end, 10);
+    return end != text && *end == '\0' && run->to >= run->from;
+}
+
+static bool parse_option(struct run *run, int option, const char *value)
+{
+    switch (option) {
+    case 'r':
+        return parse_range(run, value);
+    case 'x':
+        run->is_shrinking = true;
+        run->from = run->to = strtoull(value, NULL, 10);
+        return true;
+    case 's':
+        run->from = run->to = strtoull(value, NULL, 10);
+        return true;
+    case 'd':
+        run->stride = strtoull(value, NULL, 10);
+        return run->stride > 0;
+    case 't':
+        run->options.is_traced = true;
+        return true;
+    case 'k':
+        return parse_keep(&run->options, value);
+    case 'p':
+        run->options.plant = value;
+        return true;
+    case 'n':
+        run->options.nodes = (uint32_t)strtoul(value, NULL, 10);
+        return run->options.nodes >= 2 && run->options.nodes <= SIM_NODES;
+    case 'S':
+        run->options.chaos_ns = strtoull(value, NULL, 10) * NS_S;
+        return run->options.chaos_ns >= 30 * NS_S && run->options.chaos_ns <= 86400 * NS_S;
+    case 'f':
+        return parse_faults(&run->options, value);
+    case 'u':
+        run->until = value;
+        return true;
+    case 'c':
+        run->is_covered = true;
+        return true;
+    case 'H':
+        run->is_hashed = true;
+        return true;
+    default:
+        return false;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option table[] = {
+        {"seeds", required_argument, NULL, 'r'},   {"seed", required_argument, NULL, 's'},
+        {"stride", required_argument, NULL, 'd'},  {"trace", no_argument, NULL, 't'},
+        {"shrink", required_argument, NULL, 'x'},  {"keep", required_argument, NULL, 'k'},
+        {"plant", required_argument, NULL, 'p'},   {"nodes", required_argument, NULL, 'n'},
+        {"faults", required_argument, NULL, 'f'},  {"until", required_argument, NULL, 'u'},
+        {"seconds", required_argument, NULL, 'S'}, {"coverage", no_argument, NULL, 'c'},
+        {"hash", no_argument, NULL, 'H'},          {NULL, 0, NULL, 0}};
+    static struct run run = {.options = {.chaos_ns = 600 * NS_S}, .stride = 1, .twice_every = 100};
+    int option;
+
+    while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
+        if (!parse_option(&run, option, optarg)) {
+            usage(stderr);
+            return 2;
+        }
+    }
+    if (run.to == 0) {
+        usage(stderr);
+        return 2;
+    }
+    if (run.is_shrinking)
+        return shrink(&run);
+    for (uint64_t seed = run.from; seed <= run.to && !run.is_found; seed += run.stride) {
+        run.options.seed = seed;
+        run_one(&run);
+    }
+    if (run.is_covered)
+        sim_cover_print();
+    printf("%llu seeds, %.1f simulated hours, %llu faults, %llu violations\n",
+           (unsigned long long)run.seeds, run.hours, (unsigned long long)run.faults,
+           (unsigned long long)run.violations);
+    return run.violations > 0;
+}

@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The cluster simulator: the production shell, log, state, planner, gate and keeper rule of 2 to 9
+ * nodes in one process, on virtual time. What touches the world is replaced at link time: libqb's
+ * loop and log, the clocks, corosync, the store, the local sockets, hypervisor workers, streams,
+ * fence devices, the watchdog. One seed decides everything, so a run can be repeated byte for byte.
+ *
+ *   sched.c   events, processes, memory, clocks        node.c    power, boot, daemons
+ *   net.c     corosync: rings, order, recovery         disk.c    the store
+ *   link.c    local sockets; keeper.c, fencer.c, gateway.c: who is behind them
+ *   host.c    hypervisor and its workers               stream.c  hamgr-stream
+ *   ops.c     operators     faults.c  what goes wrong  check.c   ground truth and invariants
+ *
+ * The world is one global: there is one of it in the program, and production code calls into it
+ * without a handle.
+ */
+#ifndef TESTS_SIM_SIM_H
+#define TESTS_SIM_SIM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "fence/keeper.h"
+#include "hamgr/base/assert.h"
+#include "hamgr/base/rng.h"
+#include "hamgr/hv/gate_parts.h"
+#include "hamgr/shell/shell.h"
+
+#define SIM_NODES   9u
+#define SIM_GUESTS  24u
+#define SIM_DOMAINS 48u
+#define SIM_FDS     16u
+#define NS_MS       UINT64_C(1000000)
+#define NS_S        UINT64_C(1000000000)
+#define NEVER       UINT64_MAX
+
+/* ---- processes ---------------------------------------------------------------------------------
+ */
+
+enum sim_kind { SIM_HAMGRD = 0, SIM_HV, SIM_KEEPER, SIM_FENCER, SIM_COROSYNC, SIM_KINDS };
+enum sim_proc_state { SIM_DEAD = 0, SIM_RUNS, SIM_STOPPED };
+
+struct sim_node;
+struct sim_event;
+
+/* A process of a node. Its qb_loop_t is the process itself. */
+struct sim_proc {
+    struct sim_node *node;
+    uint8_t kind;  /* enum sim_kind */
+    uint8_t state; /* enum sim_proc_state */
+    uint32_t life; /* grows with each start and end: events of an earlier life are dropped */
+    struct sim_arena *arena;
+    struct sim_event *late_first, **late_end; /* what came while it was stopped */
+    struct {
+        int fd;
+        void *data;
+        int32_t (*fn)(int32_t fd, int32_t events, void *data);
+    } polls[SIM_FDS];
+};
+
+/* ---- a node ------------------------------------------------------------------------------------
+ */
+
+struct sim_domain {
+    bool is_used, has_run;
+    bool is_secret; /* planted: it runs while it says that it is paused */
+    bool is_saved;  /* a save of it ended well: HANDOVER may have been said */
+    struct hv_domain d;
+    uint64_t io_until; /* its disk may be written until then, runnable or not */
+};
+
+/* Durable things of a node's store; disk.c knows what is in it. */
+struct sim_disk;
+
+struct sim_watchdog {
+    bool is_armed;
+    uint64_t due; /* true time of the reset */
+    bool is_set;  /* its event is under way */
+};
+
+struct sim_clock {
+    uint64_t from, raw_ns; /* at true time `from` the raw clock showed raw_ns */
+    int64_t ppm;
+    int64_t wall_offset_ns, slept_ns;
+};
+
+struct sim_node {
+    uint32_t id;
+    char name[8];
+    bool has_power, is_removed, is_witness;
+    uint32_t boots;
+    uint64_t died; /* true time its guests last lost power */
+    struct ha_uuid boot_id, hw_id;
+    struct sim_clock clock;
+    struct sim_proc procs[SIM_KINDS];
+    bool is_down_by_will[SIM_KINDS]; /* an operator or a fault keeps it down */
+
+    struct hamgrd *d;
+    struct sim_disk *disk;
+    struct transport *transport;
+    struct gate *gate;
+    struct worker_pool *workers;
+    struct hv hv;
+    uint64_t gate_timer;  /* event of its timerfd */
+    uint64_t gate_news;   /* packets of the keeper it has not read */
+    bool is_gate_cut_off; /* its connection to the keeper has ended */
+
+    /* host.c */
+    struct sim_domain domains[SIM_DOMAINS];
+    uint32_t domid_high;
+    uint64_t mem_kib;
+    uint64_t storage_stuck_until;  /* I/O of this node ends no earlier */
+    uint8_t in_flight[SIM_GUESTS]; /* had writes under way when it died: these guests */
+    uint64_t in_flight_ns;         /* so long */
+
+    /* keeper.c: the process, and the page in /run that outlives it */
+    struct keeper keeper;
+    struct keeper_page page;
+    bool has_page, is_keeper_lost;
+    uint8_t keeper_told_state;
+    bool keeper_told_lost;
+    uint32_t keeper_lease_ms, keeper_watchdog_ms;
+    struct sim_watchdog watchdog;
+
+    /* gateway.c: hv.state in /run */
+    bool has_gate_state;
+    struct hvp_hello gate_hello;
+    bool gate_was_armed, gate_has_slept;
+    int64_t gate_slept_ns;
+
+    /* check.c */
+    uint64_t applied_seen, fences_of_us;
+};
+
+/* ---- what a seed may do ------------------------------------------------------------------------
+ */
+
+enum sim_fault {
+    SIM_F_POWER = 0,
+    SIM_F_HAMGRD_CRASH,
+    SIM_F_HAMGRD_STOP,
+    SIM_F_HV_CRASH,
+    SIM_F_HV_STOP,
+    SIM_F_KEEPER_CRASH,
+    SIM_F_KEEPER_STOP,
+    SIM_F_FENCER_CRASH,
+    SIM_F_COROSYNC_CRASH,
+    SIM_F_COROSYNC_STOP,
+    SIM_F_ISOLATE,
+    SIM_F_PARTITION,
+    SIM_F_ONE_WAY,
+    SIM_F_BRIDGE,
+    SIM_F_LOSS,
+    SIM_F_DELAY,
+    SIM_F_DISK_STALL,
+    SIM_F_DISK_FAIL,
+    SIM_F_STORE_LOST,
+    SIM_F_STORAGE_STUCK,
+    SIM_F_VERB_SLOW,
+    SIM_F_VERB_FAIL,
+    SIM_F_VERB_HANG,
+    SIM_F_VERB_UNKNOWN,
+    SIM_F_GUEST_CRASH,
+    SIM_F_GUEST_REBOOT,
+    SIM_F_FENCE_SLOW,
+    SIM_F_FENCE_FAIL,
+    SIM_F_FENCE_ACK_LOST,
+    SIM_F_CLOCK_DRIFT,
+    SIM_F_CLOCK_JUMP,
+    SIM_F_OPERATOR,
+    SIM_F_COUNT
+};
+
+#define SIM_KEEP 512u /* faults of a seed that can be told apart */
+
+struct sim_options {
+    uint64_t seed;
+    uint32_t nodes;      /* 0: by the seed */
+    uint64_t chaos_ns;   /* how long things go wrong */
+    uint64_t fault_mask; /* kinds allowed, bits of enum sim_fault; 0 all */
+    bool has_keep;       /* only the faults whose bits are set in keep, by number */
+    uint64_t keep[SIM_KEEP / 64];
+    const char *plant; /* NULL, or the name of a planted failure */
+    bool is_traced;
+    bool is_gentle; /* by the seed: restarts of daemons, some loss and delay, nothing worse */
+};
+
+struct sim_result {
+    uint64_t hash;
+    uint64_t sim_ns;
+    uint32_t faults;
+    uint32_t violations;
+    char first[256]; /* the first violation */
+};
+
+/* ---- the world ---------------------------------------------------------------------------------
+ */
+
+struct sim_guest {
+    struct ha_uuid id;
+    uint64_t mem_kib;
+    char name[16];
+};
+
+struct sim {
+    struct sim_options options;
+    struct ha_rng rng;
+    uint64_t now; /* true time, ns */
+    uint64_t hash;
+    struct sim_proc *running; /* who the production code at work belongs to; NULL: nobody */
+    uint32_t node_count;
+    struct sim_node nodes[SIM_NODES];
+    uint32_t guest_count;
+    struct sim_guest guests[SIM_GUESTS];
+    struct ha_uuid cluster_id;
+    uint32_t token_ms, consensus_ms;
+    bool is_healing; /* nothing goes wrong any more */
+    uint64_t heal_at, end_at;
+    uint32_t fault_count;
+    uint64_t fault_kinds; /* bits of those that happened */
+    struct sim_result *result;
+
+    /* knobs that faults turn; healing turns them back */
+    uint32_t verb_slow, verb_fail, verb_hang, verb_unknown;     /* per mille */
+    uint32_t fence_slow, fence_fail, fence_ack_lost, fence_lie; /* per mille */
+};
+
+extern struct sim sim;
+
+/* sched.c */
+typedef void (*sim_fn)(void *data, uint64_t arg);
+void sim_sched_reset(void);
+/* Calls fn in proc (NULL: the world) at true time `at`; dropped if proc's life ends before. */
+uint64_t sim_at(uint64_t at, struct sim_proc *proc, sim_fn fn, void *data, uint64_t arg);
+static inline uint64_t sim_after(uint64_t ns, struct sim_proc *proc, sim_fn fn, void *data,
+                                 uint64_t arg)
+{
+    return sim_at(sim.now + ns, proc, fn, data, arg);
+}
+void sim_cancel(uint64_t handle);
+/* Runs the next event; false when none is left before `until`. */
+bool sim_step(uint64_t until);
+/* Production code of proc is about to run; returns who ran before, for sim_leave. */
+struct sim_proc *sim_enter(struct sim_proc *proc);
+void sim_leave(struct sim_proc *before);
+void sim_proc_start(struct sim_proc *proc);
+void sim_proc_end(struct sim_proc *proc); /* its events and memory are gone */
+void sim_proc_stop(struct sim_proc *proc);
+void sim_proc_continue(struct sim_proc *proc);
+uint64_t sim_raw_ns(const struct sim_node *node);
+void sim_clock_rate(struct sim_node *node, int64_t ppm);
+/* A node-clock span in true time. */
+uint64_t sim_span(const struct sim_node *node, uint64_t ns);
+/* Calls the callback that proc registered for fd, as the loop would; nothing if there is none. */
+void sim_ready(struct sim_proc *proc, int fd);
+
+static inline uint64_t sim_below(uint64_t bound)
+{
+    return ha_rng_below(&sim.rng, bound);
+}
+/* In [low, high]. */
+static inline uint64_t sim_between(uint64_t low, uint64_t high)
+{
+    return low + sim_below(high - low + 1);
+}
+static inline bool sim_chance(uint32_t per_mille)
+{
+    return per_mille > 0 && sim_below(1000) < per_mille;
+}
+static inline void sim_mix(uint64_t value)
+{
+    sim.hash = (sim.hash ^ value) * UINT64_C(0x9e3779b97f4a7c15);
+    sim.hash ^= sim.hash >> 29;
+}
+struct ha_uuid sim_uuid(uint8_t kind, uint64_t number);
+
+/* main.c: one line of the story; node 0 is nobody. */
+void sim_say(uint32_t node, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+#define sim_trace(...)                                                                             \
+    do {                                                                                           \
+        if (sim.options.is_traced)                                                                 \
+            sim_say(__VA_ARGS__);                                                                  \
+    } while (0)
+
+/* node.c */
+void sim_world_open(void);
+void sim_world_close(void);
+struct sim_node *sim_node(uint32_t id);
+void sim_power_off(struct sim_node *node, const char *why);
+void sim_power_on(struct sim_node *node);
+/* A process dies; init starts it again after a while. */
+void sim_crash(struct sim_node *node, enum sim_kind kind, uint64_t back_ns);
+void sim_start_daemon(struct sim_node *node, enum sim_kind kind);
+static inline bool sim_is_up(const struct sim_node *node, enum sim_kind kind)
+{
+    return node->has_power && node->procs[kind].state != SIM_DEAD;
+}
+const char *sim_kind_name(uint8_t kind);
+
+/* net.c */
+void sim_net_reset(void);
+/* Power, corosync or a cable changed. */
+void sim_net_changed(void);
+void sim_net_cut(uint32_t from, uint32_t to, bool is_cut);
+bool sim_net_reaches(uint32_t from, uint32_t to);
+void sim_net_loss(uint32_t per_mille);
+void sim_net_delay(uint64_t ns);
+void sim_net_heal(void);
+void sim_net_hamgrd_gone(struct sim_node *node);
+void sim_net_corosync(struct sim_node *node); /* it started or ended */
+
+/* disk.c */
+void sim_disk_make(struct sim_node *node, const struct log_entry *entries, uint32_t count);
+void sim_disk_empty(struct sim_node *node, uint64_t number); /* a new store, of another id */
+void sim_disk_lose(struct sim_node *node);
+void sim_disk_free(struct sim_node *node);
+bool sim_disk_exists(const struct sim_node *node);
+bool sim_disk_is(const struct sim_node *node, struct ha_uuid store_id);
+/* It holds a change of voters behind the first `committed` entries. */
+bool sim_disk_has_vote_pending(const struct sim_node *node, uint64_t committed);
+void sim_disk_crash(struct sim_node *node); /* hamgrd has gone: writes under way may be lost */
+void sim_disk_stall(struct sim_node *node, uint64_t until);
+void sim_disk_fail(struct sim_node *node, bool is_failing);
+
+/* link.c */
+enum sim_service { SIM_TO_HV = 0, SIM_TO_KEEPER, SIM_TO_FENCER, SIM_TO_STREAM, SIM_SERVICES };
+/* What a service does with a connection. */
+struct sim_conn {
+    bool is_used;
+    uint32_t number; /* of this connection, never again */
+    uint8_t service;
+    struct sim_node *node;
+    struct link *client;
+    void *user; /* the service's own */
+};
+void sim_links_reset(void);
+void sim_conn_reply(struct sim_conn *conn, uint16_t type, uint64_t id, const void *body,
+                    size_t size);
+/* The service ends one connection. */
+void sim_conn_end(struct sim_conn *conn);
+/* A service has died: its clients hear of it. */
+void sim_service_gone(struct sim_node *node, enum sim_service service);
+/* hamgrd has died: services hear of it. */
+void sim_client_gone(struct sim_node *node);
+void sim_each_conn(struct sim_node *node, enum sim_service service,
+                   void (*fn)(struct sim_conn *conn, void *user), void *user);
+
+/* keeper.c */
+void sim_keeper_start(struct sim_node *node);
+void sim_keeper_packet(struct sim_conn *conn, const struct ha_packet *packet);
+void sim_keeper_proof(struct sim_node *node, const uint8_t *body, size_t size);
+void sim_watchdog_off(struct sim_node *node);
+
+/* fencer.c */
+void sim_fencer_reset(void);
+void sim_fencer_start(struct sim_node *node);
+void sim_fencer_packet(struct sim_conn *conn, const struct ha_packet *packet);
+void sim_fencer_gone(struct sim_node *node);
+bool sim_has_fencing(void);
+
+/* gateway.c */
+void sim_gate_start(struct sim_node *node);
+void sim_gate_end(struct sim_node *node);
+void sim_gate_packet(struct sim_conn *conn, const struct ha_packet *packet, int fd);
+void sim_gate_joined(struct sim_conn *conn);
+void sim_gate_left(struct sim_conn *conn);
+void sim_gate_keeper_changed(struct sim_node *node);
+void sim_gate_keeper_gone(struct sim_node *node);
+void sim_gate_changed(struct sim_node *node); /* a domain changed by itself */
+
+/* host.c */
+void sim_host_open(struct sim_node *node);
+void sim_host_power_lost(struct sim_node *node);
+void sim_host_gate_gone(struct sim_node *node); /* workers die with it */
+struct sim_domain *sim_domain_by(struct sim_node *node, uint32_t domid);
+void sim_guest_ends(struct sim_node *node, struct sim_domain *domain, uint8_t state);
+bool sim_is_runnable(const struct sim_domain *domain);
+/* From stream.c to the save or restore at fd: 1 bytes moved, 2 all is there, 3 it failed. */
+void sim_host_news(struct sim_node *node, int fd, uint8_t what, uint64_t bytes, uint64_t total);
+
+/* stream.c */
+void sim_streams_reset(void);
+void sim_streams_power_lost(struct sim_node *node);
+/* The control link of fd was connected or is closed. */
+bool sim_stream_adopt(int fd, struct sim_conn *conn);
+void sim_stream_closed(struct sim_conn *conn);
+/* The hypervisor's ends. */
+bool sim_stream_feed(struct sim_node *node, int fd, uint64_t total_bytes);
+void sim_stream_native_closed(struct sim_node *node, int fd);
+void sim_stream_fed(struct sim_node *node, int fd); /* the last byte went in */
+void sim_stream_kill(struct sim_node *node, uint32_t pid);
+bool sim_stream_is_alive(struct sim_node *node, uint32_t pid);
+
+/* ops.c */
+void sim_operator_begin(void);
+void sim_operator_act(uint64_t draw, uint64_t span);
+/* During healing: undo what operators left half done. */
+void sim_operator_settle(void);
+
+/* faults.c */
+void sim_faults_begin(void);
+/* A node lost its power: it is given back some time later. */
+void sim_faults_power_lost(struct sim_node *node);
+const char *sim_fault_name(uint8_t fault);
+/* Something notable happened (an entry of this type was committed): a fault may follow at once. */
+void sim_faults_hook(uint8_t cmd_type);
+
+/* check.c */
+void sim_check_reset(void);
+void sim_violation(const char *invariant, uint32_t node, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void sim_check_run(struct sim_node *node, const struct sim_domain *domain);
+void sim_check_pet(struct sim_node *node);
+void sim_check_disarm(struct sim_node *node);
+void sim_check_fence_off(struct sim_node *target);
+void sim_check_end(void);
+const struct ha_state *sim_truth(void);
+int sim_guest_index(struct ha_uuid id);
+bool sim_is_settled(char *ret_why, size_t size);
+
+/* cover.c: state machines whose moves are counted. */
+enum sim_sm {
+    SIM_SM_KEEPER = 0,
+    SIM_SM_GATE,
+    SIM_SM_FENCE,
+    SIM_SM_SOURCE,
+    SIM_SM_DESTINATION,
+    SIM_SM_GUEST,
+    SIM_SM_NODE,
+    SIM_SMS
+};
+void sim_transition(enum sim_sm machine, uint8_t from, uint8_t to);
+void sim_cover_fault(enum sim_fault fault);
+void sim_cover_act(uint8_t act);
+/* A new world begins: faults of the last one are no neighbours of its own. */
+void sim_cover_begin(void);
+void sim_cover_print(void);
+
+/* main.c */
+void sim_run(const struct sim_options *options, struct sim_result *ret_result);
+bool sim_has_plant(const char *name);
+
+#endif
