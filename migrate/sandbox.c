@@ -202,13 +202,13 @@ static int allow_memory(scmp_filter_ctx ctx)
 
 static int allow_ktls(scmp_filter_ctx ctx)
 {
-    int rc =
-        seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(setsockopt), 2,
-                         SCMP_A1(SCMP_CMP_EQ, IPPROTO_TCP), SCMP_A2(SCMP_CMP_EQ, TCP_ULP_NAME));
+    int rc = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(setsockopt), 2,
+                              SCMP_A1(SCMP_CMP_EQ, IPPROTO_TCP, 0),
+                              SCMP_A2(SCMP_CMP_EQ, TCP_ULP_NAME, 0));
 
     return rc < 0 ? rc
                   : seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(setsockopt), 1,
-                                     SCMP_A1(SCMP_CMP_EQ, SOL_TLS_LEVEL));
+                                     SCMP_A1(SCMP_CMP_EQ, SOL_TLS_LEVEL, 0));
 }
 
 int sandbox_filter(enum sandbox_stage stage, struct ha_err *err)

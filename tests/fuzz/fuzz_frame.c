@@ -60,12 +60,17 @@ static void try_control(const uint8_t *data, size_t size)
     struct frame_abort stop;
     struct frame_end end;
     struct frame_end_ack ack;
+    struct frame_join join;
 
     if (frame_hello_decode(data, size, &hello, NULL) == 0) {
         frame_hello_encode(&w, &hello);
         require(memcmp(out, data, w.position) == 0);
     }
-    (void)frame_welcome_decode(data, size, &welcome, NULL);
+    w = ha_writer_of(out, sizeof(out));
+    if (frame_welcome_decode(data, size, &welcome, NULL) == 0) {
+        frame_welcome_encode(&w, &welcome);
+        require(memcmp(out, data, w.position) == 0);
+    }
     if (frame_abort_decode(data, size, &stop, NULL) == 0)
         require(strlen(stop.text) <= FRAME_ABORT_TEXT);
     w = ha_writer_of(out, sizeof(out));
@@ -74,6 +79,12 @@ static void try_control(const uint8_t *data, size_t size)
         require(w.position == size && memcmp(out, data, size) == 0);
     }
     (void)frame_end_ack_decode(data, size, &ack, NULL);
+    w = ha_writer_of(out, sizeof(out));
+    if (frame_join_decode(data, size, &join, NULL) == 0) {
+        frame_join_encode(&w, &join);
+        require(w.position == size && memcmp(out, data, size) == 0);
+        require(join.lane <= FRAME_LANES_MAX);
+    }
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -81,7 +92,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct frame_header header;
 
     if (size >= FRAME_HEADER_SIZE && frame_header_decode(data, &header, NULL) == 0)
-        require(header.size <= FRAME_PAYLOAD_MAX);
+        require(header.size <=
+                (header.type == FRAME_PARCEL ? FRAME_PARCEL_MAX : FRAME_PAYLOAD_MAX));
     try_pages(data, size);
     try_blocks(data, size);
     try_control(data, size);

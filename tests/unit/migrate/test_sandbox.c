@@ -13,7 +13,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -37,6 +39,37 @@
 
 enum { KILLED = -1 };
 
+/* A data connection's thread: made before the filter, tries its act after it. */
+struct intruder {
+    int (*act)(void);
+    int go[2], result[2];
+};
+
+static void *intrude(void *user)
+{
+    struct intruder *i = user;
+    uint8_t byte = 0;
+
+    (void)!write(i->result[1], &byte, 1); /* here: what its start had to do is done */
+    if (read(i->go[0], &byte, 1) == 1) {
+        byte = (uint8_t)i->act();
+        (void)!write(i->result[1], &byte, 1);
+    }
+    return NULL;
+}
+
+/* The act, by the thread that set the filter or by another one. */
+static int act_out(struct intruder *i, bool is_other)
+{
+    uint8_t byte = 1;
+
+    if (!is_other)
+        return i->act();
+    return write(i->go[1], &byte, 1) == 1 && read(i->result[0], &byte, 1) == 1 ? byte : 205;
+}
+
+static bool is_other_thread; /* of the children below */
+
 /* Runs act in a sandboxed child. Returns its result (0..200), KILLED by the filter, or fails. */
 static int inside(int stage, int (*act)(void))
 {
@@ -49,11 +82,19 @@ static int inside(int stage, int (*act)(void))
             _exit(201);
         if (missing[0] != '\0')
             _exit(202);
+        struct intruder i = {.act = act};
+        pthread_t thread;
+        if (pipe(i.go) < 0 || pipe(i.result) < 0 ||
+            (is_other_thread && pthread_create(&thread, NULL, intrude, &i) != 0))
+            _exit(206);
+        uint8_t here;
+        if (is_other_thread && read(i.result[0], &here, 1) != 1)
+            _exit(207);
         if (stage > 0 && sandbox_filter(SANDBOX_HANDSHAKE, NULL) < 0)
             _exit(203);
-        if (stage == SANDBOX_STREAM && sandbox_filter(SANDBOX_STREAM, NULL) < 0)
+        if (stage > SANDBOX_HANDSHAKE && sandbox_filter((enum sandbox_stage)stage, NULL) < 0)
             _exit(204);
-        _exit(act());
+        _exit(act_out(&i, is_other_thread));
     }
     assert_int_equal(waitpid(pid, &status, 0), pid);
     if (WIFSIGNALED(status) && WTERMSIG(status) == SIGSYS)
@@ -142,6 +183,37 @@ static int do_make_exec(void)
     return p == MAP_FAILED || mprotect(p, 4096, PROT_READ | PROT_EXEC) < 0 ? errno : 0;
 }
 
+static void *nothing(void *user)
+{
+    return user;
+}
+
+static int do_thread(void)
+{
+    pthread_t thread;
+
+    return pthread_create(&thread, NULL, nothing, NULL);
+}
+
+static int do_option(void)
+{
+    int on = 1;
+
+    return setsockopt(0, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ? errno : 0;
+}
+
+static int do_ktls(void)
+{
+    return setsockopt(0, IPPROTO_TCP, TCP_ULP, "tls", 3) < 0 ? 1 : 0;
+}
+
+static int do_bind(void)
+{
+    struct sockaddr_in a = {.sin_family = AF_INET};
+
+    return bind(0, (struct sockaddr *)&a, sizeof(a)) < 0 ? errno : 0;
+}
+
 static int do_accept(void)
 {
     return accept4(0, NULL, NULL, 0) < 0 ? 1 : 0;
@@ -206,12 +278,12 @@ static void as_ordinary_user(void **state)
 
 static void filtered(void **state)
 {
-    static int (*const forbidden[])(void) = {do_open,   do_exec,        do_fork,      do_socket,
-                                             do_ptrace, do_kill,        do_connect,   do_user,
-                                             do_create, do_exec_memory, do_make_exec, do_limits};
+    static int (*const forbidden[])(void) = {
+        do_open, do_exec,   do_fork, do_socket, do_ptrace,      do_kill,      do_connect,
+        do_user, do_thread, do_bind, do_create, do_exec_memory, do_make_exec, do_limits};
 
     (void)state;
-    for (int stage = SANDBOX_HANDSHAKE; stage <= SANDBOX_STREAM; stage++) {
+    for (int stage = SANDBOX_HANDSHAKE; stage <= SANDBOX_DOOR; stage++) {
         for (unsigned i = 0; i < sizeof(forbidden) / sizeof(forbidden[0]); i++)
             if (inside(stage, forbidden[i]) != KILLED)
                 fail_msg("act %u was allowed in stage %d", i, stage);
@@ -220,6 +292,20 @@ static void filtered(void **state)
     }
     assert_int_equal(inside(SANDBOX_HANDSHAKE, do_accept), 1);
     assert_int_equal(inside(SANDBOX_STREAM, do_accept), KILLED);
+    assert_int_equal(inside(SANDBOX_DOOR, do_accept), 1);
+    for (int stage = SANDBOX_STREAM; stage <= SANDBOX_DOOR; stage++) {
+        assert_int_equal(inside(stage, do_option), KILLED);
+        assert_int_equal(inside(stage, do_ktls), 1); /* allowed, though not a socket here */
+    }
+}
+
+/* A thread made before the filter is under it too: a data connection taken over gets nowhere. */
+static void filtered_threads(void **state)
+{
+    (void)state;
+    is_other_thread = true;
+    filtered(state);
+    is_other_thread = false;
 }
 
 /* ---- the private key ---- */
@@ -384,9 +470,8 @@ static void key_is_gone(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(empty_view),
-        cmocka_unit_test(as_ordinary_user),
-        cmocka_unit_test(filtered),
+        cmocka_unit_test(empty_view),  cmocka_unit_test(as_ordinary_user),
+        cmocka_unit_test(filtered),    cmocka_unit_test(filtered_threads),
         cmocka_unit_test(key_is_gone),
     };
 
