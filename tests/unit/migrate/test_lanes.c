@@ -1,0 +1,455 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Data connections with their real threads: parcels arrive once and in order whatever is cut; what
+ * a hostile sender puts on them is refused within fixed memory; and TLS by a key of one lane of one
+ * migration, which nobody else gets through.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <openssl/ssl.h>
+
+#include "hamgr/base/rng.h"
+#include "migrate/carry.h"
+#include "migrate/chan_tls.h"
+#include "migrate/lanes.h"
+
+#define WAIT_MS 20000
+
+static void make_pair(int fds[2])
+{
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);
+}
+
+/* ---- TLS by key ---- */
+
+static struct tls_context *context_of(const uint8_t *psk, uint64_t ticket, unsigned lanes)
+{
+    struct ha_err err = {0};
+    struct tls_context *context = tls_context_psk_new(&err);
+
+    assert_non_null(context);
+    tls_context_key(context, psk, ticket, lanes);
+    return context;
+}
+
+/* Both handshakes; true when both ends are content. The channels are ret[0] (client) and ret[1]. */
+static bool shake(struct tls_context *client, struct tls_context *server, unsigned lane,
+                  struct chan *ret[2], struct ha_err *server_err)
+{
+    int pair[2], done[2] = {-EAGAIN, -EAGAIN};
+    struct ha_err err = {0};
+
+    make_pair(pair);
+    ret[0] = chan_tls_psk_new(client, lane, pair[0], false, &err);
+    ret[1] = chan_tls_psk_new(server, 0, pair[1], true, &err);
+    assert_true(ret[0] && ret[1]);
+    for (unsigned turn = 0; turn < 100; turn++)
+        for (int i = 0; i < 2; i++)
+            if (done[i] == -EAGAIN)
+                done[i] = chan_tls_handshake(ret[i], i == 1 ? server_err : &err);
+    return done[0] == 1 && done[1] == 1;
+}
+
+static void hang_up(struct chan *chans[2])
+{
+    for (int i = 0; i < 2; i++)
+        chans[i]->ops->close(chans[i]);
+}
+
+static void keys(void **state)
+{
+    static const uint8_t psk[32] = {1, 2, 3}, other[32] = {1, 2, 4};
+    struct tls_context *good = context_of(psk, 77, 2), *server = context_of(psk, 77, 2);
+    struct chan *chans[2];
+    struct ha_err err = {0};
+
+    (void)state;
+    for (unsigned lane = 0; lane <= 2; lane++) {
+        assert_true(shake(good, server, lane, chans, &err));
+        assert_int_equal(chan_tls_lane(chans[1]), lane);
+        assert_non_null(strstr(chan_tls_cipher(chans[0]), "SHA256"));
+        hang_up(chans);
+    }
+    struct {
+        struct tls_context *context;
+        unsigned lane;
+    } bad[] = {
+        {context_of(other, 77, 2), 1}, /* another migration's key */
+        {context_of(psk, 78, 2), 1},   /* another ticket */
+        {good, 3},                     /* a lane that was not granted */
+    };
+    for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        err = (struct ha_err){0};
+        assert_false(shake(bad[i].context, server, bad[i].lane, chans, &err));
+        if (!strstr(err.text, "no key of this migration"))
+            fail_msg("case %u: \"%s\"", i, err.text);
+        hang_up(chans);
+        if (bad[i].context != good)
+            tls_context_free(bad[i].context);
+    }
+    tls_context_free(good);
+    tls_context_free(server);
+}
+
+/* ---- hostile parcels ---- */
+
+static void put(uint8_t *at, uint16_t type, uint32_t size, uint32_t epoch, uint64_t sequence)
+{
+    struct frame_header h = {.type = type, .size = size, .epoch = epoch, .sequence = sequence};
+
+    frame_header_encode(at, &h);
+}
+
+/* A receiver with one lane, whose other end is ours. */
+struct victim {
+    struct lanes *lanes;
+    struct session session;
+    int fd;
+};
+
+static void set_up(struct victim *v, unsigned window)
+{
+    struct ha_err err = {0};
+    int pair[2], control[2];
+
+    make_pair(pair);
+    make_pair(control);
+    v->fd = pair[1];
+    v->lanes = lanes_new(false, 1, &err);
+    assert_non_null(v->lanes);
+    lanes_agree(v->lanes, 1, window);
+    lanes_connect(v->lanes, 1, chan_fd_new(pair[0]));
+    assert_int_equal(session_init(&v->session, -1, 5000, 0, &err), 0);
+    v->session.chan = chan_fd_new(control[0]);
+    close(control[1]); /* the control connection is lost at once: nobody minds for the grace time */
+    session_use_lanes(&v->session, v->lanes, false, window, 5000);
+}
+
+static void tear_down(struct victim *v)
+{
+    session_fini(&v->session);
+    lanes_free(v->lanes);
+    close(v->fd);
+}
+
+static void say(const struct victim *v, const void *data, size_t size)
+{
+    const uint8_t *at = data;
+
+    while (size > 0) {
+        struct pollfd fd = {.fd = v->fd, .events = POLLOUT};
+        ssize_t r = write(v->fd, at, size);
+        if (r < 0 && errno == EPIPE)
+            return;
+        assert_true(r > 0 || errno == EAGAIN);
+        if (r < 0)
+            assert_int_equal(poll(&fd, 1, WAIT_MS), 1);
+        at += r > 0 ? r : 0;
+        size -= r > 0 ? (size_t)r : 0;
+    }
+}
+
+/* A parcel that holds one RAW frame of 9 + 8 bytes. */
+#define SMALL (2 * FRAME_HEADER_SIZE + FRAME_RAW_HEAD + 9)
+
+static void small_parcel(uint8_t *at, uint64_t number, uint64_t frame)
+{
+    memset(at, 0, SMALL);
+    put(at, FRAME_PARCEL, SMALL - FRAME_HEADER_SIZE, 0, number);
+    put(at + FRAME_HEADER_SIZE, FRAME_RAW, FRAME_RAW_HEAD + 9, 0, frame);
+}
+
+static void expect_end(struct victim *v, const char *words)
+{
+    struct ha_err err = {0};
+    int rc;
+
+    while ((rc = session_next_frame(&v->session, WAIT_MS, &err)) == 1)
+        continue;
+    if (rc != -HA_E_PEER || !strstr(err.text, words))
+        fail_msg("wanted \"%s\", got %d \"%s\"", words, rc, err.text);
+    tear_down(v);
+}
+
+static void hostile_parcels(void **state)
+{
+    static uint8_t bytes[2 * FRAME_HEADER_SIZE + FRAME_PARCEL_MAX];
+    struct victim v;
+
+    (void)state;
+    set_up(&v, 4);
+    small_parcel(bytes, 4, 0);
+    say(&v, bytes, SMALL);
+    expect_end(&v, "outside of the window");
+
+    set_up(&v, 4);
+    small_parcel(bytes, UINT64_MAX, 0);
+    say(&v, bytes, SMALL);
+    expect_end(&v, "outside of the window");
+
+    set_up(&v, 4);
+    put(bytes, FRAME_PARCEL, FRAME_PARCEL_MAX + 1, 0, 0);
+    say(&v, bytes, FRAME_HEADER_SIZE);
+    expect_end(&v, "frame PARCEL of");
+
+    set_up(&v, 4);
+    put(bytes, FRAME_PING, 0, 0, 0);
+    say(&v, bytes, FRAME_HEADER_SIZE);
+    expect_end(&v, "frame PING on a data connection");
+
+    set_up(&v, 4);
+    put(bytes, FRAME_JOIN, 16, 0, 0); /* replayed inside of the connection */
+    say(&v, bytes, FRAME_HEADER_SIZE);
+    expect_end(&v, "frame JOIN on a data connection");
+
+    set_up(&v, 4);
+    small_parcel(bytes, 0, 0);
+    put(bytes, FRAME_PARCEL, SMALL - FRAME_HEADER_SIZE, 7, 0);
+    say(&v, bytes, SMALL);
+    expect_end(&v, "on a data connection");
+
+    set_up(&v, 4);
+    memset(bytes, 0x5a, sizeof(bytes));
+    say(&v, bytes, 1000);
+    expect_end(&v, "no frame where one should start");
+}
+
+/* What a parcel may hold. */
+static void hostile_frames(void **state)
+{
+    uint8_t bytes[4 * SMALL];
+    struct victim v;
+
+    (void)state;
+    set_up(&v, 4);
+    small_parcel(bytes, 0, 1); /* frame 1 where 0 is due */
+    say(&v, bytes, SMALL);
+    expect_end(&v, "where 0 of epoch 0 is due");
+
+    set_up(&v, 4);
+    small_parcel(bytes, 0, 0);
+    small_parcel(bytes + SMALL, 1, 0); /* frame 0 again, in the next parcel */
+    say(&v, bytes, 2 * SMALL);
+    expect_end(&v, "where 1 of epoch 0 is due");
+
+    set_up(&v, 4);
+    small_parcel(bytes, 0, 0);
+    put(bytes + FRAME_HEADER_SIZE, FRAME_RAW, FRAME_RAW_HEAD + 10, 0, 0); /* a byte too long */
+    say(&v, bytes, SMALL);
+    expect_end(&v, "a parcel ends inside a frame");
+
+    set_up(&v, 4);
+    small_parcel(bytes, 0, 0);
+    put(bytes + FRAME_HEADER_SIZE, FRAME_RAW, FRAME_RAW_HEAD + 1, 0, 0); /* 8 bytes over */
+    say(&v, bytes, SMALL);
+    expect_end(&v, "a parcel ends inside a frame");
+
+    static const uint16_t types[] = {FRAME_HELLO, FRAME_ABORT, FRAME_ACK, FRAME_END_ACK};
+    for (unsigned i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        uint32_t size = types[i] == FRAME_HELLO     ? 96
+                        : types[i] == FRAME_ABORT   ? 4
+                        : types[i] == FRAME_END_ACK ? 24
+                                                    : 8;
+        uint8_t parcel[2 * FRAME_HEADER_SIZE + 96] = {0};
+        set_up(&v, 4);
+        put(parcel, FRAME_PARCEL, FRAME_HEADER_SIZE + size, 0, 0);
+        put(parcel + FRAME_HEADER_SIZE, types[i], size, 0, 0);
+        say(&v, parcel, 2 * FRAME_HEADER_SIZE + size);
+        expect_end(&v, "in a parcel");
+    }
+
+    set_up(&v, 4);
+    memset(bytes, 0, sizeof(bytes));
+    put(bytes, FRAME_PARCEL, FRAME_HEADER_SIZE + 8, 0, 0);
+    put(bytes + FRAME_HEADER_SIZE, FRAME_BARRIER, 8, 0, 0);
+    bytes[2 * FRAME_HEADER_SIZE] = 1; /* barrier 1 where 0 is due */
+    say(&v, bytes, 2 * FRAME_HEADER_SIZE + 8);
+    expect_end(&v, "BARRIER out of order");
+}
+
+/* Repetitions and any order are fine; a truncated parcel is just a lost connection. */
+static void repeated_and_truncated(void **state)
+{
+    static const uint64_t order[] = {2, 0, 0, 3, 2, 1, 0, 3};
+    uint8_t bytes[SMALL];
+    struct ha_err err = {0};
+    struct victim v;
+    int pair[2];
+
+    (void)state;
+    set_up(&v, 4);
+    for (unsigned i = 0; i < sizeof(order) / sizeof(order[0]); i++) {
+        small_parcel(bytes, order[i], order[i]);
+        say(&v, bytes, SMALL);
+    }
+    for (uint64_t i = 0; i < 4; i++) {
+        assert_int_equal(session_next_frame(&v.session, WAIT_MS, &err), 1);
+        assert_int_equal(v.session.inbox.header.sequence, i);
+    }
+    assert_int_equal(session_next_frame(&v.session, 50, &err), 0);
+    small_parcel(bytes, 4, 4);
+    say(&v, bytes, SMALL - 1);
+    shutdown(v.fd, SHUT_WR);
+    assert_int_equal(session_next_frame(&v.session, 50, &err), 0);
+    make_pair(pair);
+    lanes_connect(v.lanes, 1, chan_fd_new(pair[0])); /* the lane is back, and sends it again */
+    close(v.fd);
+    v.fd = pair[1];
+    say(&v, bytes, SMALL);
+    assert_int_equal(session_next_frame(&v.session, WAIT_MS, &err), 1);
+    assert_int_equal(v.session.inbox.header.sequence, 4);
+    tear_down(&v);
+}
+
+/* ---- both ends, real threads, real TLS, cut again and again ---- */
+
+#define COUNT 1500u
+
+struct both {
+    struct lanes *ends[2]; /* sender, receiver */
+    struct tls_context *contexts[2];
+    int cut_fds[FRAME_LANES_MAX + 1]; /* duplicates, to cut a connection under its owners */
+    struct ha_rng rng;
+    unsigned cuts;
+};
+
+static void join(struct both *b, unsigned lane)
+{
+    struct ha_err err = {0};
+    struct chan *chans[2];
+
+    assert_true(shake(b->contexts[0], b->contexts[1], lane, chans, &err));
+    if (b->cut_fds[lane] >= 0)
+        close(b->cut_fds[lane]);
+    b->cut_fds[lane] = fcntl(chans[0]->fd, F_DUPFD_CLOEXEC, 0);
+    for (int i = 0; i < 2; i++)
+        lanes_connect(b->ends[i], lane, chans[i]);
+}
+
+static void look_after(struct both *b)
+{
+    struct ha_err err = {0};
+    unsigned lane;
+
+    for (int i = 0; i < 2; i++) {
+        lanes_calm(b->ends[i]);
+        assert_int_equal(lanes_check(b->ends[i], &err), 0);
+        while ((lane = lanes_take_loss(b->ends[i], &err)) > 0)
+            if (i == 0)
+                join(b, lane);
+    }
+}
+
+static void fill(uint8_t *data, size_t size, uint64_t number)
+{
+    struct ha_rng rng = {number};
+
+    for (size_t i = 0; i + 8 <= size; i += 8) {
+        uint64_t word = ha_rng_next(&rng);
+        memcpy(data + i, &word, 8);
+    }
+}
+
+static size_t size_of(uint64_t number)
+{
+    struct ha_rng rng = {number + 1000000};
+
+    return 8 * (3 + ha_rng_below(&rng, 2000));
+}
+
+static void check(const uint8_t *data, size_t size, uint64_t number)
+{
+    static uint8_t want[8 * 2003];
+
+    assert_int_equal(size, size_of(number));
+    fill(want, size, number);
+    assert_memory_equal(data, want, size);
+}
+
+static void cut_one(struct both *b)
+{
+    unsigned lane = 1 + (unsigned)ha_rng_below(&b->rng, lanes_count(b->ends[0]));
+
+    shutdown(b->cut_fds[lane], ha_rng_below(&b->rng, 2) ? SHUT_RDWR : SHUT_WR);
+    b->cuts++;
+}
+
+static void cut_over_tls(void **state)
+{
+    static const uint8_t psk[32] = {9};
+    struct both b = {.rng = {5}};
+    uint64_t sent = 0, taken = 0;
+    struct ha_err err = {0};
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        b.contexts[i] = context_of(psk, 1, 3);
+        b.ends[i] = lanes_new(i == 0, 3, &err);
+        assert_non_null(b.ends[i]);
+        lanes_agree(b.ends[i], 3, 8);
+    }
+    for (unsigned lane = 0; lane <= FRAME_LANES_MAX; lane++)
+        b.cut_fds[lane] = -1;
+    for (unsigned lane = 1; lane <= 3; lane++)
+        join(&b, lane);
+    while (taken < COUNT) {
+        uint8_t *room = sent < COUNT ? lanes_open(b.ends[0]) : NULL;
+        size_t size = 0;
+        if (room) {
+            fill(room, size_of(sent), sent);
+            lanes_queue(b.ends[0], size_of(sent++));
+        }
+        uint8_t *head = lanes_head(b.ends[1], &size);
+        if (head) {
+            check(head, size, taken++);
+            uint64_t next = lanes_release(b.ends[1]);
+            assert_int_equal(next, taken);
+            if (ha_rng_below(&b.rng, 3) == 0)
+                assert_int_equal(lanes_ack(b.ends[0], next, &err), 0);
+        }
+        if (!room && !head) {
+            struct pollfd fds[2] = {{.fd = lanes_fd(b.ends[0]), .events = POLLIN},
+                                    {.fd = lanes_fd(b.ends[1]), .events = POLLIN}};
+            assert_int_equal(lanes_ack(b.ends[0], taken, &err), 0);
+            (void)poll(fds, 2, 20);
+        }
+        if (ha_rng_below(&b.rng, 40) == 0)
+            cut_one(&b);
+        look_after(&b);
+    }
+    assert_int_equal(lanes_ack(b.ends[0], taken, &err), 0);
+    assert_true(lanes_is_empty(b.ends[0]));
+    assert_true(b.cuts > 20);
+    for (int i = 0; i < 2; i++) {
+        lanes_free(b.ends[i]);
+        tls_context_free(b.contexts[i]);
+    }
+    for (unsigned lane = 1; lane <= 3; lane++)
+        close(b.cut_fds[lane]);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(keys),           cmocka_unit_test(hostile_parcels),
+        cmocka_unit_test(hostile_frames), cmocka_unit_test(repeated_and_truncated),
+        cmocka_unit_test(cut_over_tls),
+    };
+
+    signal(SIGPIPE, SIG_IGN);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
