@@ -15,7 +15,7 @@ from . import rig as rigging
 from .baselines import Missing, need
 from .qemu import Qmp
 
-BOOT_S = 600  # two minutes on an idle machine
+BOOT_S = 1200  # two minutes on an idle machine
 CACHE_MIB = 120  # of documents, beside programs and libraries, as page cache
 HERE = os.path.dirname(os.path.abspath(__file__))
 

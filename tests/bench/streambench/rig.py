@@ -11,7 +11,7 @@ import time
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
 NATIVE_BUFFER = 512 << 10  # of the socketpair, as hamgrd makes it
-RING = "8:1024"  # slots and pages of a slot: libxc's batches, 32 MiB
+RING = "4:1024"  # slots and pages of a slot: libxc's batches, 16 MiB
 PATIENCE_S = 120
 
 
