@@ -32,7 +32,7 @@ def reap(processes):
     """Processor seconds of processes that end by themselves."""
     total = 0.0
     for process in processes:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + rigging.PATIENCE_S
         while True:
             pid, status, usage = os.wait4(process.pid, os.WNOHANG)
             if pid:
@@ -198,7 +198,7 @@ class Ssh(Baseline):
                                       "UserKnownHostsFile=/dev/null", "-o", "BatchMode=yes", "-o",
                                       "LogLevel=ERROR", "-c", self.CIPHER, "root@127.0.0.1", " ".join(command)],
                            self.sender_fd, subprocess.DEVNULL)
-            listener.settimeout(10)
+            listener.settimeout(rigging.PATIENCE_S)
             connection, _ = listener.accept()
         with connection:
             server = spawn(self.rig, [sshd, "-i", "-e", "-f", config], connection, connection)

@@ -15,6 +15,7 @@ from . import rig as rigging
 from .baselines import Missing, need
 from .qemu import Qmp
 
+MIB = 1024  # of RAM; what the guest does fills it
 BOOT_S = 1200  # two minutes on an idle machine
 CACHE_MIB = 120  # of documents, beside programs and libraries, as page cache
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -133,15 +134,15 @@ def wait_ready(console, process):
     raise Missing(f"the guest was not up within {BOOT_S} s")
 
 
-def boot(rig, binary, kernel, memory, mib):
+def boot(rig, binary, kernel, memory):
     # root= makes the kernel's first file system one without a limit of half the memory.
     archive = initial(os.path.join(rig.work, "initial"))
     console, control = os.path.join(rig.work, "console"), os.path.join(rig.work, "qmp-real")
     open(console, "w", encoding="ascii").close()
     process = subprocess.Popen([
         binary, "-nodefaults", "-no-user-config", "-display", "none", "-accel", "tcg",
-        "-machine", "pc,memory-backend=ram0", "-m", str(mib), "-smp", "1", "-cpu", "max",
-        "-object", f"memory-backend-file,id=ram0,size={mib}M,mem-path={memory},share=on",
+        "-machine", "pc,memory-backend=ram0", "-m", str(MIB), "-smp", "1", "-cpu", "max",
+        "-object", f"memory-backend-file,id=ram0,size={MIB}M,mem-path={memory},share=on",
         "-kernel", kernel, "-initrd", archive, "-append", "console=ttyS0 rdinit=/init root=none quiet panic=-1 "
         "random.trust_cpu=on PYTHONHASHSEED=4",
         "-no-reboot", "-serial", f"file:{console}", "-qmp", f"unix:{control},server=on,wait=off"],
@@ -156,9 +157,9 @@ def boot(rig, binary, kernel, memory, mib):
         rig.tidy()
 
 
-def image(rig, directory, mib, kernel=None):
+def image(rig, directory, kernel=None):
     """The path of the image, made if it is not there. Raises Missing with the reason."""
-    path = os.path.join(directory, f"real-{mib}.img")
+    path = os.path.join(directory, f"real-{MIB}.img")
     if os.path.exists(path):
         return path
     binary = need("qemu-system-x86_64")
@@ -167,9 +168,9 @@ def image(rig, directory, mib, kernel=None):
         raise Missing("no kernel: --kernel FILE, for example of Debian's linux-image-cloud-amd64")
     print("real: booting a guest", flush=True)
     with tempfile.NamedTemporaryFile(dir=directory, prefix="real-", suffix=".new", delete=False) as made:
-        made.truncate(mib << 20)
+        made.truncate(MIB << 20)
     try:
-        boot(rig, binary, kernels[-1], made.name, mib)
+        boot(rig, binary, kernels[-1], made.name)
         os.rename(made.name, path)
     except rigging.Failed as error:
         raise Missing(str(error)) from None

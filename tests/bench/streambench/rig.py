@@ -54,7 +54,7 @@ class Tool:
             self.process = subprocess.Popen(path, pass_fds=fds, stdin=subprocess.DEVNULL,
                                             stdout=subprocess.DEVNULL, stderr=self.errors)
             rig.processes.append(self.process)
-        rig.control.settimeout(20)
+        rig.control.settimeout(PATIENCE_S)
         try:
             self.connection, _ = rig.control.accept()
         except socket.timeout:
