@@ -75,7 +75,7 @@ class Field:
     def claim_all(self):
         """For a blackout: nothing else may be wrong when it begins."""
         with self.lock:
-            if self.is_healing or self.impaired():
+            if self.is_healing or (self.impaired() and self.limit < len(self.cluster.nodes)):
                 raise Skip("some node is hit already")
             for node in self.cluster.nodes:
                 self.claims[node.name] = self.claims.get(node.name, 0) + 1
@@ -244,6 +244,44 @@ def do_pair(field, fault):
     return cut(field, [node.name], pairs)
 
 
+def do_lossy_node(field, fault):
+    """One node's cable loses almost half of everything: membership comes and goes."""
+    node = field.node(fault)
+    pairs = field.network.pairs_of(node)
+
+    def spoil(**rule):
+        with field.lock:
+            field.network.set(pairs, **rule)
+    return attempt(field, [node.name], lambda: spoil(loss=30 + fault.lot % 30), spoil)
+
+
+def do_split(field, fault):
+    """The switch falls in two, or, with four nodes and more, in a ring: each misses some."""
+    names = [node.name for node in field.cluster.nodes]
+    if fault.lot & 1 and len(names) > 3:
+        count = len(names)
+        pairs = {(names[i], names[j]) for i in range(count) for j in range(count)
+                 if (i - j) % count not in (0, 1, count - 1)}
+    else:
+        left = {name for bit, name in enumerate(names) if fault.lot >> (8 + bit) & 1}
+        pairs = {(a, b) for a in names for b in names if (a in left) != (b in left)}
+    if not pairs:
+        raise Skip("all on one side")
+
+    def spoil(**rule):
+        with field.lock:
+            field.network.set(sorted(pairs), **rule)
+    field.claim_all()
+    spoil(loss=100)
+    return claimed(field, names, spoil)
+
+
+def do_shutdown(field, fault):
+    """A host goes down in order: its guests move away first, it leaves."""
+    node = field.node(fault)
+    return attempt(field, [node.name], lambda: node.init("shutdown"))
+
+
 def do_blackout(field, fault):
     """The switch, or the power of all, fails; bounded by the fault's length."""
     nodes = field.cluster.nodes
@@ -382,6 +420,11 @@ def do_restart_guest(field, fault):
     return lambda: field.hactl("guest", "start", name)
 
 
+def do_disarm(field, fault):
+    field.hactl("disarm")
+    return lambda: field.hactl("arm")
+
+
 DAEMONS = ("hamgrd", "hamgr-hv", "hamgr-disk", "hamgr-fence", "hamgr-watchdog", "corosync")
 DO = {
     **{f"kill-{name}": kill_daemon(name) for name in DAEMONS},
@@ -396,7 +439,8 @@ DO = {
     "bmc-dead": bmc("dead"), "bmc-slow": bmc("slow"), "storage-held": do_storage_held,
     "storage-late": do_storage_late, "storage-path": do_storage_path, "migrate": do_migrate,
     "cancel": do_cancel, "drain": do_drain, "failover": do_failover, "fence": do_fence,
-    "restart-guest": do_restart_guest,
+    "restart-guest": do_restart_guest, "damage": spoil_all(flip=5), "lossy-node": do_lossy_node,
+    "split": do_split, "shutdown": do_shutdown, "disarm": do_disarm,
 }
 
 
@@ -434,6 +478,8 @@ def end_operations(field):
     cluster = field.cluster
     try:
         status = cluster.status()
+        if status["disarmed"]:
+            cluster.hactl("arm", timeout_s=ASK_S)
         for line in status["nodes"]:
             if line["maintenance"]:
                 cluster.hactl("maintenance", line["name"], "off", timeout_s=ASK_S)

@@ -20,13 +20,14 @@ KINDS = {
     # power and network
     "power": (5, 0), "cable": (4, 14), "one-way": (3, 14), "pair": (3, 14), "blackout": (1, 12),
     "loss": (3, 15), "delay": (3, 15), "reorder": (3, 15), "duplicate": (3, 15), "flap": (2, 6),
+    "damage": (2, 10), "lossy-node": (2, 14), "split": (2, 14), "shutdown": (1, 0),
     # disks, clocks, power devices
     "store-stall": (2, 12), "store-fails": (1, 6), "disk-full": (1, 8), "clock": (3, 12),
     "bmc-refuses": (2, 20), "bmc-dead": (2, 20), "bmc-slow": (3, 20),
     "storage-held": (2, 3), "storage-late": (3, 12), "storage-path": (2, 3),
     # operators
     "migrate": (10, 0), "cancel": (2, 0), "drain": (3, 15), "failover": (2, 0),
-    "fence": (1, 0), "restart-guest": (1, 4),
+    "fence": (1, 0), "restart-guest": (1, 4), "disarm": (1, 8),
 }
 # One of them ends a round in the end, so that healing always has something to heal.
 LAST = ("power", "cable", "blackout", "kill-corosync", "stop-hamgrd", "stop-corosync", "one-way",

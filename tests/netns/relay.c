@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * A bad network between the nodes of a room: takes corosync's datagrams off the cables and puts
- * them back late, twice, in another order or not at all. For kernels without tc netem.
+ * them back late, twice, in another order, damaged or not at all. For kernels without tc netem.
  *
  *     relay RULES SEED PORT...
  *
@@ -36,7 +36,8 @@
 #define RELAY_NODES  8u
 #define COROSYNC_UDP 5405
 #define WAITING_MAX  16384u /* datagrams: more than a second of everything corosync can say */
-#define FRAME_MAX    2048u  /* with the virtio header in front; corosync keeps to the MTU */
+#define PAYLOAD_AT   (sizeof(struct virtio_net_hdr) + 42u) /* Ethernet, IPv4, UDP */
+#define FRAME_MAX    2048u /* with the virtio header in front; corosync keeps to the MTU */
 
 /* Little-endian, as its writer packs it. All zero: as it comes, at once. */
 struct rule {
@@ -44,6 +45,7 @@ struct rule {
     volatile uint32_t delay_us;
     volatile uint32_t jitter_us; /* 0..this more for each datagram: those that differ overtake */
     volatile uint32_t twice_permille;
+    volatile uint32_t flip_permille; /* one bit of it is another: corosync's encryption must see */
 };
 
 struct waiting {
@@ -169,12 +171,22 @@ static void keep(struct relay *r, uint32_t to, const uint8_t *frame, size_t size
                             .frame = copy});
 }
 
-static void pass(struct relay *r, uint32_t from, uint32_t to, const uint8_t *frame, size_t size)
+/* Behind all headers; the checksum of a frame that was on no wire is computed only later. */
+static void flip(struct relay *r, uint8_t *frame, size_t size)
+{
+    if (size > PAYLOAD_AT)
+        frame[PAYLOAD_AT + ha_rng_below(&r->rng, size - PAYLOAD_AT)] ^=
+            (uint8_t)(1u << ha_rng_below(&r->rng, 8));
+}
+
+static void pass(struct relay *r, uint32_t from, uint32_t to, uint8_t *frame, size_t size)
 {
     const struct rule *rule = &r->rules[from * RELAY_NODES + to];
 
     if (ha_rng_below(&r->rng, 1000) < rule->loss_permille)
         return;
+    if (ha_rng_below(&r->rng, 1000) < rule->flip_permille)
+        flip(r, frame, size);
     uint32_t copies = ha_rng_below(&r->rng, 1000) < rule->twice_permille ? 2 : 1;
     for (; copies > 0; copies--) {
         uint64_t wait_ns = delay_of(r, rule);

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network between a room's nodes, spoilt on order: cuts, loss, delay, duplicates, reordering.
+"""The network between a room's nodes, spoilt on order: cuts, loss, delay, duplicates, damage.
 
 This kernel has no tc netem, so corosync's datagrams go through tests/netns/relay.c; everything else
 (migration streams) stays on the switch and meets the same cuts and losses there, as nftables rules.
@@ -10,7 +10,7 @@ import os
 import struct
 
 NODES = 8
-RULE = struct.Struct("<4I")
+RULE = struct.Struct("<5I")
 COROSYNC = "udp dport 5405"
 
 
@@ -20,7 +20,7 @@ class Network:
     def __init__(self, room, program, seed):
         self.room = room
         self.nodes = list(room.nodes.values())
-        self.rules = {}  # (from name, to name) -> {loss, delay_ms, jitter_ms, twice}; percent, ms
+        self.rules = {}  # (from name, to name) -> {loss, delay_ms, jitter_ms, twice, flip}: ms, percent
         path = os.path.join(room.dir, "relay-rules")
         with open(path, "wb") as file:
             file.write(bytes(NODES * NODES * RULE.size))
@@ -40,7 +40,7 @@ class Network:
                                * RULE.size, int(rule.get("loss", 0) * 10),
                                int(rule.get("delay_ms", 0) * 1000),
                                int(rule.get("jitter_ms", 0) * 1000),
-                               int(rule.get("twice", 0) * 10))
+                               int(rule.get("twice", 0) * 10), int(rule.get("flip", 0) * 10))
                 if rule.get("loss"):
                     filters.append({"from": sender.name, "to": receiver.name,
                                     "loss": rule["loss"]})
