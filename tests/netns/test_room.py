@@ -201,6 +201,24 @@ def watchdog(context):
 
 
 @scenario(60)
+def busy_room(context):
+    """The room itself stands still for longer than a watchdog's timeout: who petted lives on."""
+    room, nodes = start(context, names=("n1",), lines=("idle 0:0 /bin/sleep 1000",))
+    node = nodes[0]
+    dog = Dog(node)
+    equal(dog.ask("ARM 800"), "OK 800", "armed")
+    os.kill(room.pid, signal.SIGSTOP)
+    for _ in range(6):
+        dog.sock.send(b"PET")
+        time.sleep(0.25)  # petting is what takes time here
+    os.kill(room.pid, signal.SIGCONT)
+    dog.sock.send(b"PET")
+    equal(dog.ask("GET").split()[:2], ["OK", "1"], "the watchdog after the room's pause")
+    equal(dog.ask("CLOSE"), "OK", "magic close")
+    check(node.is_on(), "the watchdog fired though it was petted all the while")
+
+
+@scenario(60)
 def services(context):
     """hamgr-init restarts what is killed, stops and starts by name, and ends a node in order."""
     lines = ["first 0:0 /bin/sleep 1000",

@@ -154,6 +154,7 @@ class Room:
         self.log = open(os.path.join(directory, "room.log"), "a", encoding="utf-8", buffering=1)
         self.is_kept = False
         self.is_over = False
+        self.filters_lock = threading.Lock()
         self.helpers = {}
         self.plugs = {}
         wires.make_switch()
@@ -229,10 +230,24 @@ class Room:
     def do_filters(self, reply, filters):
         def port(name):
             return self.plugs[name].node.port if name else None
-        wires.set_filters([{**item, "from": port(item.get("from")), "to": port(item.get("to"))}
-                           for item in filters])
-        self.note("filters", filters=filters)
-        reply(ok=True)
+        ports = [{**item, "from": port(item.get("from")), "to": port(item.get("to"))}
+                 for item in filters]
+
+        def set_filters():
+            with self.filters_lock:
+                wires.set_filters(ports)
+                self.note("filters", filters=filters)
+        self.aside(reply, set_filters)
+
+    def aside(self, reply, act):
+        """Runs what may take long (a program on a busy machine) while devices go on."""
+        def run():
+            try:
+                answer = {"ok": True, "text": act()}
+            except (OSError, ValueError, RuntimeError, subprocess.SubprocessError) as error:
+                answer = {"ok": False, "error": f"{type(error).__name__}: {error}"}
+            self.loop.post(lambda: reply(**answer))
+        threading.Thread(target=run, daemon=True).start()
 
     def do_bmc(self, reply, node, mode):
         if mode not in ("ok", "dead", "refuse", "slow", "lie"):
@@ -247,12 +262,17 @@ class Room:
     def do_init(self, reply, node, command):
         """Asks a node's hamgr-init; a node that can't answer in 5 s is an error."""
         pid = self.plugs[node].node.pid
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-            sock.settimeout(5)
-            sock.connect(f"/proc/{pid}/root/run/hamgr-init.sock")
-            sock.send(command.encode())
-            text = sock.recv(COMMAND_MAX).decode()
-        reply(ok=not text.startswith("error"), text=text, error=text)
+
+        def ask():
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+                sock.settimeout(5)
+                sock.connect(f"/proc/{pid}/root/run/hamgr-init.sock")
+                sock.send(command.encode())
+                text = sock.recv(COMMAND_MAX).decode()
+            if text.startswith("error"):
+                raise RuntimeError(text)
+            return text
+        self.aside(reply, ask)
 
     def do_spawn(self, reply, name, argv):
         """Starts a helper of the room (the shared storage), with DIR/NAME.log as its output."""
@@ -265,7 +285,7 @@ class Room:
 
     def do_run(self, reply, argv):
         """Runs a short command in the room's network."""
-        reply(ok=True, text=wires.run_command(argv))
+        self.aside(reply, lambda: wires.run_command(argv))
 
     def do_kill(self, reply, name):
         process = self.helpers.pop(name)
