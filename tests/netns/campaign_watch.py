@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The outside observer of a campaign: looks at the guests' pages and at the storage all the time."""
 
+import re
 import threading
 import time
 
@@ -109,3 +110,25 @@ class Watch:
         """Guests that make no steps now."""
         since = time.monotonic() - within_s
         return sorted(g.name for g in self.guests.values() if g.stepped_s < since)
+
+
+CRASHED = re.compile(r"hamgr-init: (\S+) \(pid \d+\) ended by signal (?!9$|15$)(\d+)$")
+
+
+def crashes(cluster):
+    """Programs that ended by a signal nobody sent: (node, line of its hamgr-init)."""
+    found = []
+    for node in cluster.nodes:
+        with open(node.path("log", "init.log"), encoding="utf-8", errors="replace") as file:
+            found += [(node.name, line.strip()) for line in file if CRASHED.match(line.strip())]
+    return found
+
+
+def differing_histories(cluster):
+    """Entries that members applied differently: index -> what each says. There must be none (I4)."""
+    told = {}  # index -> {what: names}
+    for node in cluster.nodes:
+        for event in cluster.events(node=node):
+            what = tuple(event[key] for key in ("view", "type", "guest", "node", "epoch", "is_noop"))
+            told.setdefault(event["index"], {}).setdefault(what, []).append(node.name)
+    return {index: says for index, says in told.items() if len(says) > 1}
