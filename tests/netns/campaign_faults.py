@@ -15,9 +15,10 @@ import threading
 import time
 
 from faults import SYNC_FAIL, SYNC_OK, SYNC_STALL
-from nslab.client import RoomError, together
+from nslab.client import RoomError, together, wait_until
 
 ASK_S = 6
+POWER_S = 120
 FILLER = "/var/lib/hamgr/filler"
 # What a fault may run into on a cluster that is being broken: no reason to end.
 EXPECTED = (RoomError, OSError, subprocess.SubprocessError, TimeoutError, KeyError, ValueError)
@@ -446,6 +447,16 @@ DO = {
 
 # --- healing --------------------------------------------------------------------------------------
 
+def power_on(field, node):
+    """A start takes half a minute at most, on a machine so busy that it fails: then once more."""
+    try:
+        node.power_on()
+        return True
+    except RoomError as error:
+        field.note(f"{node.name} does not start: {error}")
+        return False
+
+
 def heal(field):
     """Undoes what any fault may have left; returns when the last of it is done."""
     cluster = field.cluster
@@ -460,7 +471,8 @@ def heal(field):
     for node in cluster.nodes:
         field.storage(cmd="delay", node=node.index, ms=0)
         field.storage(cmd="connect", node=node.index)
-    together([node.power_on for node in cluster.nodes])
+    wait_until(lambda: all([power_on(field, node) for node in cluster.nodes]),
+               "all nodes are on", POWER_S, 0.5)
     for node in cluster.nodes:
         with contextlib.suppress(*EXPECTED):
             node.run(["rm", "-f", FILLER])

@@ -7,6 +7,7 @@ import time
 
 LOOK_S = 0.1
 STORAGE_EVERY = 10  # looks
+LATE_MS = 2100  # D, hamgr-storage's default for a dead node's writes, and its own time to look
 
 
 class Guest:
@@ -75,7 +76,28 @@ class Watch:
     def foreign_writes(self):
         """Writes to a disk that the storage process did not find its one owner's, decoy apart."""
         decoy = self.uuids.get(self.decoy)
-        return [v for v in self.storage["violations"] if v["guest"] != decoy]
+        return [v for v in self.storage["violations"]
+                if v["guest"] != decoy and not self.is_late(v)]
+
+    def late_writes(self):
+        """Writes that were under way when their host was switched off; see is_late."""
+        return [v for v in self.storage["violations"] if self.is_late(v)]
+
+    def is_late(self, violation):
+        """Had its host been switched off less than D before?
+
+        A fence agent's verified "off" is taken as the end of that host's I/O, too. Storage that
+        holds writes back longer (here: on a campaign's order) is not covered by that; only T_wait
+        has D in it. So these are told apart: they are no second run. After a watchdog's reset, which
+        nobody has verified, there must be none.
+        """
+        if violation["what"] != "stale epoch":
+            return False
+        names = {node.index: node.name for node in self.cluster.nodes}
+        return any(event["event"] == "cut" and event["node"] == names.get(violation["node"])
+                   and event["why"] != "watchdog"
+                   and 0 <= violation["wall_ms"] - event["at"]["real_ns"] / 1e6 <= LATE_MS
+                   for event in self.cluster.room.events())
 
     def double_runs(self):
         pages, _ = self.cluster.verdict(leave_out=(self.decoy,))
