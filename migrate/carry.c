@@ -135,9 +135,10 @@ static int turn_parcel(struct session *s, struct ha_err *err)
 
 static bool is_of_stream(const struct frame_header *header)
 {
-    return header->type == FRAME_RAW || header->type == FRAME_BATCH ||
-           header->type == FRAME_PAGES || header->type == FRAME_END ||
-           header->type == FRAME_BARRIER || strcmp(frame_name(header->type), "unknown") == 0;
+    return header->type == FRAME_SETUP || header->type == FRAME_RAW ||
+           header->type == FRAME_BATCH || header->type == FRAME_PAGES ||
+           header->type == FRAME_END || header->type == FRAME_BARRIER ||
+           strcmp(frame_name(header->type), "unknown") == 0;
 }
 
 static int check_barrier(struct session *s, struct ha_err *err)

@@ -12,6 +12,7 @@
 struct codec {
     ZSTD_CCtx *encoder;
     ZSTD_DCtx *decoder;
+    int level;
     uint32_t failures; /* page blocks in a row that did not shrink */
     uint32_t skip;     /* page blocks still to be stored untried */
 };
@@ -23,16 +24,16 @@ struct codec *codec_new(int level)
     if (!codec)
         return NULL;
     codec->decoder = ZSTD_createDCtx();
-    codec->encoder = level > 0 ? ZSTD_createCCtx() : NULL;
-    if (!codec->decoder || (level > 0 && !codec->encoder)) {
+    codec->encoder = level != 0 ? ZSTD_createCCtx() : NULL;
+    if (!codec->decoder || (level != 0 && !codec->encoder)) {
         codec_free(codec);
         return NULL;
     }
     if (codec->encoder) {
-        (void)ZSTD_CCtx_setParameter(codec->encoder, ZSTD_c_compressionLevel, level);
         (void)ZSTD_CCtx_setParameter(codec->encoder, ZSTD_c_contentSizeFlag, 1);
         (void)ZSTD_CCtx_setParameter(codec->encoder, ZSTD_c_checksumFlag, 0);
     }
+    codec_set_level(codec, level);
     return codec;
 }
 
@@ -43,6 +44,15 @@ void codec_free(struct codec *codec)
     ZSTD_freeCCtx(codec->encoder);
     ZSTD_freeDCtx(codec->decoder);
     free(codec);
+}
+
+void codec_set_level(struct codec *codec, int level)
+{
+    if (!codec->encoder || codec->level == level)
+        return;
+    if (level != 0)
+        (void)ZSTD_CCtx_setParameter(codec->encoder, ZSTD_c_compressionLevel, level);
+    codec->level = level;
 }
 
 /* After n failures in a row the next 2^n blocks are not tried: random or encrypted memory comes in
@@ -59,7 +69,7 @@ size_t codec_encode(struct codec *codec, const void *src, size_t size, void *dst
 {
     size_t room = size - size / 32;
 
-    if (!codec->encoder || size < 64)
+    if (codec->level == 0 || size < 64)
         return 0;
     if (is_page_data && codec->skip > 0) {
         codec->skip--;

@@ -14,9 +14,11 @@
 
 struct codec;
 
-/* level 0: never compresses. Allocates all it will use. NULL: no memory. */
+/* level 0: never compresses; below 0: zstd's fast levels. NULL: no memory. */
 struct codec *codec_new(int level);
 void codec_free(struct codec *codec);
+/* From the next block on. A codec made with level 0 stays there. */
+void codec_set_level(struct codec *codec, int level);
 
 /* Compresses src[size] into dst[capacity]. Returns the encoded size, or 0: store it (it does not
  * shrink by 1/32, or recent blocks like it did not and this one was not tried). is_page_data: such

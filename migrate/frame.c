@@ -17,10 +17,10 @@ static const struct frame_limits limits[] = {
     {FRAME_WELCOME, "WELCOME", FRAME_WELCOME_SIZE, FRAME_CONTROL_MAX},
     {FRAME_ABORT, "ABORT", 4, 4 + FRAME_ABORT_TEXT},
     {FRAME_PING, "PING", 0, 0},
+    {FRAME_SETUP, "SETUP", FRAME_SETUP_SIZE, FRAME_SETUP_SIZE},
     {FRAME_RAW, "RAW", FRAME_RAW_HEAD + 1, FRAME_RAW_HEAD + FRAME_RAW_MAX},
     {FRAME_BATCH, "BATCH", FRAME_BATCH_HEAD + 1, FRAME_BATCH_HEAD + 8 * FRAME_ENTRIES_MAX},
-    {FRAME_PAGES, "PAGES", FRAME_PAGES_HEAD + 8,
-     FRAME_PAGES_HEAD + FRAME_GROUP_PAGES + FRAME_RAW_MAX},
+    {FRAME_PAGES, "PAGES", FRAME_PAGES_HEAD + 8, FRAME_PAGES_FRONT + FRAME_RAW_MAX},
     {FRAME_END, "END", 48, 48},
     {FRAME_END_ACK, "END_ACK", 24, 24},
     {FRAME_JOIN, "JOIN", 16, 16},
@@ -258,6 +258,29 @@ int frame_abort_decode(const uint8_t *payload, size_t size, struct frame_abort *
     return 0;
 }
 
+void frame_setup_encode(struct ha_writer *w, const struct frame_setup *m)
+{
+    ha_put_u32(w, m->cache_pages);
+    put_zeros(w, 4);
+    ha_put_raw(w, m->secret, sizeof(m->secret));
+}
+
+int frame_setup_decode(const uint8_t *payload, size_t size, struct frame_setup *ret,
+                       struct ha_err *err)
+{
+    struct ha_reader r = ha_reader_of(payload, size);
+
+    ret->cache_pages = ha_get_u32(&r);
+    get_zeros(&r, 4);
+    const uint8_t *secret = ha_get_raw(&r, sizeof(ret->secret));
+    if (!secret || !ha_reader_is_done(&r))
+        return malformed(err, FRAME_SETUP, "wrong size, or reserved bytes set");
+    if (ret->cache_pages > FRAME_CACHE_MAX)
+        return malformed(err, FRAME_SETUP, "the cache is too large");
+    memcpy(ret->secret, secret, sizeof(ret->secret));
+    return 0;
+}
+
 /* Takes what is left as encoded bytes and checks codec and sizes against each other: nothing is
  * decoded into more than raw_size, and a stored block is exactly its raw bytes. */
 static void get_encoded(struct ha_reader *r, uint8_t codec, uint32_t raw_size,
@@ -269,9 +292,9 @@ static void get_encoded(struct ha_reader *r, uint8_t codec, uint32_t raw_size,
     *ret_size = (uint32_t)left;
     if (codec == FRAME_STORE && left != raw_size)
         r->failed = true;
-    if (codec == FRAME_ZSTD && (left == 0 || raw_size == 0))
+    if (codec != FRAME_STORE && (left == 0 || raw_size == 0))
         r->failed = true;
-    if (codec > FRAME_ZSTD)
+    if (codec > FRAME_RUNS)
         r->failed = true;
 }
 
@@ -292,6 +315,8 @@ int frame_raw_decode(const uint8_t *payload, size_t size, struct frame_raw *ret,
     if (ret->raw_size == 0 || ret->raw_size > FRAME_RAW_MAX)
         return malformed(err, FRAME_RAW, "size out of range");
     get_encoded(&r, ret->codec, ret->raw_size, &ret->data, &ret->data_size);
+    if (ret->codec > FRAME_ZSTD)
+        r.failed = true;
     return ha_reader_is_done(&r) ? 0 : malformed(err, FRAME_RAW, "codec and sizes disagree");
 }
 
@@ -324,6 +349,51 @@ int frame_batch_decode(const uint8_t *payload, size_t size, struct frame_batch *
     return ha_reader_is_done(&r) ? 0 : malformed(err, FRAME_BATCH, "codec and sizes disagree");
 }
 
+/* A run: u64 first entry, u32 how many. */
+size_t frame_runs_encode(const uint8_t *entries, uint32_t count, uint8_t *dst, size_t capacity)
+{
+    struct ha_reader r = ha_reader_of(entries, 8 * (size_t)count);
+    struct ha_writer w = ha_writer_of(dst, capacity);
+    uint64_t next = ha_get_u64(&r);
+
+    for (uint32_t done = 0; done < count && !w.failed;) {
+        uint64_t first = next;
+        uint32_t length = 0;
+        do {
+            length++;
+            done++;
+            next = ha_get_u64(&r);
+        } while (done < count && next == first + length);
+        ha_put_u64(&w, first);
+        ha_put_u32(&w, length);
+    }
+    return w.failed ? 0 : w.position;
+}
+
+int frame_runs_decode(const uint8_t *src, size_t size, uint8_t *ret_entries, uint32_t count,
+                      struct ha_err *err)
+{
+    struct ha_reader r = ha_reader_of(src, size);
+    struct ha_writer w = ha_writer_of(ret_entries, 8 * (size_t)count);
+    uint32_t left = count;
+
+    while (r.position < size && !r.failed) {
+        uint64_t entry = ha_get_u64(&r);
+        uint32_t length = ha_get_u32(&r);
+        if (r.failed || length == 0 || length > left)
+            return malformed(err, FRAME_BATCH, "runs do not make its entries");
+        for (uint32_t i = 0; i < length; i++)
+            ha_put_u64(&w, entry + i);
+        left -= length;
+    }
+    return left == 0 && !r.failed ? 0 : malformed(err, FRAME_BATCH, "runs do not make its entries");
+}
+
+static void put_padding(struct ha_writer *w, uint32_t size)
+{
+    put_zeros(w, (8u - size % 8u) % 8u);
+}
+
 void frame_pages_encode(struct ha_writer *w, const struct frame_pages *m)
 {
     ha_put_u64(w, m->batch);
@@ -332,25 +402,38 @@ void frame_pages_encode(struct ha_writer *w, const struct frame_pages *m)
     ha_put_u8(w, m->codec);
     ha_put_u8(w, 0);
     ha_put_u32(w, m->raw_size);
-    ha_put_u32(w, 0);
+    ha_put_u32(w, m->delta_size);
     ha_put_raw(w, m->kind, m->count);
-    put_zeros(w, frame_pages_head(m->count) - FRAME_PAGES_HEAD - m->count);
+    put_padding(w, m->count);
+    for (uint32_t i = 0; i < m->slot_count; i++)
+        ha_put_u32(w, m->slot[i]);
+    put_padding(w, 4 * m->slot_count);
 }
 
-/* Reads the kinds and their padding; returns how many are DATA, or fails the reader. */
-static uint32_t get_kinds(struct ha_reader *r, struct frame_pages *m)
+/* Reads the kinds with their padding and counts them. */
+static void get_kinds(struct ha_reader *r, struct frame_pages *m)
 {
     const uint8_t *kinds = ha_get_raw(r, m->count);
-    uint32_t data_count = 0;
+    uint32_t of_kind[FRAME_DELTA + 1u] = {0};
 
-    get_zeros(r, frame_pages_head(m->count) - FRAME_PAGES_HEAD - m->count);
+    get_zeros(r, (8u - m->count % 8u) % 8u);
     for (uint16_t i = 0; kinds && i < m->count; i++) {
-        if (kinds[i] > FRAME_DATA)
+        if (kinds[i] > FRAME_DELTA)
             r->failed = true;
-        data_count += kinds[i] == FRAME_DATA ? 1u : 0u;
+        else
+            of_kind[kinds[i]]++;
         m->kind[i] = kinds[i];
     }
-    return data_count;
+    m->full_count = of_kind[FRAME_DATA] + of_kind[FRAME_KEEP];
+    m->delta_count = of_kind[FRAME_DELTA];
+    m->slot_count = of_kind[FRAME_KEEP] + of_kind[FRAME_DELTA];
+}
+
+static void get_slots(struct ha_reader *r, struct frame_pages *m)
+{
+    for (uint32_t i = 0; i < m->slot_count; i++)
+        m->slot[i] = ha_get_u32(r);
+    get_zeros(r, (8u - 4u * m->slot_count % 8u) % 8u);
 }
 
 int frame_pages_decode(const uint8_t *payload, size_t size, struct frame_pages *ret,
@@ -364,15 +447,23 @@ int frame_pages_decode(const uint8_t *payload, size_t size, struct frame_pages *
     ret->codec = ha_get_u8(&r);
     get_zeros(&r, 1);
     ret->raw_size = ha_get_u32(&r);
-    get_zeros(&r, 4);
-    if (ret->count == 0 || ret->count > FRAME_GROUP_PAGES)
+    ret->delta_size = ha_get_u32(&r);
+    if (ret->count == 0 || ret->count > FRAME_PAGES_MAX)
         return malformed(err, FRAME_PAGES, "count out of range");
-    uint32_t data_count = get_kinds(&r, ret);
+    get_kinds(&r, ret);
     if (r.failed)
         return malformed(err, FRAME_PAGES, "unknown kind, or reserved bytes set");
-    if (ret->raw_size != data_count * FRAME_PAGE_SIZE)
+    if (ret->full_count + ret->delta_count > FRAME_GROUP_PAGES)
+        return malformed(err, FRAME_PAGES, "too many pages with content");
+    get_slots(&r, ret);
+    if (r.failed)
+        return malformed(err, FRAME_PAGES, "slots do not follow from the kinds");
+    if (ret->delta_size > ret->delta_count * FRAME_DELTA_MAX ||
+        ret->raw_size != ret->full_count * FRAME_PAGE_SIZE + ret->delta_size)
         return malformed(err, FRAME_PAGES, "size does not follow from the kinds");
     get_encoded(&r, ret->codec, ret->raw_size, &ret->data, &ret->data_size);
+    if (ret->codec > FRAME_ZSTD)
+        r.failed = true;
     return ha_reader_is_done(&r) ? 0 : malformed(err, FRAME_PAGES, "codec and sizes disagree");
 }
 
@@ -396,7 +487,7 @@ int frame_end_decode(const uint8_t *payload, size_t size, struct frame_end *ret,
     ret->digest_kind = ha_get_u8(&r);
     get_zeros(&r, 7);
     ret->digest = ha_get_digest(&r);
-    if (!ha_reader_is_done(&r) || ret->digest_kind > FRAME_XXH3_128)
+    if (!ha_reader_is_done(&r) || ret->digest_kind > FRAME_PAGE_HASHES)
         return malformed(err, FRAME_END, "wrong size, digest kind or reserved bytes");
     return 0;
 }

@@ -15,16 +15,22 @@
 #define FRAME_PAYLOAD_MAX  266240u
 #define FRAME_VERSION      1u
 #define FRAME_PAGE_SIZE    4096u
-#define FRAME_GROUP_PAGES  64u     /* pages of one PAGES frame */
+#define FRAME_GROUP_PAGES  64u     /* pages with content of one PAGES frame */
+#define FRAME_PAGES_MAX    1024u   /* pages of one PAGES frame, zero ones included */
 #define FRAME_RAW_MAX      262144u /* bytes a RAW or PAGES frame decodes to */
-#define FRAME_ENTRIES_MAX  32768u  /* entries of one BATCH */
+#define FRAME_DELTA_MAX    2048u   /* bytes one delta may take */
+#define FRAME_CACHE_MAX    262144u /* pages of the mirrored cache: 1 GiB */
+#define FRAME_SECRET_SIZE  192u
+#define FRAME_ENTRIES_MAX  32768u /* entries of one BATCH */
 #define FRAME_ABORT_TEXT   200u
 #define FRAME_PROOF_SIZE   32u
 #define FRAME_HELLO_SIZE   96u
 #define FRAME_WELCOME_SIZE 40u
 #define FRAME_RAW_HEAD     8u
 #define FRAME_BATCH_HEAD   24u
-#define FRAME_PAGES_HEAD   24u   /* the kinds follow, padded to 8 */
+#define FRAME_SETUP_SIZE   (8u + FRAME_SECRET_SIZE)
+#define FRAME_PAGES_HEAD   24u /* kinds and slots follow, each padded to 8 */
+#define FRAME_PAGES_FRONT  (FRAME_PAGES_HEAD + FRAME_PAGES_MAX + 4u * FRAME_GROUP_PAGES)
 #define FRAME_CONTROL_MAX  1024u /* payload of every frame but RAW, BATCH, PAGES and PARCEL */
 
 /* Several connections (STREAM.md, sections 7 and 8). */
@@ -43,6 +49,7 @@ enum frame_type {
     FRAME_WELCOME = 2,
     FRAME_ABORT = 3,
     FRAME_PING = 4,
+    FRAME_SETUP = 7,
     FRAME_RAW = 8,
     FRAME_BATCH = 9,
     FRAME_PAGES = 10,
@@ -54,9 +61,10 @@ enum frame_type {
     FRAME_PARCEL = 35,
 };
 
-enum frame_codec { FRAME_STORE = 0, FRAME_ZSTD = 1 };
-enum frame_kind { FRAME_ZERO = 0, FRAME_DATA = 1 };
-enum frame_digest { FRAME_NO_DIGEST = 0, FRAME_XXH3_128 = 1 };
+enum frame_codec { FRAME_STORE = 0, FRAME_ZSTD = 1, FRAME_RUNS = 2 /* BATCH only */ };
+/* KEEP: content that goes into a slot of the cache too. DELTA: changes to a slot's content. */
+enum frame_kind { FRAME_ZERO = 0, FRAME_DATA = 1, FRAME_KEEP = 2, FRAME_DELTA = 3 };
+enum frame_digest { FRAME_NO_DIGEST = 0, FRAME_XXH3_128 = 1, FRAME_PAGE_HASHES = 2 };
 
 enum frame_abort_code {
     FRAME_ABORT_VERSION = 1,
@@ -117,6 +125,11 @@ struct frame_abort {
     char text[FRAME_ABORT_TEXT + 1u]; /* printable ASCII after decoding, whatever was sent */
 };
 
+struct frame_setup {
+    uint32_t cache_pages;              /* slots of the mirrored cache, 0 = none */
+    uint8_t secret[FRAME_SECRET_SIZE]; /* of the page hashes */
+};
+
 /* Encoded bytes are borrowed from the payload when decoding, and not part of the head encoders. */
 struct frame_raw {
     uint8_t codec;
@@ -139,8 +152,13 @@ struct frame_pages {
     uint32_t first;
     uint16_t count;
     uint8_t codec;
-    uint32_t raw_size;
-    uint8_t kind[FRAME_GROUP_PAGES];
+    uint32_t raw_size;    /* 4096 for each DATA and KEEP, then delta_size */
+    uint32_t delta_size;  /* all deltas, in order of their pages, behind those */
+    uint32_t full_count;  /* DATA and KEEP */
+    uint32_t delta_count; /* DELTA */
+    uint32_t slot_count;  /* KEEP and DELTA */
+    uint8_t kind[FRAME_PAGES_MAX];
+    uint32_t slot[FRAME_GROUP_PAGES]; /* of KEEP and DELTA pages, in order */
     const uint8_t *data;
     uint32_t data_size;
 };
@@ -158,10 +176,10 @@ struct frame_end_ack {
     struct ha_digest digest;
 };
 
-/* Where the encoded bytes start behind a PAGES head with count kinds. */
-static inline uint32_t frame_pages_head(uint32_t count)
+/* Where the encoded bytes start behind a PAGES head with count kinds and slot_count slots. */
+static inline uint32_t frame_pages_head(uint32_t count, uint32_t slot_count)
 {
-    return FRAME_PAGES_HEAD + ((count + 7u) & ~7u);
+    return FRAME_PAGES_HEAD + ((count + 7u) & ~7u) + ((4u * slot_count + 7u) & ~7u);
 }
 
 /* The name of a type, "unknown" for others. static */
@@ -190,6 +208,9 @@ int frame_number_decode(uint16_t type, const uint8_t *payload, size_t size, uint
 void frame_abort_encode(struct ha_writer *w, const struct frame_abort *m);
 int frame_abort_decode(const uint8_t *payload, size_t size, struct frame_abort *ret,
                        struct ha_err *err);
+void frame_setup_encode(struct ha_writer *w, const struct frame_setup *m);
+int frame_setup_decode(const uint8_t *payload, size_t size, struct frame_setup *ret,
+                       struct ha_err *err);
 /* Heads only: the caller puts the encoded bytes behind them. */
 void frame_raw_encode(struct ha_writer *w, const struct frame_raw *m);
 int frame_raw_decode(const uint8_t *payload, size_t size, struct frame_raw *ret,
@@ -197,6 +218,12 @@ int frame_raw_decode(const uint8_t *payload, size_t size, struct frame_raw *ret,
 void frame_batch_encode(struct ha_writer *w, const struct frame_batch *m);
 int frame_batch_decode(const uint8_t *payload, size_t size, struct frame_batch *ret,
                        struct ha_err *err);
+/* Codec RUNS: entries[count] (u64 little-endian each) as runs of neighbours. Returns the encoded
+ * size, or 0 when that takes more than capacity. */
+size_t frame_runs_encode(const uint8_t *entries, uint32_t count, uint8_t *dst, size_t capacity);
+/* Into exactly count entries; 0 or -HA_E_PEER. */
+int frame_runs_decode(const uint8_t *src, size_t size, uint8_t *ret_entries, uint32_t count,
+                      struct ha_err *err);
 void frame_pages_encode(struct ha_writer *w, const struct frame_pages *m);
 int frame_pages_decode(const uint8_t *payload, size_t size, struct frame_pages *ret,
                        struct ha_err *err);

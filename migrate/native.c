@@ -42,7 +42,7 @@ enum { FOR_PV = 1, FOR_HVM = 2, FOR_ALL = 3 };
 enum { LIBXL_END = 0, LIBXL_LIBXC = 1, LIBXL_EMU_STORE = 2, LIBXL_EMU_CONTEXT = 3 };
 enum { LIBXL_CHECKPOINT_END = 4, LIBXL_CHECKPOINT_STATE = 5 };
 enum { XC_END = 0, XC_PAGE_DATA = 1, XC_CHECKPOINT = 14, XC_CHECKPOINT_PFNS = 15 };
-enum { XC_STATIC_END = 16 };
+enum { XC_VERIFY = 13, XC_STATIC_END = 16 };
 
 /* length = base + n * step, at least min; step 0: exactly base. guests: where the record may be. */
 struct record_rule {
@@ -67,7 +67,7 @@ static const struct record_rule xc_rules[] = {
     {9, "HVM_CONTEXT", 0, 1, 1, FOR_HVM},
     {10, "HVM_PARAMS", 8, 16, 8, FOR_HVM},
     {12, "X86_PV_VCPU_MSRS", 8, 1, 8, FOR_PV},
-    {13, "VERIFY", 0, 0, 0, FOR_ALL},
+    {XC_VERIFY, "VERIFY", 0, 0, 0, FOR_ALL},
     {XC_STATIC_END, "STATIC_DATA_END", 0, 0, 0, FOR_ALL},
     {17, "X86_CPUID_POLICY", 0, 24, 0, FOR_ALL},
     {18, "X86_MSR_POLICY", 0, 16, 0, FOR_ALL},
@@ -343,6 +343,7 @@ static int xc_record(struct native *p, const uint8_t *data, size_t size, struct 
     if (type == XC_END && p->version >= 3 && !p->is_static_done)
         return ha_err_set(err, HA_E_CORRUPT, "native stream: image without STATIC_DATA_END");
     p->is_static_done = p->is_static_done || type == XC_STATIC_END;
+    p->is_verifying = p->is_verifying || type == XC_VERIFY;
     take_raw(token, RECORD_SIZE);
     if (type == XC_END)
         p->state = LIBXL_RECORD;
@@ -477,6 +478,16 @@ bool native_is_in_batch(const struct native *p)
 uint32_t native_pages_left(const struct native *p)
 {
     return p->state == XC_PAGES ? p->pages_left : 0;
+}
+
+bool native_is_verifying(const struct native *p)
+{
+    return p->is_verifying;
+}
+
+bool native_is_hvm(const struct native *p)
+{
+    return p->guest_type == GUEST_HVM;
 }
 
 bool native_is_done(const struct native *p)

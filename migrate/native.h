@@ -50,6 +50,7 @@ struct native {
     bool is_ring;   /* markers are expected */
     bool has_image; /* LIBXC_CONTEXT was seen */
     bool is_static_done;
+    bool is_verifying;  /* VERIFY was seen: the pages that follow are to be compared */
     uint8_t guest_type; /* 1 PV, 2 HVM */
     uint8_t version;    /* of the libxc image */
     uint8_t pad_size;   /* padding behind the record's body */
@@ -74,6 +75,10 @@ bool native_is_between(const struct native *p);
 /* True while pages of a batch are still to come; how many. */
 bool native_is_in_batch(const struct native *p);
 uint32_t native_pages_left(const struct native *p);
+/* True behind a VERIFY record: every page counts, changed or not. */
+bool native_is_verifying(const struct native *p);
+/* True for HVM and PVH, whose entries without a page mean nothing to a restore (XALLOC apart). */
+bool native_is_hvm(const struct native *p);
 /* True once the libxl END record was consumed. */
 bool native_is_done(const struct native *p);
 /* Writes the 16 bytes in front of the entries of a PAGE_DATA record. */

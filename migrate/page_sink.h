@@ -21,9 +21,8 @@ struct page_sink_ops {
     int (*raw)(struct page_sink *sink, const uint8_t *data, size_t size, struct ha_err *err);
     /* Heads and entries of a PAGE_DATA record. */
     int (*batch)(struct page_sink *sink, const uint8_t *data, size_t size, struct ha_err *err);
-    /* The next count pages of it: kind[i] (enum frame_kind) says whether page i is zero or the next
-     * 4096 bytes of data. */
-    int (*pages)(struct page_sink *sink, const uint8_t *kind, uint32_t count, const uint8_t *data,
+    /* The next count <= FRAME_PAGES_MAX pages of it, each wherever content[i] points. */
+    int (*pages)(struct page_sink *sink, const uint8_t *const *content, uint32_t count,
                  struct ha_err *err);
     /* Closes its descriptors and frees. */
     void (*close)(struct page_sink *sink);

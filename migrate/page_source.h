@@ -16,13 +16,16 @@
 enum page_item_kind {
     PAGE_ITEM_RAW = 1, /* data[size]: bytes that are no PAGE_DATA, at most FRAME_RAW_MAX */
     PAGE_ITEM_BATCH,   /* data[size]: heads and entries of a PAGE_DATA record */
-    PAGE_ITEM_PAGES,   /* data[size]: count <= FRAME_GROUP_PAGES next pages of the open batch */
+    PAGE_ITEM_PAGES,   /* data[size]: the next count pages of the open batch */
     PAGE_ITEM_END,     /* the native stream is complete */
 };
 
 struct page_item {
     uint8_t kind;
-    const uint8_t *data; /* borrowed until the next call of next; nobody writes to it meanwhile */
+    const uint8_t *data; /* borrowed until the next call of next */
+    bool is_shared;      /* somebody may write to data meanwhile: copy each page once, then look */
+    bool is_hvm;         /* BATCH: the guest is HVM or PVH */
+    bool is_verifying;   /* BATCH: its pages are to be compared, none may be left out */
     size_t size;
     uint32_t count;         /* BATCH: entries, PAGES: pages */
     uint32_t data_count;    /* BATCH: pages that will follow */
@@ -33,14 +36,10 @@ struct page_source;
 
 struct page_source_ops {
     const char *name;
-    /* Gives the next item. is_patient: inside a batch only full groups, or its last pages, are
-     * handed out; else whatever is there. Returns 1, 0 when nothing can be given now (wait for fd
-     * to become readable), or a negative error (the stream is malformed, or ended too early); after
-     * END or an error it is not called again. Never blocks. */
-    int (*next)(struct page_source *source, bool is_patient, struct page_item *ret_item,
-                struct ha_err *err);
-    /* True inside a batch: more bytes are promised and will come soon. */
-    bool (*is_in_batch)(const struct page_source *source);
+    /* Gives the next item. Returns 1, 0 when nothing can be given now (wait for fd to become
+     * readable), or a negative error (the stream is malformed, or ended too early); after END or an
+     * error it is not called again. Never blocks. */
+    int (*next)(struct page_source *source, struct page_item *ret_item, struct ha_err *err);
     /* Closes its descriptors and frees. */
     void (*close)(struct page_source *source);
 };

@@ -159,6 +159,7 @@ static const int stream_calls[] = {
     SCMP_SYS(madvise),
     SCMP_SYS(getrandom),
     SCMP_SYS(getpid),
+    SCMP_SYS(rt_sigprocmask), /* of a thread that ends */
     SCMP_SYS(rt_sigreturn),
     SCMP_SYS(sigreturn),
     SCMP_SYS(exit),
@@ -168,8 +169,8 @@ static const int stream_calls[] = {
 
 /* A sanitizer's own calls, in its builds only (SANDBOX_SANITIZED comes from CMake). */
 static const int sanitizer_calls[] = {
-    SCMP_SYS(sigaltstack), SCMP_SYS(prctl),  SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep),
-    SCMP_SYS(sched_yield), SCMP_SYS(gettid), SCMP_SYS(rt_sigprocmask),
+    SCMP_SYS(sigaltstack), SCMP_SYS(prctl),       SCMP_SYS(clock_nanosleep),
+    SCMP_SYS(nanosleep),   SCMP_SYS(sched_yield), SCMP_SYS(gettid),
 };
 
 /* kTLS hands keys to the kernel; no other option of a socket can be set. */
@@ -216,6 +217,9 @@ int sandbox_filter(enum sandbox_stage stage, struct ha_err *err)
     scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_KILL_PROCESS);
     int rc = ctx ? 0 : -ENOMEM;
 
+    /* For every thread, those already running too. */
+    if (rc == 0)
+        rc = seccomp_attr_set(ctx, SCMP_FLTATR_CTL_TSYNC, 1);
     if (rc == 0)
         rc = allow(ctx, stream_calls, sizeof(stream_calls) / sizeof(stream_calls[0]));
     if (rc == 0)

@@ -10,109 +10,155 @@
 
 #include "hamgr/base/assert.h"
 #include "migrate/native.h"
-#include "migrate/zero.h"
+#include "migrate/pack.h"
+#include "migrate/pipeline.h"
+#include "migrate/sort.h"
+#include "migrate/workers.h"
 
-/* Inside a batch more pages are promised: wait this long for a full group before sending a part. A
- * writer that goes on needs microseconds; more would be seen in the pause of the guest. */
-#define PATIENCE_MS 2
+/* A record of 1024 entries makes at most 17 groups, and its BATCH comes before them but is known
+ * after them: so many units must fit; then some for each worker. */
+#define UNITS_MIN        20u
+#define UNITS_PER_WORKER 2u
 
 struct sender {
-    struct session *session;
-    struct codec *codec;
+    struct session *session; /* set by send_stream */
+    struct pipeline *pipeline;
+    struct sorter sorter;
+    struct packer *packers; /* the owner's, then the workers' */
+    unsigned packer_count;
     XXH3_state_t *digest;
-    uint64_t batches;    /* opened so far */
-    uint32_t batch_done; /* pages of the open one already sent */
+    uint64_t batches; /* sent so far, as what follows */
     uint64_t raw_bytes;
     uint64_t pages;
-    uint8_t *dense; /* the DATA pages of a group, when ZERO ones lie between */
 };
 
-static int send_raw(struct sender *d, const struct page_item *item, struct ha_err *err)
+/* ---- committing units, in order ---- */
+
+static void add_to_digest(struct sender *d, const void *data, size_t size)
 {
-    struct frame_raw m = {.raw_size = (uint32_t)item->size};
-    uint8_t *at = session_begin(d->session, FRAME_RAW_HEAD + item->size, err);
+    XXH3_128bits_update(d->digest, data, size);
+}
+
+/* The frame of a unit whose head was written at `at`: the head, then out or in. */
+static int commit_unit(struct sender *d, const struct unit *unit, size_t head, struct ha_err *err)
+{
+    bool is_packed = unit->out_size > 0;
+
+    return session_commit(d->session, unit->type, head, is_packed ? unit->out : unit->in,
+                          is_packed ? unit->out_size : unit->in_size, err);
+}
+
+static int commit_raw(struct sender *d, const struct unit *unit, struct ha_err *err)
+{
+    struct frame_raw m = {.codec = unit->codec, .raw_size = (uint32_t)unit->in_size};
+    uint8_t *at = session_begin(d->session, FRAME_RAW_HEAD + unit->in_size, err);
 
     if (!at)
         return -err->code;
-    size_t size =
-        codec_encode(d->codec, item->data, item->size, at + FRAME_RAW_HEAD, item->size, false);
-    m.codec = size > 0 ? FRAME_ZSTD : FRAME_STORE;
     struct ha_writer w = ha_writer_of(at, FRAME_RAW_HEAD);
     frame_raw_encode(&w, &m);
-    if (size > 0)
-        return session_commit(d->session, FRAME_RAW, FRAME_RAW_HEAD + size, NULL, 0, err);
-    return session_commit(d->session, FRAME_RAW, FRAME_RAW_HEAD, item->data, item->size, err);
+    add_to_digest(d, unit->in, unit->in_size);
+    d->raw_bytes += unit->in_size;
+    return commit_unit(d, unit, FRAME_RAW_HEAD, err);
 }
 
-static int send_batch(struct sender *d, const struct page_item *item, struct ha_err *err)
+static int commit_batch(struct sender *d, const struct unit *unit, struct ha_err *err)
 {
-    struct frame_batch m = {
-        .batch = d->batches, .count = item->count, .data_count = item->data_count};
-    size_t raw_size = 8 * (size_t)item->count;
-    uint8_t *at = session_begin(d->session, FRAME_BATCH_HEAD + raw_size, err);
+    struct frame_batch m = {.batch = d->batches++,
+                            .count = unit->count,
+                            .data_count = unit->data_count,
+                            .codec = unit->codec};
+    uint8_t *at = session_begin(d->session, FRAME_BATCH_HEAD + unit->in_size, err);
 
     if (!at)
         return -err->code;
-    d->batches++;
-    d->batch_done = 0;
-    size_t size =
-        codec_encode(d->codec, item->entries, raw_size, at + FRAME_BATCH_HEAD, raw_size, false);
-    m.codec = size > 0 ? FRAME_ZSTD : FRAME_STORE;
     struct ha_writer w = ha_writer_of(at, FRAME_BATCH_HEAD);
     frame_batch_encode(&w, &m);
-    if (size > 0)
-        return session_commit(d->session, FRAME_BATCH, FRAME_BATCH_HEAD + size, NULL, 0, err);
-    return session_commit(d->session, FRAME_BATCH, FRAME_BATCH_HEAD, item->entries, raw_size, err);
+    add_to_digest(d, unit->in, unit->in_size);
+    d->raw_bytes += NATIVE_BATCH_HEAD + unit->in_size;
+    return commit_unit(d, unit, FRAME_BATCH_HEAD, err);
 }
 
-/* Finds the zero pages; returns the DATA pages in one piece (in place if none is zero). */
-static const uint8_t *classify(struct sender *d, const struct page_item *item,
-                               struct frame_pages *m)
+static int commit_pages(struct sender *d, struct unit *unit, struct ha_err *err)
 {
-    uint32_t data_count = 0;
+    struct frame_pages *m = &unit->pages;
+    struct streamp_progress *progress = &d->session->progress;
+    uint32_t head = frame_pages_head(m->count, m->slot_count);
+    uint8_t *at = session_begin(d->session, head + unit->in_size, err);
 
-    for (uint32_t i = 0; i < item->count; i++) {
-        const uint8_t *page = item->data + (size_t)i * FRAME_PAGE_SIZE;
-        m->kind[i] = page_is_zero(page) ? FRAME_ZERO : FRAME_DATA;
-        data_count += m->kind[i] == FRAME_DATA ? 1u : 0u;
-    }
-    m->raw_size = data_count * FRAME_PAGE_SIZE;
-    if (data_count == item->count)
-        return item->data;
-    size_t used = 0;
-    for (uint32_t i = 0; i < item->count; i++) {
-        if (m->kind[i] != FRAME_DATA)
-            continue;
-        memcpy(d->dense + used, item->data + (size_t)i * FRAME_PAGE_SIZE, FRAME_PAGE_SIZE);
-        used += FRAME_PAGE_SIZE;
-    }
-    return d->dense;
-}
-
-static int send_pages(struct sender *d, const struct page_item *item, struct ha_err *err)
-{
-    struct frame_pages m = {
-        .batch = d->batches - 1, .first = d->batch_done, .count = (uint16_t)item->count};
-    uint32_t head = frame_pages_head(item->count);
-
-    ha_assert(item->count > 0 && item->count <= FRAME_GROUP_PAGES && d->batches > 0);
-    const uint8_t *data = classify(d, item, &m);
-    uint8_t *at = session_begin(d->session, head + m.raw_size, err);
     if (!at)
         return -err->code;
-    size_t size =
-        m.raw_size > 0 ? codec_encode(d->codec, data, m.raw_size, at + head, m.raw_size, true) : 0;
-    m.codec = size > 0 ? FRAME_ZSTD : FRAME_STORE;
+    m->batch = d->batches - 1;
+    m->codec = unit->codec;
     struct ha_writer w = ha_writer_of(at, head);
-    frame_pages_encode(&w, &m);
+    frame_pages_encode(&w, m);
     ha_assert(!w.failed && w.position == head);
-    d->batch_done += item->count;
-    d->pages += item->count;
-    d->session->progress.pages += item->count;
-    d->session->progress.zero_pages += item->count - m.raw_size / FRAME_PAGE_SIZE;
-    if (size > 0)
-        return session_commit(d->session, FRAME_PAGES, head + size, NULL, 0, err);
-    return session_commit(d->session, FRAME_PAGES, head, data, m.raw_size, err);
+    add_to_digest(d, unit->hashes, m->count * sizeof(*unit->hashes));
+    d->pages += m->count;
+    d->raw_bytes += (uint64_t)m->count * FRAME_PAGE_SIZE;
+    progress->pages += m->count;
+    progress->zero_pages += m->count - m->full_count - m->delta_count;
+    progress->delta_pages += m->delta_count;
+    progress->same_pages = d->sorter.same_pages;
+    return commit_unit(d, unit, head, err);
+}
+
+/* The oldest unit is done: out with it. */
+static int commit_head(struct sender *d, struct unit *unit, struct ha_err *err)
+{
+    int rc = 0;
+
+    if (unit->type == FRAME_RAW)
+        rc = commit_raw(d, unit, err);
+    else if (unit->type == FRAME_BATCH)
+        rc = commit_batch(d, unit, err);
+    else if (unit->type == FRAME_PAGES)
+        rc = commit_pages(d, unit, err);
+    pipeline_pop(d->pipeline);
+    return rc;
+}
+
+static int commit_done(struct sender *d, struct ha_err *err)
+{
+    struct unit *unit;
+    int rc = 0;
+
+    while (rc == 0 && (unit = pipeline_head(d->pipeline)) != NULL)
+        rc = commit_head(d, unit, err);
+    return rc;
+}
+
+/* The sorter found no free unit. */
+static int make_room(void *user, struct ha_err *err)
+{
+    struct sender *d = user;
+    int rc = pipeline_wait(d->pipeline, pipeline_oldest(d->pipeline), -1, d->session, err);
+
+    return rc < 0 ? rc : commit_done(d, err);
+}
+
+static int drain(struct sender *d, struct ha_err *err)
+{
+    int rc = 0;
+
+    while (rc == 0 && !pipeline_is_empty(d->pipeline))
+        rc = make_room(d, err);
+    return rc;
+}
+
+/* ---- the stream ---- */
+
+static int send_setup(struct sender *d, struct ha_err *err)
+{
+    struct frame_setup m = {.cache_pages = d->sorter.arena.slot_count};
+    uint8_t *at = session_begin(d->session, FRAME_SETUP_SIZE, err);
+
+    if (!at)
+        return -err->code;
+    memcpy(m.secret, d->sorter.secret, sizeof(m.secret));
+    struct ha_writer w = ha_writer_of(at, FRAME_SETUP_SIZE);
+    frame_setup_encode(&w, &m);
+    return session_commit(d->session, FRAME_SETUP, FRAME_SETUP_SIZE, NULL, 0, err);
 }
 
 static int send_end(struct sender *d, struct ha_err *err)
@@ -122,7 +168,7 @@ static int send_end(struct sender *d, struct ha_err *err)
     struct frame_end m = {.raw_bytes = d->raw_bytes,
                           .batches = d->batches,
                           .pages = d->pages,
-                          .digest_kind = FRAME_XXH3_128,
+                          .digest_kind = FRAME_PAGE_HASHES,
                           .digest = {.low = hash.low64, .high = hash.high64}};
     /* What the receiver said so far it said too early. */
     int rc = session_wait(s, NULL, 0, 0, err);
@@ -146,80 +192,120 @@ static int send_end(struct sender *d, struct ha_err *err)
     return 0;
 }
 
-static int send_item(struct sender *d, const struct page_item *item, struct ha_err *err)
+/* Nothing to read just now. What is being worked on may become done meanwhile; when nothing is,
+ * everything is flushed. Returns 1 to ask again, or an error. */
+static int wait_for_more(struct sender *d, const struct page_source *source, struct ha_err *err)
 {
-    XXH3_128bits_update(d->digest, item->data, item->size);
-    d->raw_bytes += item->size;
-    session_moved(d->session, item->size);
-    switch ((enum page_item_kind)item->kind) {
-    case PAGE_ITEM_RAW:
-        return send_raw(d, item, err);
-    case PAGE_ITEM_BATCH:
-        return send_batch(d, item, err);
-    case PAGE_ITEM_PAGES:
-        return send_pages(d, item, err);
-    case PAGE_ITEM_END:
-        break;
-    }
-    return send_end(d, err);
-}
+    int rc = commit_done(d, err);
 
-/* Nothing to read just now. Between records everything is flushed at once; inside a batch the rest
- * gets PATIENCE_MS. Returns 1 to ask again, patiently or not as *is_patient says, or an error. */
-static int wait_for_more(struct sender *d, struct page_source *source, bool *is_patient,
-                         struct ha_err *err)
-{
-    int rc;
-
-    if (*is_patient && source->ops->is_in_batch(source)) {
-        rc = session_wait_fd(d->session, source->fd, POLLIN, PATIENCE_MS, err);
-        *is_patient = rc > 0;
+    if (rc < 0)
+        return rc;
+    if (!sorter_is_waiting(&d->sorter) && !pipeline_is_empty(d->pipeline)) {
+        rc = pipeline_wait(d->pipeline, pipeline_oldest(d->pipeline), source->fd, d->session, err);
         return rc < 0 ? rc : 1;
     }
     rc = session_flush(d->session, err);
     if (rc == 0)
         rc = session_wait_fd(d->session, source->fd, POLLIN, -1, err);
-    *is_patient = true;
     return rc < 0 ? rc : 1;
 }
 
 static int send_loop(struct sender *d, struct page_source *source, struct ha_err *err)
 {
     struct page_item item = {0};
-    bool is_patient = true;
     int rc = 1;
 
     while (rc > 0) {
-        rc = source->ops->next(source, is_patient, &item, err);
+        rc = source->ops->next(source, &item, err);
         if (rc == 0) {
-            rc = wait_for_more(d, source, &is_patient, err);
+            rc = wait_for_more(d, source, err);
             continue;
         }
         if (rc < 0)
             return rc;
-        rc = send_item(d, &item, err);
+        session_moved(d->session, item.size);
         if (item.kind == PAGE_ITEM_END)
-            return rc;
+            break;
+        rc = sorter_take(&d->sorter, &item, err);
+        if (rc == 0)
+            rc = commit_done(d, err);
+        if (rc == 0)
+            rc = session_poll(d->session, err);
         rc = rc == 0 ? 1 : rc;
     }
-    return rc;
+    if (rc > 0)
+        rc = drain(d, err);
+    return rc < 0 ? rc : send_end(d, err);
 }
 
-int send_stream(struct session *s, struct page_source *source, struct codec *codec,
-                struct ha_err *err)
+static int start_pipeline(struct sender *d, const struct streamp_start *start, struct ha_err *err)
 {
-    struct sender d = {.session = s, .codec = codec};
+    unsigned workers = start->level == 0 ? 0 : workers_for(start->workers);
+    void *contexts[PIPELINE_WORKERS_MAX + 1];
+    int rc = 0;
+
+    d->packers = calloc(workers + 1u, sizeof(*d->packers));
+    if (!d->packers)
+        return ha_err_set(err, HA_E_NO_MEMORY, "no memory");
+    for (; d->packer_count <= workers && rc == 0; d->packer_count++) {
+        struct packer *packer = &d->packers[d->packer_count];
+        rc = packer_init(packer, start->level == 0 ? 0 : 1, true, &d->sorter.arena, err);
+        contexts[d->packer_count] = packer;
+    }
+    if (rc < 0)
+        return rc;
+    d->pipeline =
+        pipeline_new(UNITS_MIN + UNITS_PER_WORKER * workers, workers, pack_unit, contexts, err);
+    return d->pipeline ? 0 : -err->code;
+}
+
+struct sender *sender_new(const struct streamp_start *start, struct ha_err *err)
+{
+    struct sender *d = calloc(1, sizeof(*d));
     int rc;
 
-    d.dense = malloc(FRAME_RAW_MAX);
-    d.digest = XXH3_createState();
+    if (d)
+        d->digest = XXH3_createState();
+    if (!d || !d->digest || XXH3_128bits_reset(d->digest) != XXH_OK) {
+        ha_err_set(err, HA_E_NO_MEMORY, "no memory");
+        sender_free(d);
+        return NULL;
+    }
+    rc = sorter_init(&d->sorter, (size_t)start->cache_mib << 20, err);
+    if (rc == 0)
+        rc = start_pipeline(d, start, err);
+    if (rc < 0) {
+        sender_free(d);
+        return NULL;
+    }
+    d->sorter.pipeline = d->pipeline;
+    d->sorter.make_room = make_room;
+    d->sorter.user = d;
+    d->sorter.is_identical = start->is_identical;
+    d->sorter.level = start->level == STREAMP_LEVEL_AUTO ? 1 : start->level;
+    return d;
+}
+
+void sender_free(struct sender *d)
+{
+    if (!d)
+        return;
+    pipeline_free(d->pipeline);
+    for (unsigned i = 0; i < d->packer_count; i++)
+        packer_fini(&d->packers[i]);
+    free(d->packers);
+    sorter_fini(&d->sorter);
+    XXH3_freeState(d->digest);
+    free(d);
+}
+
+int send_stream(struct sender *d, struct session *s, struct page_source *source, struct ha_err *err)
+{
+    d->session = d->sorter.session = s;
     s->is_listening_peer = true;
-    if (!d.dense || !d.digest || XXH3_128bits_reset(d.digest) != XXH_OK)
-        rc = ha_err_set(err, HA_E_NO_MEMORY, "no memory");
-    else
-        rc = send_loop(&d, source, err);
+    int rc = send_setup(d, err);
+    if (rc == 0)
+        rc = send_loop(d, source, err);
     s->is_listening_peer = false;
-    free(d.dense);
-    XXH3_freeState(d.digest);
     return rc;
 }

@@ -87,7 +87,7 @@ static struct streamp_progress total(struct session *s)
 
 static void report(struct session *s)
 {
-    uint8_t body[64];
+    uint8_t body[128];
     struct ha_writer w = ha_writer_of(body, sizeof(body));
 
     if (s->control_fd < 0 || !s->is_connected || s->real_ms - s->reported_ms < SESSION_PROGRESS_MS)
@@ -581,7 +581,7 @@ int session_next_frame(struct session *s, int timeout_ms, struct ha_err *err)
         return carry_next_frame(s, timeout_ms, err);
     int rc = take_frame(s, err);
 
-    if (rc != 0)
+    if (rc != 0 || timeout_ms == 0)
         return rc;
     s->heard_ms = session_now(s); /* silence counts from here: until now we did not listen */
     uint64_t until = s->clock_ms + (timeout_ms > 0 ? (uint64_t)timeout_ms : 0);

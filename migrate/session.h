@@ -142,7 +142,8 @@ int session_commit(struct session *s, uint16_t type, size_t size, const void *ta
                    size_t tail_size, struct ha_err *err);
 int session_flush(struct session *s, struct ha_err *err);
 /* Takes the next frame of the peer, PINGs excepted; ABORT becomes an error. Waits for it, at most
- * timeout_ms (-1: as long as the limits of time allow). 1, 0 at the timeout, or a negative error.
+ * timeout_ms (-1: as long as the limits of time allow, 0: not at all). 1, 0 at the timeout, or a
+ * negative error.
  */
 int session_next_frame(struct session *s, int timeout_ms, struct ha_err *err);
 /* Sender: marks a place in the stream and waits until the receiver has taken over everything before

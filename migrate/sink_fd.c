@@ -12,6 +12,7 @@
 #include "migrate/frame.h"
 #include "migrate/session.h"
 
+#define PARTS_MAX   256u      /* of one writev; neighbours count as one */
 #define QUEUE_BYTES (4 << 20) /* asked for; the kernel gives what it allows */
 
 struct sink_fd {
@@ -19,8 +20,6 @@ struct sink_fd {
     int fd;
     struct session *session;
 };
-
-static const uint8_t zero_page[FRAME_PAGE_SIZE];
 
 /* Drops `done` bytes from the front of the list; returns how many parts are left. */
 static unsigned advance(struct iovec **parts, unsigned count, size_t done)
@@ -66,24 +65,25 @@ static int sink_bytes(struct page_sink *sink, const uint8_t *data, size_t size, 
     return size > 0 ? write_parts((struct sink_fd *)sink, &part, 1, err) : 0;
 }
 
-static int sink_pages(struct page_sink *sink, const uint8_t *kind, uint32_t count,
-                      const uint8_t *data, struct ha_err *err)
+static int sink_pages(struct page_sink *sink, const uint8_t *const *content, uint32_t count,
+                      struct ha_err *err)
 {
-    struct iovec parts[FRAME_GROUP_PAGES];
+    struct iovec parts[PARTS_MAX];
     unsigned used = 0;
-    bool is_run = false; /* the last part is data: the next data page lengthens it */
+    int rc = 0;
 
-    for (uint32_t i = 0; i < count; i++) {
-        if (kind[i] == FRAME_DATA && is_run) {
+    for (uint32_t i = 0; i < count && rc == 0; i++) {
+        if (i > 0 && used > 0 && content[i] == content[i - 1] + FRAME_PAGE_SIZE) {
             parts[used - 1].iov_len += FRAME_PAGE_SIZE;
-        } else {
-            const uint8_t *page = kind[i] == FRAME_DATA ? data : zero_page;
-            parts[used++] = (struct iovec){(void *)(uintptr_t)page, FRAME_PAGE_SIZE};
+            continue;
         }
-        is_run = kind[i] == FRAME_DATA;
-        data += is_run ? FRAME_PAGE_SIZE : 0;
+        if (used == PARTS_MAX) {
+            rc = write_parts((struct sink_fd *)sink, parts, used, err);
+            used = 0;
+        }
+        parts[used++] = (struct iovec){(void *)(uintptr_t)content[i], FRAME_PAGE_SIZE};
     }
-    return write_parts((struct sink_fd *)sink, parts, used, err);
+    return rc < 0 ? rc : write_parts((struct sink_fd *)sink, parts, used, err);
 }
 
 static void sink_close(struct page_sink *sink)

@@ -16,7 +16,6 @@
 
 #define WINDOW   (1u << 20) /* > NATIVE_WINDOW_MIN and > 2 page groups */
 #define READ_MIN 65536u     /* less room than this at the window's end: move what is left forward */
-#define GROUP    (FRAME_GROUP_PAGES * FRAME_PAGE_SIZE)
 
 struct source_fd {
     struct page_source source;
@@ -31,7 +30,7 @@ struct source_fd {
     struct ring_batch batch; /* the open one */
     uint32_t batch_left;     /* pages not yet handed out; 0 and is_open: to be released */
     bool is_open;
-    uint8_t *copy; /* one batch's heads and entries, or one group of its pages */
+    uint8_t *copy; /* one batch's heads and entries */
 };
 
 /* Reads once. Returns 1 when bytes came, 0 when none are there, or a negative error. */
@@ -91,19 +90,20 @@ static int open_batch(struct source_fd *s, const struct native_token *token, str
     item->count = s->batch.count;
     item->data_count = data_count;
     item->entries = s->copy + NATIVE_BATCH_HEAD;
+    item->is_hvm = native_is_hvm(&s->native);
+    item->is_verifying = native_is_verifying(&s->native);
     return 1;
 }
 
-/* Feeder 2: the next group out of the slot; the slot goes back after the last one. */
-static int next_group(struct source_fd *s, struct page_item *item)
+/* Feeder 2: all pages of the slot, where they are; it goes back at the next call. */
+static int give_slot(struct source_fd *s, struct page_item *item)
 {
-    uint32_t count = s->batch_left < FRAME_GROUP_PAGES ? s->batch_left : FRAME_GROUP_PAGES;
-    size_t done = s->batch.data_count - s->batch_left;
+    uint32_t count = s->batch_left;
 
-    memcpy(s->copy, s->batch.pages + done * FRAME_PAGE_SIZE, (size_t)count * FRAME_PAGE_SIZE);
-    give(item, PAGE_ITEM_PAGES, s->copy, (size_t)count * FRAME_PAGE_SIZE);
+    give(item, PAGE_ITEM_PAGES, s->batch.pages, (size_t)count * FRAME_PAGE_SIZE);
     item->count = count;
-    s->batch_left -= count;
+    item->is_shared = true;
+    s->batch_left = 0;
     return 1;
 }
 
@@ -119,6 +119,8 @@ static int give_token(struct source_fd *s, const struct native_token *token, str
         item->count = token->count;
         item->data_count = token->data_count;
         item->entries = token->entries;
+        item->is_hvm = native_is_hvm(&s->native);
+        item->is_verifying = native_is_verifying(&s->native);
         return 1;
     case NATIVE_PAGES:
         give(item, PAGE_ITEM_PAGES, data, token->size);
@@ -170,38 +172,23 @@ static int collect(struct source_fd *s, struct page_item *item, struct ha_err *e
     return 1;
 }
 
-/* Groups compress better than pages: while more of a batch is on its way, wait for a full one. */
-static bool is_worth_it(const struct source_fd *s, bool is_patient)
-{
-    uint32_t due = native_pages_left(&s->native);
-
-    due = due < FRAME_GROUP_PAGES ? due : FRAME_GROUP_PAGES;
-    return !is_patient || s->has_stash || s->end - s->start >= (size_t)due * FRAME_PAGE_SIZE;
-}
-
-static int source_next(struct page_source *source, bool is_patient, struct page_item *ret_item,
-                       struct ha_err *err)
+static int source_next(struct page_source *source, struct page_item *ret_item, struct ha_err *err)
 {
     struct source_fd *s = (struct source_fd *)source;
 
     for (;;) {
         if (s->is_open && s->batch_left > 0)
-            return next_group(s, ret_item);
+            return give_slot(s, ret_item);
         if (s->is_open)
             ring_release(s->ring);
         s->is_open = false;
-        int rc = is_worth_it(s, is_patient) ? collect(s, ret_item, err) : 0;
+        int rc = collect(s, ret_item, err);
         if (rc != 0)
             return rc;
         rc = fill(s, err);
         if (rc <= 0)
             return rc;
     }
-}
-
-static bool source_is_in_batch(const struct page_source *source)
-{
-    return native_is_in_batch(&((const struct source_fd *)source)->native);
 }
 
 static void source_close(struct page_source *source)
@@ -218,14 +205,12 @@ static void source_close(struct page_source *source)
 static const struct page_source_ops fd_ops = {
     .name = "fd",
     .next = source_next,
-    .is_in_batch = source_is_in_batch,
     .close = source_close,
 };
 
 static const struct page_source_ops ring_ops = {
     .name = "ring",
     .next = source_next,
-    .is_in_batch = source_is_in_batch,
     .close = source_close,
 };
 
@@ -242,7 +227,7 @@ struct page_source *page_source_fd_new(int fd, struct ring *ring)
     s->source.fd = fd;
     s->ring = ring;
     s->window = malloc(WINDOW);
-    s->copy = ring ? malloc(GROUP + NATIVE_BATCH_HEAD) : NULL;
+    s->copy = ring ? malloc(NATIVE_BATCH_HEAD + 8 * RING_PAGES_MAX) : NULL;
     if (!s->window || (ring && !s->copy)) {
         source_close(&s->source);
         return NULL;

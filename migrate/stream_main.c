@@ -17,7 +17,6 @@
 #include "hamgr/ipc/sock.h"
 #include "hamgr/ipc/streamproto.h"
 #include "migrate/chan_tls.h"
-#include "migrate/codec.h"
 #include "migrate/dial.h"
 #include "migrate/door.h"
 #include "migrate/lanes.h"
@@ -31,6 +30,7 @@
 #include "migrate/send.h"
 #include "migrate/session.h"
 #include "migrate/tune.h"
+#include "migrate/workers.h"
 
 #define START_MS  10000 /* hamgrd queues START before it starts us: waiting at all is a fault */
 #define LINGER_MS 2000u /* for the last frames to arrive: a round trip and the peer's last look */
@@ -47,7 +47,8 @@ struct end {
     struct lanes *lanes;     /* their threads; NULL: none wanted */
     struct door *door;       /* receiver */
     struct dial *dial;       /* sender, over lanes */
-    struct codec *codec;
+    struct sender *sender;
+    struct receiver *receiver;
     struct ring *ring;
     struct page_source *source;
     struct page_sink *sink;
@@ -115,9 +116,6 @@ static int prepare(struct end *e, struct ha_err *err)
         if (!e->psk)
             return -err->code;
     }
-    e->codec = codec_new(e->start.is_sender ? e->start.level : 0);
-    if (!e->codec)
-        return ha_err_set(err, HA_E_NO_MEMORY, "no memory");
     rc = open_ring(e, err);
     if (rc < 0)
         return rc;
@@ -148,6 +146,12 @@ static int lock_up(struct end *e, struct ha_err *err)
         if (!e->lanes)
             return -err->code;
     }
+    if (e->start.is_sender)
+        e->sender = sender_new(&e->start, err);
+    else
+        e->receiver = receiver_new(workers_for(e->start.workers), err);
+    if (!e->sender && !e->receiver)
+        return -err->code;
     return sandbox_filter(SANDBOX_HANDSHAKE, err);
 }
 
@@ -208,8 +212,8 @@ static int meet(struct end *e, struct ha_err *err)
 static int move(struct end *e, struct ha_err *err)
 {
     if (e->start.is_sender)
-        return send_stream(&e->session, e->source, e->codec, err);
-    int rc = recv_stream(&e->session, e->sink, e->codec, err);
+        return send_stream(e->sender, &e->session, e->source, err);
+    int rc = recv_stream(e->receiver, &e->session, e->sink, err);
     /* Delivered and verified: good, even if the confirmation finds nobody any more. */
     struct ha_err late = {0};
     if (rc == 0 && session_flush(&e->session, &late) < 0)
@@ -246,6 +250,8 @@ static void leave_native(struct end *e)
 static void clean_up(struct end *e)
 {
     leave_native(e);
+    sender_free(e->sender);
+    receiver_free(e->receiver);
     ring_free(e->ring);
     door_free(e->door);
     dial_free(e->dial);
@@ -254,7 +260,6 @@ static void clean_up(struct end *e)
     tls_context_free(e->psk);
     /* The lanes' threads have no connection any more; they end with the process. */
     identity_fini(&e->identity);
-    codec_free(e->codec);
 }
 
 static int serve(struct end *e)

@@ -19,6 +19,7 @@
 #include "hamgr/base/id.h"
 #include "hamgr/base/lines.h"
 #include "hamgr/hv/hv.h"
+#include "hamgr/ipc/streamproto.h"
 
 #define FILE_MAX (256u * 1024)
 
@@ -37,13 +38,14 @@ struct key {
     size_t size; /* of the member */
     uint64_t min;
     uint64_t max;
-    const struct choice *choices; /* CHOICE, and words besides a TIME_MS; ends with NULL */
+    const struct choice *choices; /* CHOICE, and words besides a number; ends with NULL */
     const char *expected;
 };
 
 #define AT(member) offsetof(struct ha_config, member), sizeof(((struct ha_config *)0)->member)
 
 static const struct choice automatic[] = {{"auto", 0}, {NULL, 0}};
+static const struct choice stream_levels[] = {{"auto", STREAMP_LEVEL_AUTO}, {NULL, 0}};
 static const struct choice hypervisors[] = {{"embedded", 1}, {"xen", 2}, {NULL, 0}};
 static const struct choice shutdowns[] = {
     {"migrate", HA_SHUTDOWN_MIGRATE}, {"stop", HA_SHUTDOWN_STOP}, {NULL, 0}};
@@ -77,7 +79,13 @@ static const struct key keys[] = {
     {"migration", "on-slow", CHOICE, AT(on_slow), 0, 0, on_slows, "throttle, pause or abort"},
     {"migration", "idle-timeout", TIME_MS, AT(idle_timeout_ms), 1000, 600000, NULL,
      "a time from 1s to 600s"},
-    {"migration", "level", NUMBER, AT(level), 0, 19, NULL, "a zstd level from 0 (store) to 19"},
+    {"migration", "level", NUMBER, AT(level), 0, 19, stream_levels,
+     "a zstd level from 0 (store) to 19, or auto"},
+    {"migration", "workers", NUMBER, AT(workers), 0, 64, NULL,
+     "a number up to 64, 0 = by the processors"},
+    {"migration", "cache", SIZE_KIB, AT(cache_kib), 0, STREAMP_CACHE_MAX * 1024u, NULL,
+     "a size up to 1GiB, 0 = none"},
+    {"migration", "identical", FLAG, AT(is_identical), 0, 0, NULL, "yes or no"},
     {"migration", "bandwidth", NUMBER, AT(rate_mbit), 0, 1000000, NULL,
      "Mbit/s up to 1000000, 0 = no cap"},
     {"migration", "connections", NUMBER, AT(connections), 0, 8, NULL,
@@ -110,7 +118,8 @@ void ha_config_default(struct ha_config *ret_config)
                           .max_downtime_ms = 300,
                           .idle_timeout_ms = 10000,
                           .on_slow = HV_SLOW_THROTTLE,
-                          .level = 1,
+                          .level = STREAMP_LEVEL_AUTO,
+                          .cache_kib = 256 * 1024,
                           .connections = sysconf(_SC_NPROCESSORS_ONLN) >= MANY_CPUS ? 4 : 2,
                           .grace_ms = 8000,
                           .parallel = 2,
@@ -255,7 +264,8 @@ static bool set_value(const struct key *key, const char *text, struct ha_config 
     static const struct choice plain[] = {{"", 1}, {NULL, 0}};
     void *place = (char *)config + key->offset;
     bool is_zero = strcmp(text, "0") == 0 && key->min == 0;
-    const struct choice *word = key->kind == TIME_MS ? find_choice(key->choices, text) : NULL;
+    const struct choice *word =
+        key->kind == TIME_MS || key->kind == NUMBER ? find_choice(key->choices, text) : NULL;
 
     switch ((enum kind)key->kind) {
     case TEXT:
@@ -270,7 +280,8 @@ static bool set_value(const struct key *key, const char *text, struct ha_config 
     case SIZE_KIB:
         return set_scaled(key, is_zero ? plain : sizes, text, place);
     case NUMBER:
-        return set_scaled(key, plain, text, place);
+        return word ? store_number(place, key->size, word->value)
+                    : set_scaled(key, plain, text, place);
     case PORTS:
         return parse_ports(text, key, config);
     case CHOICE:

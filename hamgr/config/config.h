@@ -41,7 +41,10 @@ struct ha_config {
     uint32_t deadline_ms;     /* deadline = 0 (none) */
     uint8_t on_slow;          /* on-slow = throttle|pause|abort: enum hv_on_slow */
     uint32_t idle_timeout_ms; /* idle-timeout = 10s */
-    uint8_t level;            /* level = 1: zstd, 0..19 */
+    uint8_t level;            /* level = auto: zstd, 0..19; STREAMP_LEVEL_AUTO */
+    uint8_t workers;          /* workers = 0 (by the processors) */
+    uint32_t cache_kib;       /* cache = 256MiB: of the sender, as much again at the receiver */
+    bool is_identical;        /* identical = no: yes sends unchanged pages again */
     uint32_t rate_mbit;       /* bandwidth = 0 (no cap), Mbit/s */
     uint8_t connections;      /* connections = 2, with 8 CPUs or more 4; 0: one, never resumed */
     uint32_t grace_ms;        /* grace = 8s: a lost connection may come back this long */

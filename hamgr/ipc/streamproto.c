@@ -27,6 +27,9 @@ void streamp_start_encode(struct ha_writer *w, const struct streamp_start *m)
     ha_put_u32(w, m->idle_timeout_ms);
     ha_put_u8(w, m->connections);
     ha_put_u32(w, m->grace_ms);
+    ha_put_u32(w, m->cache_mib);
+    ha_put_u8(w, m->workers);
+    ipc_put_bool(w, m->is_identical);
 }
 
 int streamp_start_decode(const uint8_t *body, size_t size, struct streamp_start *ret)
@@ -44,15 +47,24 @@ int streamp_start_decode(const uint8_t *body, size_t size, struct streamp_start 
     if (secret)
         memcpy(ret->secret, secret, sizeof(ret->secret));
     ha_get_text(&r, ret->peer_name, sizeof(ret->peer_name));
-    ret->level = ipc_get_range(&r, 0, ZSTD_LEVEL_MAX);
+    ret->level = ha_get_u8(&r);
     ret->rate_mbit = ha_get_u32(&r);
     ret->idle_timeout_ms = ha_get_u32(&r);
     ret->connections = 0;
-    ret->grace_ms = 0;
+    ret->grace_ms = ret->cache_mib = 0;
+    ret->workers = 0;
+    ret->is_identical = false;
+    if (ret->level > ZSTD_LEVEL_MAX && ret->level != STREAMP_LEVEL_AUTO)
+        r.failed = true;
     if (ha_reader_is_done(&r))
         return 0;
     ret->connections = ipc_get_range(&r, 0, CONNECTIONS_MAX);
     ret->grace_ms = ha_get_u32(&r);
+    ret->cache_mib = ha_get_u32(&r);
+    ret->workers = ha_get_u8(&r);
+    ret->is_identical = ipc_get_bool(&r);
+    if (ret->cache_mib > STREAMP_CACHE_MAX)
+        r.failed = true;
     return ipc_done(&r);
 }
 
@@ -78,6 +90,11 @@ static void put_progress(struct ha_writer *w, const struct streamp_progress *m)
     ha_put_u64(w, m->pages);
     ha_put_u64(w, m->zero_pages);
     ha_put_u64(w, m->elapsed_ms);
+    ha_put_u64(w, m->same_pages);
+    ha_put_u64(w, m->delta_pages);
+    ha_put_u32(w, m->codec_mbit);
+    ha_put_u32(w, m->link_mbit);
+    ha_put_u8(w, (uint8_t)m->level);
 }
 
 static void get_progress(struct ha_reader *r, struct streamp_progress *m)
@@ -87,6 +104,11 @@ static void get_progress(struct ha_reader *r, struct streamp_progress *m)
     m->pages = ha_get_u64(r);
     m->zero_pages = ha_get_u64(r);
     m->elapsed_ms = ha_get_u64(r);
+    m->same_pages = ha_get_u64(r);
+    m->delta_pages = ha_get_u64(r);
+    m->codec_mbit = ha_get_u32(r);
+    m->link_mbit = ha_get_u32(r);
+    m->level = (int8_t)ha_get_u8(r);
 }
 
 void streamp_progress_encode(struct ha_writer *w, const struct streamp_progress *m)

@@ -11,7 +11,9 @@
 #include "hamgr/base/bytes.h"
 #include "hamgr/ipc/sock.h"
 
-#define STREAMP_FD 3
+#define STREAMP_FD         3
+#define STREAMP_LEVEL_AUTO 255u
+#define STREAMP_CACHE_MAX  1024u /* MiB */
 
 enum streamp_type {
     STREAMP_START = 1, /* streamp_start */
@@ -34,11 +36,14 @@ struct streamp_start {
     uint64_t epoch;     /* of the arriving copy */
     uint8_t secret[32]; /* per-ticket, sent over corosync's encrypted group: both ends show it */
     char peer_name[HA_NAME_MAX]; /* must be in the peer certificate's SAN */
-    uint8_t level;               /* zstd level, 0 = store */
+    uint8_t level;               /* zstd level, 0 = store, STREAMP_LEVEL_AUTO */
     uint32_t rate_mbit;          /* cap, 0 = none */
     uint32_t idle_timeout_ms;    /* no byte moved for this long = failed */
     uint8_t connections; /* data connections, 1..8; 0: all goes over the one socket, no resume */
     uint32_t grace_ms;   /* a lost connection may come back this long */
+    uint32_t cache_mib;  /* sender: page hashes and cached pages; the receiver's follows */
+    uint8_t workers;     /* threads of the codec, 0 = by the processors */
+    bool is_identical;   /* sender: no page is left out, the stream arrives byte for byte */
 };
 
 /* CONNECT and SOCKET: fds[0] of SOCKET is a non-blocking TCP socket, connected or connecting. */
@@ -52,6 +57,11 @@ struct streamp_progress {
     uint64_t pages;
     uint64_t zero_pages;
     uint64_t elapsed_ms;
+    uint64_t same_pages;  /* sender: left out, unchanged since they were last sent */
+    uint64_t delta_pages; /* sent as changes to a version both ends hold */
+    uint32_t codec_mbit;  /* sender: what the workers could compress, all together; 0: not known */
+    uint32_t link_mbit;   /* sender: what the link takes, as last seen; 0: not known */
+    int8_t level;         /* sender: at present; 0 = store */
 };
 
 struct streamp_end {

@@ -284,6 +284,9 @@ static void fill_start(struct hamgrd *d, const struct move *move, struct streamp
     snprintf(start->peer_name, sizeof(start->peer_name), "%s", shell_node_name(d, move->peer));
     start->level = d->config.level;
     start->rate_mbit = d->config.rate_mbit;
+    start->cache_mib = d->config.cache_kib / 1024;
+    start->workers = d->config.workers;
+    start->is_identical = d->config.is_identical;
     start->idle_timeout_ms = d->config.idle_timeout_ms;
     start->connections = d->config.connections;
     start->grace_ms = d->config.grace_ms;

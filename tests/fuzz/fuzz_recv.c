@@ -59,16 +59,13 @@ static int take_bytes(struct page_sink *sink, const uint8_t *data, size_t size, 
     return s->total > SINK_MAX ? ha_err_set(err, HA_E_LIMIT, "enough") : 0;
 }
 
-static int take_pages(struct page_sink *sink, const uint8_t *kind, uint32_t count,
-                      const uint8_t *data, struct ha_err *err)
+static int take_pages(struct page_sink *sink, const uint8_t *const *content, uint32_t count,
+                      struct ha_err *err)
 {
-    static const uint8_t zero[FRAME_PAGE_SIZE];
-
     for (uint32_t i = 0; i < count; i++) {
-        int rc = take_bytes(sink, kind[i] == FRAME_DATA ? data : zero, FRAME_PAGE_SIZE, err);
+        int rc = take_bytes(sink, content[i], FRAME_PAGE_SIZE, err);
         if (rc < 0)
             return rc;
-        data += kind[i] == FRAME_DATA ? FRAME_PAGE_SIZE : 0;
     }
     return 0;
 }
@@ -108,20 +105,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct ha_err err = {0};
     struct session session;
     uint8_t *wire = malloc(size * (FRAME_HEADER_SIZE / 4 + 1) + 1);
-    struct codec *codec = codec_new(0);
+    struct receiver *receiver = receiver_new(0, &err);
 
-    require(wire && codec && session_init(&session, -1, 1000, 0, &err) == 0);
+    require(wire && receiver && session_init(&session, -1, 1000, 0, &err) == 0);
     sink.sink.ops = &ops;
     sink.carry_size = 0;
     sink.total = 0;
     native_init(&sink.native, false);
     session.chan = chan_mem_new(wire, frame(wire, data, size));
     require(session.chan != NULL);
-    int rc = recv_stream(&session, &sink.sink, codec, &err);
+    int rc = recv_stream(receiver, &session, &sink.sink, &err);
     require(rc < 0 || (native_is_done(&sink.native) && sink.carry_size == 0));
     require(rc == 0 || err.text[0] != '\0');
     session_fini(&session);
-    codec_free(codec);
+    receiver_free(receiver);
     free(wire);
     return 0;
 }

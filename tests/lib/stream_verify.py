@@ -63,6 +63,7 @@ class Image:
     def __init__(self):
         self.pages = {}
         self.canonical = hashlib.sha256()
+        self.is_hvm = self.is_verifying = False
 
     def batch(self, entries, digests, contents):
         kept = []
@@ -71,13 +72,14 @@ class Image:
             kind, pfn = entry >> 60, entry & ((1 << 52) - 1)
             if kind < 13:
                 digest, content = next(data)
-                if self.pages.get(pfn) != (kind, digest):
+                if self.is_verifying or self.pages.get(pfn) != (kind, digest):
                     kept.append((entry, content))
                 self.pages[pfn] = (kind, digest)
             else:
                 if kind == 14:  # populated, never written
                     self.pages.setdefault(pfn, (0, ZERO))
-                kept.append((entry, None))
+                if kind == 14 or not self.is_hvm:
+                    kept.append((entry, None))
         if kept:
             self.canonical.update(struct.pack("<II", len(kept), sum(c is not None for _, c in kept)))
             for entry, content in kept:
@@ -159,6 +161,7 @@ class Native:
         guest, shift, reserved, _, _ = struct.unpack("<IHHII", self.take(16, "domain header"))
         want(guest in (1, 2) and shift == 12 and reserved == 0, "domain header")
         self.guest, self.version = guest, version
+        self.image.is_hvm = guest == 2
         is_static = False
         while True:
             kind, length = self.header("libxc")
@@ -177,6 +180,7 @@ class Native:
             if name == "STATIC_DATA_END":
                 want(not is_static, "second STATIC_DATA_END")
                 is_static = True
+            self.image.is_verifying |= name == "VERIFY"
             if name == "PAGE_DATA":
                 want(is_static or version < 3, "PAGE_DATA before STATIC_DATA_END")
                 self.page_data(body)
@@ -223,7 +227,8 @@ class Native:
 # ---- frames ----
 
 FRAMES = {1: ("HELLO", 96, 1024), 2: ("WELCOME", 40, 1024), 3: ("ABORT", 4, 204), 4: ("PING", 0, 0),
-          8: ("RAW", 9, 262152), 9: ("BATCH", 25, 262168), 10: ("PAGES", 32, 262232),
+          7: ("SETUP", 200, 200), 8: ("RAW", 9, 262152), 9: ("BATCH", 25, 262168),
+          10: ("PAGES", 32, 263448),
           11: ("END", 48, 48), 12: ("END_ACK", 24, 24)}
 
 
@@ -253,13 +258,26 @@ class Zstd:
         return out.raw
 
 
-def xxh3_128(data):
+class Xxh3:
+    """XXH3-128 through the system's library."""
+
     class Hash(ctypes.Structure):
         _fields_ = [("low", ctypes.c_uint64), ("high", ctypes.c_uint64)]
-    lib = library("xxhash")
-    lib.XXH3_128bits.restype = Hash
-    got = lib.XXH3_128bits(bytes(data), ctypes.c_size_t(len(data)))
-    return got.low, got.high
+
+    def __init__(self):
+        self.lib = library("xxhash")
+        self.lib.XXH3_128bits.restype = self.lib.XXH3_128bits_withSecret.restype = self.Hash
+
+    def plain(self, data):
+        got = self.lib.XXH3_128bits(bytes(data), ctypes.c_size_t(len(data)))
+        return got.low, got.high
+
+    def page(self, page, secret):
+        if not any(page):
+            return bytes(16)
+        got = self.lib.XXH3_128bits_withSecret(bytes(page), ctypes.c_size_t(PAGE), secret,
+                                               ctypes.c_size_t(len(secret)))
+        return struct.pack("<QQ", got.low, got.high)
 
 
 def frames(data):
@@ -294,7 +312,18 @@ class Wire:
         self.due = self.first = 0  # pages of the open batch still to come, and already there
         self.hello = None
         self.end = None
-        self.stored = self.packed = 0
+        self.stored = self.packed = self.runs = 0
+        self.xxh3 = Xxh3()
+        self.secret = None     # of SETUP: what END's digest is over is gathered in hashed
+        self.hashed = bytearray()
+        self.slots = {}        # the mirrored cache
+        self.slot_count = self.kept = self.deltas = 0
+
+    def setup(self, payload):
+        want(self.secret is None and not self.native, "SETUP is not the first")
+        self.slot_count, zero = struct.unpack_from("<II", payload)
+        want(zero == 0 and self.slot_count <= 262144, "SETUP: cache or reserved bytes")
+        self.secret = bytes(payload[8:])
 
     def decode(self, codec, data, size):
         want(codec in (0, 1), f"codec {codec}")
@@ -310,44 +339,108 @@ class Wire:
         codec, zeros, size = struct.unpack_from("<B3sI", payload)
         want(not any(zeros) and 1 <= size <= 262144, "RAW: size or reserved bytes")
         want(self.due == 0, "RAW inside a batch")
-        self.native += self.decode(codec, payload[8:], size)
+        data = self.decode(codec, payload[8:], size)
+        self.native += data
+        self.hashed += data
+
+    def entries(self, codec, data, count):
+        if codec != 2:
+            return self.decode(codec, data, 8 * count)
+        want(len(data) % 12 == 0, "BATCH: runs cut")
+        out = []
+        for first, length in struct.iter_unpack("<QI", data):
+            want(0 < length <= count - len(out), "BATCH: runs")
+            out += range(first, first + length)
+        want(len(out) == count and all(entry < 1 << 64 for entry in out), "BATCH: runs")
+        self.runs += 1
+        return struct.pack(f"<{count}Q", *out)
 
     def batch(self, payload):
         number, count, with_data, codec, zeros, size = struct.unpack_from("<QIIB3sI", payload)
         want(not any(zeros) and 1 <= count <= 32768 and with_data <= count, "BATCH: counts")
         want(size == 8 * count, "BATCH: raw size")
         want(number == self.batches and self.due == 0, f"BATCH {number} out of order")
-        entries = self.decode(codec, payload[24:], size)
+        entries = self.entries(codec, payload[24:], count)
+        self.hashed += entries
         carrying = sum(entry >> 60 < 13 for (entry,) in struct.iter_unpack("<Q", entries))
         want(carrying == with_data, f"BATCH {number}: {carrying} entries carry data, stated {with_data}")
         self.native += struct.pack("<IIII", 1, 8 + size + PAGE * with_data, count, 0) + entries
         self.batches, self.due, self.first = number + 1, with_data, 0
 
+    def delta(self, slot, data, at):
+        """Changes the slot's page by the delta at data[at:]; where it ends."""
+        want(slot in self.slots, f"a delta against slot {slot}, which is empty")
+        page = bytearray(self.slots[slot])
+        want(len(data) - at >= 8, "a delta is cut")
+        lines, = struct.unpack_from("<Q", data, at)
+        start, at = at, at + 8
+        for line in (i for i in range(64) if lines >> i & 1):
+            want(at < len(data) and data[at] != 0, "a delta's words")
+            words = [i for i in range(8) if data[at] >> i & 1]
+            at += 1
+            want(at + 8 * len(words) <= len(data), "a delta is cut")
+            for word in words:
+                place = 64 * line + 8 * word
+                page[place:place + 8] = data[at:at + 8]
+                at += 8
+        want(at - start <= 2048, "a delta is too long")
+        self.slots[slot] = bytes(page)
+        return at
+
+    def pages_of(self, kinds, slots, data, full):
+        """The group's pages, in order; the cache follows."""
+        at, delta = 0, PAGE * full
+        for kind in kinds:
+            if kind == 0:
+                yield bytes(PAGE)
+            elif kind == 3:
+                slot = slots.pop(0)
+                delta = self.delta(slot, data, delta)
+                self.deltas += 1
+                yield self.slots[slot]
+            else:
+                page = data[at:at + PAGE]
+                at += PAGE
+                if kind == 2:
+                    self.slots[slots.pop(0)] = page
+                    self.kept += 1
+                yield page
+        want(delta == len(data), "bytes behind the last delta")
+
     def group(self, payload):
-        number, first, count, codec, zero, size, zeros = struct.unpack_from("<QIHBBII", payload)
-        want(zero == zeros == 0 and 1 <= count <= 64, "PAGES: count or reserved bytes")
+        number, first, count, codec, zero, size, delta_size = struct.unpack_from("<QIHBBII", payload)
+        want(zero == 0 and 1 <= count <= 1024, "PAGES: count or reserved bytes")
         head = 24 + (count + 7) // 8 * 8
         want(len(payload) >= head, "PAGES: kinds cut")
         kinds, padding = bytes(payload[24:24 + count]), payload[24 + count:head]
-        want(not any(padding) and not set(kinds) - {0, 1}, "PAGES: kinds")
-        want(size == PAGE * sum(kinds), "PAGES: raw size")
+        want(not any(padding) and not set(kinds) - {0, 1, 2, 3}, "PAGES: kinds")
+        full, deltas = kinds.count(1) + kinds.count(2), kinds.count(3)
+        named = kinds.count(2) + deltas
+        want(full + deltas <= 64, "PAGES: too many with content")
+        after = head + (4 * named + 7) // 8 * 8
+        want(len(payload) >= after and not any(payload[head + 4 * named:after]), "PAGES: slots")
+        slots = list(struct.unpack_from(f"<{named}I", payload, head))
+        want(len(set(slots)) == named and all(slot < self.slot_count for slot in slots), "PAGES: slots")
+        want(delta_size <= 2048 * deltas and size == PAGE * full + delta_size, "PAGES: raw size")
         want(number + 1 == self.batches and first == self.first and count <= self.due,
              f"PAGES of batch {number} out of order")
-        data = self.decode(codec, payload[head:], size)
-        at = 0
-        for kind in kinds:
-            self.native += data[at:at + PAGE] if kind else bytes(PAGE)
-            at += PAGE * kind
+        data = self.decode(codec, payload[after:], size)
+        for page in self.pages_of(kinds, slots, data, full):
+            self.native += page
+            if self.secret:
+                self.hashed += self.xxh3.page(page, self.secret)
         self.first += count
         self.due -= count
         self.pages += count
-        self.zero += count - sum(kinds)
+        self.zero += kinds.count(0)
 
     def finish(self, payload):
         raw, batches, pages, kind, zeros, low, high = struct.unpack("<QQQB7sQQ", payload)
-        want(not any(zeros) and kind in (0, 1), "END: digest kind or reserved bytes")
+        own = 2 if self.secret else 1
+        want(not any(zeros) and kind in (0, own), "END: digest kind or reserved bytes")
         want((raw, batches, pages) == (len(self.native), self.batches, self.pages), "END: counts")
-        want(kind == 0 or (low, high) == xxh3_128(self.native), "END: digest")
+        digest = self.xxh3.plain(self.hashed if self.secret else self.native)
+        want(kind == 0 or (low, high) == digest, "END: digest")
         self.end = (raw, low, high)
 
     def proof(self, role, payload, at):
@@ -366,7 +459,7 @@ class Wire:
                       "guest": guest.hex(), "epoch": epoch}
 
     def sent(self, data):
-        takers = {"RAW": self.raw, "BATCH": self.batch, "PAGES": self.group, "END": self.finish}
+        takers = {"SETUP": self.setup, "RAW": self.raw, "BATCH": self.batch, "PAGES": self.group, "END": self.finish}
         for name, payload in frames(data):
             self.counts[name] = self.counts.get(name, 0) + 1
             want(self.end is None, f"{name} behind END")
@@ -422,7 +515,9 @@ def check_wire(options):
     report = Native(wire.native).check().report()
     want(report["pages"] == wire.pages, "pages of frames and of the native stream differ")
     report.update({"wire_bytes": len(sent), "frames": wire.counts, "hello": wire.hello,
-                   "zero_on_wire": wire.zero, "stored_blocks": wire.stored, "packed_blocks": wire.packed})
+                   "zero_on_wire": wire.zero, "stored_blocks": wire.stored, "packed_blocks": wire.packed,
+                   "run_blocks": wire.runs, "kept_pages": wire.kept, "delta_pages": wire.deltas,
+                   "cache_pages": wire.slot_count})
     return report
 
 

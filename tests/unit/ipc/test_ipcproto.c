@@ -286,21 +286,35 @@ static void test_fence_too_many_nodes(void **state)
 static void test_stream(void **state)
 {
     (void)state;
-    struct streamp_start start = {true,      false, uuid_of(1), 2,    3,     uuid_of(4), 5,
-                                  {1, 2, 3}, "n2",  22,         1000, 10000, 8,          9000};
+    uint8_t bytes[256];
+    struct streamp_start start = {true, false, uuid_of(1), 2, 3,    uuid_of(4), 5, {1, 2, 3}, "n2",
+                                  22,   1000,  10000,      8, 9000, 256,        9, true};
     struct streamp_lane lane = {8};
-    struct streamp_progress progress = {1, 2, 3, 4, UINT64_MAX};
+    struct streamp_progress progress = {1, 2, 3, 4, UINT64_MAX, 6, 7, 8, 9, -5};
     struct streamp_end end = {false, progress, "TLS: certificate has expired"};
 
-    check_codec(streamp_start_put, streamp_start_get, &start, sizeof(start), 5);
+    check_codec(streamp_start_put, streamp_start_get, &start, sizeof(start), 11);
     CHECK(streamp_lane, lane);
     CHECK(streamp_progress, progress);
     CHECK(streamp_end, end);
     CHECK_RANGE(streamp_start, start, 0, 0, 1);
     CHECK_RANGE(streamp_start, start, 1, 0, 1);
-    CHECK_RANGE(streamp_start, start, 2 + 16 + 8 + 8 + 16 + 8 + 32 + 4, 0, 22);
-    CHECK_RANGE(streamp_start, start, 2 + 16 + 8 + 8 + 16 + 8 + 32 + 4 + 1 + 4 + 4, 0, 8);
+    const unsigned level_at = 2 + 16 + 8 + 8 + 16 + 8 + 32 + 4;
+    CHECK_RANGE(streamp_start, start, level_at + 1 + 4 + 4, 0, 8);
+    CHECK_RANGE(streamp_start, start, level_at + 1 + 4 + 4 + 1 + 4 + 4 + 1, 0, 1);
     CHECK_RANGE(streamp_lane, lane, 0, 0, 8);
+    for (unsigned level = 0; level < 256; level++) {
+        struct streamp_start back;
+        start.level = (uint8_t)level;
+        struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
+        streamp_start_encode(&w, &start);
+        int rc = streamp_start_decode(bytes, w.position, &back);
+        assert_int_equal(rc == 0, level <= 22 || level == STREAMP_LEVEL_AUTO);
+    }
+    start.cache_mib = STREAMP_CACHE_MAX + 1;
+    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
+    streamp_start_encode(&w, &start);
+    assert_true(streamp_start_decode(bytes, w.position, &start) < 0);
     CHECK_RANGE(streamp_end, end, 0, 0, 1);
 }
 

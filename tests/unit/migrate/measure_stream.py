@@ -113,7 +113,7 @@ class Sink:
 
 
 def one_run(rig, data, level, buffer):
-    ticket = streamrig.Ticket(level=level, idle_ms=60000)
+    ticket = streamrig.Ticket(level=level, idle_ms=60000, cache_mib=256, is_identical=False)
     net = streamrig.listener()
     ours, theirs = socket.socketpair()
     pem = streamrig.pem_memfd(rig.path("n2"))

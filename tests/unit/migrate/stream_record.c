@@ -4,7 +4,8 @@
  * process, and records the frames in clear, for the independent decoder. It also is feeder 2's test
  * feeder: with --ring it plays the save helper that puts page batches into shared memory.
  *
- *   stream_record NATIVE REBUILT SENT ANSWERS [--ring SLOTS] [--level N]
+ *   stream_record NATIVE REBUILT SENT ANSWERS [--ring SLOTS] [--level N] [--workers N]
+ *       [--cache MIB] [--identical 0|1]
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -18,7 +19,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "migrate/codec.h"
 #include "migrate/link.h"
 #include "migrate/native.h"
 #include "migrate/recv.h"
@@ -202,7 +202,7 @@ static void *run_drain(void *user)
 
 /* ---- the two ends ---- */
 
-struct receiver {
+struct far_end {
     const struct streamp_start *start;
     int net, native;
     const char *log;
@@ -210,7 +210,7 @@ struct receiver {
     struct ha_err err;
 };
 
-static int receive(struct receiver *r, struct session *s, struct codec *codec)
+static int receive(struct far_end *r, struct session *s, struct receiver *receiver)
 {
     uint16_t code;
     int rc = session_next_frame(s, 5000, &r->err);
@@ -228,7 +228,7 @@ static int receive(struct receiver *r, struct session *s, struct codec *codec)
     struct page_sink *sink = page_sink_fd_new(r->native, s);
     r->native = -1;
     if (rc == 0 && sink)
-        rc = recv_stream(s, sink, codec, &r->err);
+        rc = recv_stream(receiver, s, sink, &r->err);
     if (rc == 0)
         rc = session_flush(s, &r->err);
     if (sink)
@@ -238,20 +238,20 @@ static int receive(struct receiver *r, struct session *s, struct codec *codec)
 
 static void *run_receiver(void *user)
 {
-    struct receiver *r = user;
+    struct far_end *r = user;
     struct session s;
-    struct codec *codec = codec_new(0);
+    struct receiver *receiver = receiver_new(r->start->workers, &r->err);
 
     r->rc = session_init(&s, -1, 10000, 0, &r->err);
-    if (r->rc < 0 || !codec)
+    if (r->rc < 0 || !receiver)
         exit(3);
     s.chan = tap_new(r->net, r->log);
-    r->rc = receive(r, &s, codec);
+    r->rc = receive(r, &s, receiver);
     if (r->rc < 0)
         session_abort(&s, &r->err);
     session_linger(&s, 2000);
     session_fini(&s);
-    codec_free(codec);
+    receiver_free(receiver);
     return NULL;
 }
 
@@ -259,23 +259,23 @@ static int send_all(const struct streamp_start *start, int net, int native, stru
                     const char *log, struct ha_err *err)
 {
     struct session s;
-    struct codec *codec = codec_new(start->level);
+    struct sender *sender = sender_new(start, err);
 
-    if (session_init(&s, -1, 10000, 0, err) < 0 || !codec)
+    if (session_init(&s, -1, 10000, 0, err) < 0 || !sender)
         exit(3);
     s.chan = tap_new(net, log);
     struct page_source *source = page_source_fd_new(native, ring);
     struct terms terms;
     int rc = source ? link_greet(&s, start, &terms, err) : -HA_E_NO_MEMORY;
     if (rc == 0)
-        rc = send_stream(&s, source, codec, err);
+        rc = send_stream(sender, &s, source, err);
     if (rc < 0)
         session_abort(&s, err);
     if (source)
         source->ops->close(source);
     session_linger(&s, 2000);
     session_fini(&s);
-    codec_free(codec);
+    sender_free(sender);
     return rc;
 }
 
@@ -301,9 +301,25 @@ static const uint8_t *map_file(const char *path, size_t *ret_size)
     return data;
 }
 
+static void take_option(const char *name, unsigned value, struct streamp_start *start,
+                        unsigned *slots)
+{
+    if (strcmp(name, "--ring") == 0)
+        *slots = value;
+    else if (strcmp(name, "--level") == 0)
+        start->level = (uint8_t)value;
+    else if (strcmp(name, "--workers") == 0)
+        start->workers = (uint8_t)value;
+    else if (strcmp(name, "--cache") == 0)
+        start->cache_mib = value;
+    else if (strcmp(name, "--identical") == 0)
+        start->is_identical = value != 0;
+}
+
 int main(int argc, char **argv)
 {
-    struct streamp_start start = {.ticket = 77, .epoch = 9, .generation = 1, .level = 1};
+    struct streamp_start start = {
+        .ticket = 77, .epoch = 9, .generation = 1, .level = 1, .workers = 2, .cache_mib = 4};
     int net[2], in[2], out[2], ring_fd = -1;
     unsigned slots = 0;
     struct ring *helper = NULL, *ring = NULL;
@@ -312,11 +328,8 @@ int main(int argc, char **argv)
 
     for (unsigned i = 0; i < sizeof(start.secret); i++)
         start.secret[i] = (uint8_t)i;
-    for (int i = 5; i + 1 < argc; i += 2) {
-        slots = strcmp(argv[i], "--ring") == 0 ? (unsigned)strtoul(argv[i + 1], NULL, 10) : slots;
-        start.level =
-            strcmp(argv[i], "--level") == 0 ? (uint8_t)strtoul(argv[i + 1], NULL, 10) : start.level;
-    }
+    for (int i = 5; i + 1 < argc; i += 2)
+        take_option(argv[i], (unsigned)strtoul(argv[i + 1], NULL, 10), &start, &slots);
     if (argc < 5 || socketpair(AF_UNIX, SOCK_STREAM, 0, net) < 0 ||
         socketpair(AF_UNIX, SOCK_STREAM, 0, in) < 0 || socketpair(AF_UNIX, SOCK_STREAM, 0, out) < 0)
         return 2;
@@ -332,7 +345,7 @@ int main(int argc, char **argv)
     feed.data = map_file(argv[1], &feed.size);
     struct drain drain = {.from = out[0],
                           .to = open(argv[2], O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
-    struct receiver receiver = {.start = &start, .net = net[1], .native = out[1], .log = argv[4]};
+    struct far_end receiver = {.start = &start, .net = net[1], .native = out[1], .log = argv[4]};
     if (drain.to < 0 || pthread_create(&threads[0], NULL, run_feed, &feed) != 0 ||
         pthread_create(&threads[1], NULL, run_drain, &drain) != 0 ||
         pthread_create(&threads[2], NULL, run_receiver, &receiver) != 0)

@@ -18,6 +18,7 @@ import uuid
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
 PKI = os.path.join(ROOT, "deploy", "pki")
 PAGE = 4096
+TOTALS = "<QQQQQQQIIb"  # streamp_progress
 START, CANCEL, SOCKET, CONNECTED, PROGRESS, END, NOTE, CONNECT = 1, 2, 3, 64, 65, 66, 67, 68
 SEALS = 0x0001 | 0x0002 | 0x0004 | 0x0008
 F_ADD_SEALS = 1033
@@ -127,14 +128,17 @@ class Ticket:
         self.idle_ms = 8000
         self.connections = 0  # 0: all over one, without resuming
         self.grace_ms = 10000
+        self.cache_mib = 16
+        self.workers = 2
+        self.is_identical = True  # so that a test may compare bytes
         self.__dict__.update(changes)
 
     def start(self, is_sender, peer, is_listener):
         return (struct.pack("<BB", is_sender, is_listener) + self.cluster
                 + struct.pack("<QQ", self.generation, self.ticket) + self.guest
                 + struct.pack("<Q", self.epoch) + self.secret + text(peer)
-                + struct.pack("<BIIBI", self.level, self.rate_mbit, self.idle_ms, self.connections,
-                              self.grace_ms))
+                + struct.pack("<BIIBIIBB", self.level, self.rate_mbit, self.idle_ms, self.connections,
+                              self.grace_ms, self.cache_mib, self.workers, self.is_identical))
 
 
 def packet(kind, body=b"", number=0):
@@ -169,7 +173,10 @@ class End:
         """One packet; False at the end of the connection, None when none came."""
         if not select.select([self.control], [], [], max(timeout, 0))[0]:
             return None
-        data = self.control.recv(131072)
+        try:
+            data = self.control.recv(131072)
+        except ConnectionResetError:  # it left a CANCEL unread; what it said before is there
+            data = self.control.recv(131072)
         if not data:
             return False
         _, _, kind, _, size = struct.unpack_from("<IHHQI", data)
@@ -182,10 +189,11 @@ class End:
         elif kind == CONNECT:
             self.give_socket(struct.unpack("<H", body)[0])
         elif kind == PROGRESS:
-            self.progress.append(struct.unpack("<QQQQQ", body))
+            self.progress.append(struct.unpack(TOTALS, body))
         elif kind == END:
             self.ended_at = time.monotonic()
-            self.end = (body[0] == 1, struct.unpack_from("<QQQQQ", body, 1), body[43:].decode())
+            self.end = (body[0] == 1, struct.unpack_from(TOTALS, body, 1),
+                        body[3 + struct.calcsize(TOTALS):].decode())
         return kind
 
     def give_socket(self, lane):

@@ -127,11 +127,11 @@ static void header_sizes(void **state)
     static const struct {
         uint16_t type;
         uint32_t min, max;
-    } rules[] = {{FRAME_HELLO, 96, 1024},   {FRAME_WELCOME, 40, 1024}, {FRAME_ABORT, 4, 204},
-                 {FRAME_PING, 0, 0},        {FRAME_RAW, 9, 262152},    {FRAME_BATCH, 25, 262168},
-                 {FRAME_PAGES, 32, 262232}, {FRAME_END, 48, 48},       {FRAME_END_ACK, 24, 24},
-                 {FRAME_JOIN, 16, 16},      {FRAME_BARRIER, 8, 8},     {FRAME_ACK, 8, 8},
-                 {FRAME_PARCEL, 24, 270336}};
+    } rules[] = {{FRAME_HELLO, 96, 1024},    {FRAME_WELCOME, 40, 1024}, {FRAME_ABORT, 4, 204},
+                 {FRAME_PING, 0, 0},         {FRAME_RAW, 9, 262152},    {FRAME_BATCH, 25, 262168},
+                 {FRAME_PAGES, 32, 263448},  {FRAME_END, 48, 48},       {FRAME_END_ACK, 24, 24},
+                 {FRAME_JOIN, 16, 16},       {FRAME_BARRIER, 8, 8},     {FRAME_ACK, 8, 8},
+                 {FRAME_PARCEL, 24, 270336}, {FRAME_SETUP, 200, 200}};
     uint8_t bytes[FRAME_HEADER_SIZE];
     struct frame_header out;
 
@@ -150,7 +150,7 @@ static void header_sizes(void **state)
         frame_header_encode(bytes, &h);
         assert_int_equal(frame_header_decode(bytes, &out, NULL), -HA_E_PEER);
     }
-    static const uint16_t unknown[] = {0, 5, 7, 13, 31, 36, 65535};
+    static const uint16_t unknown[] = {0, 5, 6, 13, 31, 36, 65535};
     for (unsigned i = 0; i < sizeof(unknown) / sizeof(unknown[0]); i++) {
         struct frame_header h = {.type = unknown[i], .size = 8};
         frame_header_encode(bytes, &h);
@@ -362,14 +362,14 @@ static void pages_kinds(void **state)
     m.raw_size = 2 * FRAME_PAGE_SIZE;
     frame_pages_encode(&w, &m);
     assert_int_equal(w.position, FRAME_PAGES_HEAD + 16);
-    assert_int_equal(w.position, frame_pages_head(9));
+    assert_int_equal(w.position, frame_pages_head(9, 0));
     assert_int_equal(frame_pages_decode(bytes, w.position + 7, &back, NULL), 0);
     assert_int_equal(back.count, 9);
     assert_int_equal(back.kind[8], FRAME_DATA);
     assert_int_equal(back.data_size, 7);
     for (size_t n = 0; n <= w.position; n++) /* without any encoded byte */
         assert_int_equal(decode_pages(bytes, n), -HA_E_PEER);
-    bytes[FRAME_PAGES_HEAD + 3] = 2; /* reserved kind */
+    bytes[FRAME_PAGES_HEAD + 3] = 4; /* reserved kind */
     assert_int_equal(decode_pages(bytes, w.position + 7), -HA_E_PEER);
     bytes[FRAME_PAGES_HEAD + 3] = 1; /* three pages, raw size of two */
     assert_int_equal(decode_pages(bytes, w.position + 7), -HA_E_PEER);
@@ -384,9 +384,9 @@ static void pages_kinds(void **state)
     bytes[14] = FRAME_ZSTD; /* nothing to decode must be stored */
     assert_int_equal(decode_pages(bytes, w.position), -HA_E_PEER);
     bytes[14] = FRAME_STORE;
-    bytes[12] = FRAME_GROUP_PAGES + 1;
-    assert_int_equal(decode_pages(bytes, w.position + 8), -HA_E_PEER);
-    bytes[12] = 0;
+    bytes[13] = 4; /* 1088 pages */
+    assert_int_equal(decode_pages(bytes, w.position), -HA_E_PEER);
+    bytes[12] = bytes[13] = 0;
     assert_int_equal(decode_pages(bytes, w.position), -HA_E_PEER);
 }
 
@@ -407,7 +407,7 @@ static void ends(void **state)
     assert_int_equal(back.pages, 3);
     assert_true(ha_digest_equal(back.digest, m.digest));
     check_lengths(decode_end, bytes, w.position, 0);
-    bytes[24] = 2;
+    bytes[24] = 3;
     assert_int_equal(decode_end(bytes, w.position), -HA_E_PEER);
 
     struct frame_end_ack ack = {.raw_bytes = 9, .digest = {.low = 1, .high = 2}};
@@ -434,7 +434,7 @@ static void random_payloads(void **state)
             (void)all[i](bytes, size);
         struct frame_pages m;
         if (frame_pages_decode(bytes, size, &m, NULL) == 0) {
-            assert_in_range(m.count, 1, FRAME_GROUP_PAGES);
+            assert_in_range(m.count, 1, FRAME_PAGES_MAX);
             assert_in_range(m.raw_size, 0, FRAME_RAW_MAX);
             assert_true(m.data + m.data_size == bytes + size);
         }

@@ -43,15 +43,11 @@ static int mem_bytes(struct page_sink *sink, const uint8_t *data, size_t size, s
     return 0;
 }
 
-static int mem_pages(struct page_sink *sink, const uint8_t *kind, uint32_t count,
-                     const uint8_t *data, struct ha_err *err)
+static int mem_pages(struct page_sink *sink, const uint8_t *const *content, uint32_t count,
+                     struct ha_err *err)
 {
-    static const uint8_t zero[4096];
-
-    for (uint32_t i = 0; i < count; i++) {
-        mem_bytes(sink, kind[i] == FRAME_DATA ? data : zero, 4096, err);
-        data += kind[i] == FRAME_DATA ? 4096 : 0;
-    }
+    for (uint32_t i = 0; i < count; i++)
+        mem_bytes(sink, content[i], 4096, err);
     return 0;
 }
 
@@ -75,6 +71,7 @@ static size_t native_size;
 static size_t first_batch; /* offset of the first PAGE_DATA record */
 static struct sink_mem sink;
 static uint8_t wire_buffer[WIRE_MAX];
+static unsigned worker_count;
 
 static void put_frame(struct script *s, uint16_t type, const void *payload, size_t size)
 {
@@ -115,7 +112,7 @@ static void put_batch(struct script *s, uint64_t batch, const uint64_t *entries,
 static void put_pages(struct script *s, uint64_t batch, uint32_t first, uint16_t count,
                       const uint8_t *from)
 {
-    static uint8_t payload[FRAME_PAGES_HEAD + 64 + FRAME_RAW_MAX];
+    static uint8_t payload[FRAME_PAGES_FRONT + FRAME_RAW_MAX];
     struct ha_writer w = ha_writer_of(payload, sizeof(payload));
     struct frame_pages m = {.batch = batch, .first = first, .count = count};
 
@@ -198,12 +195,12 @@ static struct script good_until(unsigned stop)
 static int run(const struct script *s, struct ha_err *err)
 {
     struct session session;
-    struct codec *codec = codec_new(0);
+    struct receiver *receiver = receiver_new(worker_count, err);
 
     memset(err, 0, sizeof(*err));
     sink.sink.ops = &mem_ops;
     sink.size = 0;
-    assert_non_null(codec);
+    assert_non_null(receiver);
     assert_int_equal(session_init(&session, -1, 1000, 0, err), 0);
     /* An own copy of exactly that size: a sanitizer sees a byte read too many. */
     uint8_t *wire = malloc(s->size + 1);
@@ -211,10 +208,10 @@ static int run(const struct script *s, struct ha_err *err)
     memcpy(wire, s->wire, s->size);
     session.chan = chan_mem_new(wire, s->size);
     assert_non_null(session.chan);
-    int rc = recv_stream(&session, &sink.sink, codec, err);
+    int rc = recv_stream(receiver, &session, &sink.sink, err);
     assert_int_equal(session.progress.raw_bytes, 0); /* the fd sink counts, this one does not */
     session_fini(&session);
-    codec_free(codec);
+    receiver_free(receiver);
     free(wire);
     return rc;
 }
@@ -447,7 +444,7 @@ static void damaged_page(void **state)
 
 static void put_zstd_pages(struct script *s, const uint8_t *data, size_t size, uint16_t count)
 {
-    static uint8_t payload[FRAME_PAGES_HEAD + 64 + FRAME_RAW_MAX];
+    static uint8_t payload[FRAME_PAGES_FRONT + FRAME_RAW_MAX];
     struct ha_writer w = ha_writer_of(payload, sizeof(payload));
     struct frame_pages m = {.count = count, .codec = FRAME_ZSTD, .raw_size = 4096u * count};
 

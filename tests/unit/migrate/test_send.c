@@ -14,9 +14,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include <cmocka.h>
-#include <xxhash.h>
 
-#include "migrate/codec.h"
 #include "migrate/send.h"
 #include "nativegen.h"
 
@@ -33,13 +31,12 @@ struct answer {
     const char *words; /* of the error; NULL: success */
 };
 
-static size_t make_answer(const struct answer *a, uint64_t sequence, uint8_t *bytes)
+static size_t make_answer(const struct answer *a, const struct frame_end *end, uint8_t *bytes)
 {
     struct ha_writer w = ha_writer_of(bytes + FRAME_HEADER_SIZE, 256);
-    XXH128_hash_t hash = XXH3_128bits(native, native_size);
     struct frame_end_ack ack = {
-        .raw_bytes = native_size + (uint64_t)a->raw_off,
-        .digest = {.low = hash.low64 + (uint64_t)a->digest_off, .high = hash.high64}};
+        .raw_bytes = end->raw_bytes + (uint64_t)a->raw_off,
+        .digest = {.low = end->digest.low + (uint64_t)a->digest_off, .high = end->digest.high}};
     struct frame_abort stop = {.code = FRAME_ABORT_ENDPOINT, .text = "disk full"};
 
     if (a->type == FRAME_END_ACK)
@@ -49,7 +46,7 @@ static size_t make_answer(const struct answer *a, uint64_t sequence, uint8_t *by
     else
         for (unsigned i = 0; i < 96 && a->type != FRAME_PING; i++)
             ha_put_u8(&w, 1);
-    struct frame_header h = {.type = a->type, .size = (uint32_t)w.position, .sequence = sequence};
+    struct frame_header h = {.type = a->type, .size = (uint32_t)w.position};
     frame_header_encode(bytes, &h);
     return FRAME_HEADER_SIZE + w.position;
 }
@@ -60,17 +57,20 @@ static void be_receiver(int fd, const struct answer *a)
     static uint8_t frame[FRAME_HEADER_SIZE + FRAME_PAYLOAD_MAX];
     uint8_t bytes[512];
     struct frame_header h = {0};
+    struct frame_end end = {.raw_bytes = native_size};
 
     if (a->is_early)
-        (void)!write(fd, bytes, make_answer(a, 0, bytes));
+        (void)!write(fd, bytes, make_answer(a, &end, bytes));
     while (h.type != FRAME_END) {
         if (recv(fd, frame, FRAME_HEADER_SIZE, MSG_WAITALL) != FRAME_HEADER_SIZE ||
             frame_header_decode(frame, &h, NULL) < 0 ||
             (h.size > 0 && recv(fd, frame, h.size, MSG_WAITALL) != (ssize_t)h.size))
             _exit(0);
     }
+    if (frame_end_decode(frame, h.size, &end, NULL) < 0)
+        _exit(0);
     if (a->type != 0 && !a->is_early)
-        (void)!write(fd, bytes, make_answer(a, 0, bytes));
+        (void)!write(fd, bytes, make_answer(a, &end, bytes));
     close(fd);
     _exit(0);
 }
@@ -94,16 +94,17 @@ static void try_answer(const struct answer *a)
         assert_int_equal(poll(&early, 1, 5000), 1);
     assert_int_equal(write(in[1], native, native_size), native_size);
     assert_int_equal(session_init(&s, -1, 3000, 0, &err), 0);
-    struct codec *codec = codec_new(1);
+    const struct streamp_start start = {.level = 1, .workers = 2, .cache_mib = 1};
+    struct sender *sender = sender_new(&start, &err);
     s.chan = chan_fd_new(net[0]);
     struct page_source *source = page_source_fd_new(in[0], NULL);
-    assert_true(codec && s.chan && source);
-    int rc = send_stream(&s, source, codec, &err);
+    assert_true(sender && s.chan && source);
+    int rc = send_stream(sender, &s, source, &err);
     if (a->words == NULL ? rc != 0 : rc >= 0 || !strstr(err.text, a->words))
         fail_msg("wanted \"%s\", got %d \"%s\"", a->words ? a->words : "success", rc, err.text);
     source->ops->close(source);
     session_fini(&s);
-    codec_free(codec);
+    sender_free(sender);
     close(in[1]);
     assert_int_equal(waitpid(pid, NULL, 0), pid);
 }

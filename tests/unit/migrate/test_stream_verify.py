@@ -58,16 +58,20 @@ class Case(unittest.TestCase):
 class Recorded(Case):
     def check(self, data, *options):
         self.record(data, *options)
-        self.assertEqual(self.get("rebuilt"), data)
+        is_identical = "--identical" in options
+        if is_identical:
+            self.assertEqual(self.get("rebuilt"), data)
         wire = self.verify("wire", self.path("sent"), "--answers", self.path("answers"), "--rebuilt",
                            self.path("decoded"), "--secret", SECRET)
         self.assertNotIn("error", wire)
-        self.assertEqual(self.get("decoded"), data)
+        self.assertEqual(self.get("decoded"), self.get("rebuilt"))
         native = self.verify("native", self.path("native"))
-        for key in ("native_sha256", "image_sha256", "canonical_sha256", "pages", "zero_pages"):
+        for key in ("image_sha256", "canonical_sha256"):
             self.assertEqual(wire[key], native[key])
-        self.assertEqual(wire["zero_on_wire"], native["zero_pages"])
-        self.assertTrue(self.verify("same", self.path("native"), self.path("rebuilt"))["is_identical"])
+        if is_identical:
+            self.assertEqual(wire["zero_on_wire"], native["zero_pages"])
+        report = self.verify("same", self.path("native"), self.path("rebuilt"))
+        self.assertTrue(report["is_canonical"])
         return wire
 
     def test_proxy(self):
@@ -83,7 +87,7 @@ class Recorded(Case):
         rng = random.Random(8)
         pages = streamrig.some_pages(rng, 2000, zero=0.9)
         data = streamrig.hvm_stream([(list(range(10)), pages[:10]), (list(range(2000)), pages),
-                                     ([3], [bytes(4096)])])
+                                     ([3], [b"new!" * 1024])])
         report = self.check(data, "--ring", "4")
         self.assertEqual(report["frames"]["BATCH"], 3)
 

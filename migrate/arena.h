@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The memory of the mirrored cache: page slots, the same on both ends (STREAM.md, section 4). Only
+ * reserved at first; chunks are made present shortly before their first use, so that no page of a
+ * guest waits for the kernel to clear one of ours.
+ */
+#ifndef HAMGR_MIGRATE_ARENA_H
+#define HAMGR_MIGRATE_ARENA_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "hamgr/base/err.h"
+
+struct arena {
+    uint8_t *base; /* NULL: no slots */
+    uint32_t slot_count;
+    uint32_t present; /* slots that were made present */
+};
+
+/* 0 or -HA_E_NO_MEMORY. fini is idempotent. */
+int arena_init(struct arena *a, uint32_t slot_count, struct ha_err *err);
+void arena_fini(struct arena *a);
+/* Makes slots up to and including this one present, in order and some ahead. */
+void arena_prepare(struct arena *a, uint32_t slot);
+
+static inline uint8_t *arena_slot(const struct arena *a, uint32_t slot)
+{
+    return a->base + (size_t)slot * 4096u;
+}
+
+#endif

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "migrate/sort.h"
+
+#include <endian.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "hamgr/base/assert.h"
+
+#define AHEAD 4u /* records looked up so many pages before they are needed */
+
+/* Of the memory limit, hashes get 3/8: at 256 MiB that covers a guest of 16 GiB. */
+#define RECORD_SHARE(bytes) ((bytes) / 8 * 3)
+#define SLOT_COST           (FRAME_PAGE_SIZE + 13u) /* and its owner, its mark, its last unit */
+
+int sorter_init(struct sorter *s, size_t cache_bytes, struct ha_err *err)
+{
+    size_t slots = (cache_bytes - RECORD_SHARE(cache_bytes)) / SLOT_COST;
+
+    memset(s, 0, sizeof(*s));
+    slots = slots < FRAME_CACHE_MAX ? slots : FRAME_CACHE_MAX;
+    s->form = simd_best();
+    s->entries = malloc(8u * FRAME_ENTRIES_MAX);
+    s->slot_unit = calloc(slots + 1, sizeof(*s->slot_unit));
+    int rc = s->entries && s->slot_unit ? 0 : ha_err_set(err, HA_E_NO_MEMORY, "no memory");
+    if (rc == 0)
+        rc = pagetable_init(&s->table, RECORD_SHARE(cache_bytes), (uint32_t)slots, err);
+    if (rc == 0)
+        rc = arena_init(&s->arena, s->table.slot_count, err);
+    if (rc == 0 && getrandom(s->secret, sizeof(s->secret), 0) != (ssize_t)sizeof(s->secret))
+        rc = ha_err_set(err, HA_E_NO_MEMORY, "no random bytes");
+    if (rc < 0)
+        sorter_fini(s);
+    return rc;
+}
+
+void sorter_fini(struct sorter *s)
+{
+    pagetable_fini(&s->table);
+    arena_fini(&s->arena);
+    free(s->slot_unit);
+    free(s->entries);
+    memset(s, 0, sizeof(*s));
+}
+
+static uint64_t entry_at(const struct sorter *s, uint32_t index)
+{
+    uint64_t entry;
+
+    memcpy(&entry, s->entries + 8 * (size_t)index, sizeof(entry));
+    return le64toh(entry);
+}
+
+static unsigned type_of(uint64_t entry)
+{
+    return (unsigned)(entry >> 60);
+}
+
+static bool has_page(uint64_t entry)
+{
+    return type_of(entry) < 13;
+}
+
+static int open_unit(struct sorter *s, uint16_t type, struct unit **ret_unit, struct ha_err *err)
+{
+    struct unit *unit = pipeline_open(s->pipeline);
+
+    if (!unit) {
+        int rc = s->make_room(s->user, err);
+        if (rc < 0)
+            return rc;
+        unit = pipeline_open(s->pipeline);
+        ha_assert(unit);
+    }
+    unit->type = type;
+    unit->level = s->level;
+    *ret_unit = unit;
+    return 0;
+}
+
+/* ---- groups of pages ---- */
+
+static void close_group(struct sorter *s)
+{
+    struct unit *group = s->group;
+
+    s->group = NULL;
+    if (!group)
+        return;
+    if (group->pages.count == 0) { /* every page was as before */
+        group->type = 0;
+        pipeline_done(s->pipeline, group);
+        return;
+    }
+    /* Handing it to another thread pays where it has something to think about. */
+    pipeline_queue(s->pipeline, group, group->level != 0 && group->place_count > 0);
+}
+
+static int open_group(struct sorter *s, struct ha_err *err)
+{
+    if (s->group)
+        return 0;
+    int rc = open_unit(s, FRAME_PAGES, &s->group, err);
+    if (rc == 0)
+        s->group->pages.first = s->kept_pages;
+    return rc;
+}
+
+/* The entry stays; its page becomes the group's next. */
+static void keep_page(struct sorter *s, uint64_t entry, uint8_t kind, struct ha_digest hash)
+{
+    struct unit *group = s->group;
+    uint32_t index = group->pages.count++;
+    uint64_t wire = htole64(entry);
+
+    group->pages.kind[index] = kind;
+    group->hashes[index] = hash;
+    if (!s->is_complete)
+        memcpy(s->batch->in + 8 * (size_t)s->kept, &wire, sizeof(wire));
+    s->kept++;
+    s->kept_pages++;
+    if (group->pages.count == FRAME_PAGES_MAX || group->place_count == FRAME_GROUP_PAGES)
+        close_group(s);
+}
+
+/* Nobody works on the slot any more: the group may. */
+static int claim_slot(struct sorter *s, uint32_t slot, struct ha_err *err)
+{
+    uint64_t last = s->slot_unit[slot];
+
+    arena_prepare(&s->arena, slot);
+    if (last != s->group->number && pipeline_is_busy(s->pipeline, last)) {
+        int rc = pipeline_wait(s->pipeline, last, -1, s->session, err);
+        if (rc < 0)
+            return rc;
+    }
+    s->slot_unit[slot] = s->group->number;
+    return 0;
+}
+
+/* Which slot a page that was sent before may use; first: it was not. */
+static uint32_t choose_slot(struct sorter *s, struct page_record *record, uint8_t *ret_kind)
+{
+    uint32_t slot = pagetable_slot(&s->table, record);
+
+    *ret_kind = FRAME_DELTA;
+    if (slot == PAGETABLE_NO_SLOT) {
+        slot = pagetable_give_slot(&s->table, record);
+        *ret_kind = slot == PAGETABLE_NO_SLOT ? FRAME_DATA : FRAME_KEEP;
+    }
+    /* Twice in one group: no order among its pages is promised. */
+    if (slot != PAGETABLE_NO_SLOT && s->slot_unit[slot] == s->group->number &&
+        s->group->number > 0) {
+        *ret_kind = FRAME_DATA;
+        slot = PAGETABLE_NO_SLOT;
+    }
+    return slot == PAGETABLE_NO_SLOT ? UNIT_NO_SLOT : slot;
+}
+
+static bool is_same(const struct sorter *s, const struct page_record *record, unsigned type,
+                    struct ha_digest hash)
+{
+    return !s->is_complete && record && page_record_type(record) == type &&
+           ha_digest_equal(record->hash, hash);
+}
+
+static struct page_record *note_version(struct sorter *s, struct page_record *record,
+                                        uint64_t entry, struct ha_digest hash)
+{
+    if (!record)
+        record = pagetable_add(&s->table, (uint32_t)entry);
+    if (record) {
+        record->hash = hash;
+        page_record_set_type(record, type_of(entry));
+    }
+    return record;
+}
+
+static int take_zero(struct sorter *s, uint64_t entry, struct ha_err *err)
+{
+    const struct ha_digest none = {0, 0};
+    struct page_record *record = pagetable_find(&s->table, (uint32_t)entry);
+
+    if (is_same(s, record, type_of(entry), none)) {
+        s->same_pages++;
+        return 0;
+    }
+    int rc = open_group(s, err);
+    if (rc < 0)
+        return rc;
+    (void)note_version(s, record, entry, none);
+    keep_page(s, entry, FRAME_ZERO, none);
+    return 0;
+}
+
+static int take_page(struct sorter *s, uint64_t entry, const uint8_t *page, bool is_shared,
+                     struct ha_err *err)
+{
+    int rc = open_group(s, err);
+
+    if (rc < 0)
+        return rc;
+    struct unit *group = s->group;
+    uint8_t *place = group->in + (size_t)group->place_count * FRAME_PAGE_SIZE;
+    if (is_shared)
+        memcpy(place, page, FRAME_PAGE_SIZE);
+    struct ha_digest hash = simd_page_hash(s->form, is_shared ? place : page, s->secret);
+    struct page_record *record = pagetable_find(&s->table, (uint32_t)entry);
+    if (is_same(s, record, type_of(entry), hash)) {
+        s->same_pages++;
+        return 0;
+    }
+    if (!is_shared)
+        memcpy(place, page, FRAME_PAGE_SIZE);
+    bool is_again = record != NULL;
+    uint8_t kind = FRAME_DATA;
+    uint32_t slot = UNIT_NO_SLOT;
+    record = note_version(s, record, entry, hash);
+    if (is_again)
+        slot = choose_slot(s, record, &kind);
+    if (slot != UNIT_NO_SLOT)
+        rc = claim_slot(s, slot, err);
+    if (rc < 0)
+        return rc;
+    group->place_slot[group->place_count] = slot;
+    group->place_index[group->place_count++] = group->pages.count;
+    keep_page(s, entry, kind, hash);
+    return 0;
+}
+
+/* ---- batches ---- */
+
+static void take_hole(struct sorter *s, uint64_t entry)
+{
+    /* What the page holds when it comes back is not what was last sent. */
+    pagetable_forget(&s->table, (uint32_t)entry);
+    /* XALLOC makes a restore populate the page; the other two mean nothing to HVM and PVH. */
+    if (!s->is_complete && s->is_hvm && type_of(entry) != 14)
+        return;
+    uint64_t wire = htole64(entry);
+    if (!s->is_complete)
+        memcpy(s->batch->in + 8 * (size_t)s->kept, &wire, sizeof(wire));
+    s->kept++;
+}
+
+/* Entries up to the next one with a page. */
+static void skip_holes(struct sorter *s)
+{
+    while (s->entry < s->entry_count && !has_page(entry_at(s, s->entry)))
+        take_hole(s, entry_at(s, s->entry++));
+}
+
+static void hand_on_batch(struct sorter *s, uint32_t count, uint32_t data_count)
+{
+    struct unit *batch = s->batch;
+
+    s->batch = NULL;
+    batch->count = count;
+    batch->data_count = data_count;
+    batch->in_size = 8 * (size_t)count;
+    if (count > 0) {
+        pipeline_queue(s->pipeline, batch, false);
+    } else {
+        batch->type = 0;
+        pipeline_done(s->pipeline, batch);
+    }
+}
+
+static void close_batch(struct sorter *s)
+{
+    close_group(s);
+    if (s->batch)
+        hand_on_batch(s, s->kept, s->kept_pages);
+}
+
+static int take_batch(struct sorter *s, const struct page_item *item, struct ha_err *err)
+{
+    int rc = open_unit(s, FRAME_BATCH, &s->batch, err);
+
+    if (rc < 0)
+        return rc;
+    ha_assert(item->count <= FRAME_ENTRIES_MAX);
+    memcpy(s->entries, item->entries, 8 * (size_t)item->count);
+    s->entry_count = item->count;
+    s->entry = s->kept = s->kept_pages = 0;
+    s->pages_left = item->data_count;
+    s->is_hvm = item->is_hvm;
+    s->is_complete = s->is_identical || item->is_verifying || item->count > SORT_BATCH_MAX;
+    if (s->is_complete) {
+        memcpy(s->batch->in, s->entries, 8 * (size_t)item->count);
+        hand_on_batch(s, item->count, item->data_count);
+    }
+    skip_holes(s);
+    if (s->pages_left == 0)
+        close_batch(s);
+    return 0;
+}
+
+static int take_pages(struct sorter *s, const struct page_item *item, struct ha_err *err)
+{
+    ha_assert(item->count <= s->pages_left);
+    for (uint32_t i = 0; i < item->count; i++) {
+        const uint8_t *page = item->data + (size_t)i * FRAME_PAGE_SIZE;
+        uint64_t entry = entry_at(s, s->entry++);
+        if (s->entry + AHEAD < s->entry_count)
+            pagetable_prefetch(&s->table, (uint32_t)entry_at(s, s->entry + AHEAD));
+        int rc = simd_is_zero(s->form, page) ? take_zero(s, entry, err)
+                                             : take_page(s, entry, page, item->is_shared, err);
+        if (rc < 0)
+            return rc;
+        s->pages_left--;
+        skip_holes(s);
+    }
+    if (s->pages_left == 0)
+        close_batch(s);
+    return 0;
+}
+
+static int take_raw(struct sorter *s, const struct page_item *item, struct ha_err *err)
+{
+    struct unit *unit;
+    int rc = open_unit(s, FRAME_RAW, &unit, err);
+
+    if (rc < 0)
+        return rc;
+    memcpy(unit->in, item->data, item->size);
+    unit->in_size = item->size;
+    pipeline_queue(s->pipeline, unit, unit->level != 0);
+    return 0;
+}
+
+int sorter_take(struct sorter *s, const struct page_item *item, struct ha_err *err)
+{
+    switch ((enum page_item_kind)item->kind) {
+    case PAGE_ITEM_RAW:
+        return take_raw(s, item, err);
+    case PAGE_ITEM_BATCH:
+        return take_batch(s, item, err);
+    case PAGE_ITEM_PAGES:
+        return take_pages(s, item, err);
+    case PAGE_ITEM_END:
+        break;
+    }
+    return 0;
+}
+
+bool sorter_is_waiting(const struct sorter *s)
+{
+    uint64_t oldest = pipeline_oldest(s->pipeline);
+
+    return (s->batch && s->batch->number == oldest) || (s->group && s->group->number == oldest);
+}
