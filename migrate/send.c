@@ -4,11 +4,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
 
 #include "hamgr/base/assert.h"
+#include "migrate/adapt.h"
 #include "migrate/native.h"
 #include "migrate/pack.h"
 #include "migrate/pipeline.h"
@@ -19,6 +21,8 @@
  * after them: so many units must fit; then some for each worker. */
 #define UNITS_MIN        20u
 #define UNITS_PER_WORKER 2u
+/* While nothing is compressed, one group of so many shows what compression would do. */
+#define PROBE_EACH 48u
 
 struct sender {
     struct session *session; /* set by send_stream */
@@ -30,7 +34,20 @@ struct sender {
     uint64_t batches; /* sent so far, as what follows */
     uint64_t raw_bytes;
     uint64_t pages;
+    /* level auto */
+    bool is_auto;
+    struct adapt adapt;
+    struct adapt_sample sample; /* of the window that began then */
+    uint64_t window_ns;
 };
+
+static uint64_t now_ns(clockid_t clock)
+{
+    struct timespec t;
+
+    clock_gettime(clock, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
 
 /* ---- committing units, in order ---- */
 
@@ -103,8 +120,7 @@ static int commit_pages(struct sender *d, struct unit *unit, struct ha_err *err)
     return commit_unit(d, unit, head, err);
 }
 
-/* The oldest unit is done: out with it. */
-static int commit_head(struct sender *d, struct unit *unit, struct ha_err *err)
+static int commit_any(struct sender *d, struct unit *unit, struct ha_err *err)
 {
     int rc = 0;
 
@@ -114,6 +130,48 @@ static int commit_head(struct sender *d, struct unit *unit, struct ha_err *err)
         rc = commit_batch(d, unit, err);
     else if (unit->type == FRAME_PAGES)
         rc = commit_pages(d, unit, err);
+    return rc;
+}
+
+/* Closes the window when it is wide enough: the level of what follows. */
+static void adapt_level(struct sender *d, uint64_t now)
+{
+    struct streamp_progress *progress = &d->session->progress;
+
+    d->sample.wall_us = (now - d->window_ns) / 1000;
+    if (d->sample.wall_us < ADAPT_WINDOW_US)
+        return;
+    adapt_step(&d->adapt, &d->sample);
+    memset(&d->sample, 0, sizeof(d->sample));
+    d->window_ns = now;
+    d->sorter.level = d->adapt.level;
+    progress->level = (int8_t)d->adapt.level;
+    progress->codec_mbit = (uint32_t)(adapt_codec_rate(&d->adapt) / 125000u);
+    progress->link_mbit = (uint32_t)(adapt_link_rate(&d->adapt) / 125000u);
+}
+
+/* The same, watched: what it took the link is what we waited without working. */
+static int commit_watched(struct sender *d, struct unit *unit, struct ha_err *err)
+{
+    uint64_t wall = now_ns(CLOCK_MONOTONIC), work = now_ns(CLOCK_THREAD_CPUTIME_ID);
+    int rc = commit_any(d, unit, err);
+    uint64_t now = now_ns(CLOCK_MONOTONIC);
+
+    work = now_ns(CLOCK_THREAD_CPUTIME_ID) - work;
+    wall = now - wall;
+    d->sample.blocked_us += wall > work ? (wall - work) / 1000 : 0;
+    d->sample.wire_bytes += unit->out_size > 0 ? unit->out_size : unit->in_size;
+    adapt_codec(&d->adapt, unit->level, unit->tried, unit->packed, unit->busy_ns);
+    adapt_level(d, now);
+    return rc;
+}
+
+/* The oldest unit is done: out with it. */
+static int commit_head(struct sender *d, struct unit *unit, struct ha_err *err)
+{
+    bool is_watched = d->is_auto && unit->type == FRAME_PAGES;
+    int rc = is_watched ? commit_watched(d, unit, err) : commit_any(d, unit, err);
+
     pipeline_pop(d->pipeline);
     return rc;
 }
@@ -194,12 +252,10 @@ static int send_end(struct sender *d, struct ha_err *err)
 
 /* Nothing to read just now. What is being worked on may become done meanwhile; when nothing is,
  * everything is flushed. Returns 1 to ask again, or an error. */
-static int wait_for_more(struct sender *d, const struct page_source *source, struct ha_err *err)
+static int wait_for_source(struct sender *d, const struct page_source *source, struct ha_err *err)
 {
-    int rc = commit_done(d, err);
+    int rc;
 
-    if (rc < 0)
-        return rc;
     if (!sorter_is_waiting(&d->sorter) && !pipeline_is_empty(d->pipeline)) {
         rc = pipeline_wait(d->pipeline, pipeline_oldest(d->pipeline), source->fd, d->session, err);
         return rc < 0 ? rc : 1;
@@ -208,6 +264,19 @@ static int wait_for_more(struct sender *d, const struct page_source *source, str
     if (rc == 0)
         rc = session_wait_fd(d->session, source->fd, POLLIN, -1, err);
     return rc < 0 ? rc : 1;
+}
+
+static int wait_for_more(struct sender *d, const struct page_source *source, struct ha_err *err)
+{
+    int rc = commit_done(d, err);
+
+    if (rc < 0)
+        return rc;
+    uint64_t start = now_ns(CLOCK_MONOTONIC);
+    rc = wait_for_source(d, source, err);
+
+    d->sample.starved_us += (now_ns(CLOCK_MONOTONIC) - start) / 1000;
+    return rc;
 }
 
 static int send_loop(struct sender *d, struct page_source *source, struct ha_err *err)
@@ -282,7 +351,10 @@ struct sender *sender_new(const struct streamp_start *start, struct ha_err *err)
     d->sorter.make_room = make_room;
     d->sorter.user = d;
     d->sorter.is_identical = start->is_identical;
-    d->sorter.level = start->level == STREAMP_LEVEL_AUTO ? 1 : start->level;
+    d->is_auto = start->level == STREAMP_LEVEL_AUTO;
+    adapt_init(&d->adapt, pipeline_workers(d->pipeline));
+    d->sorter.level = d->is_auto ? d->adapt.level : start->level;
+    d->sorter.probe_each = d->is_auto ? PROBE_EACH : 0;
     return d;
 }
 
@@ -302,6 +374,8 @@ void sender_free(struct sender *d)
 int send_stream(struct sender *d, struct session *s, struct page_source *source, struct ha_err *err)
 {
     d->session = d->sorter.session = s;
+    d->window_ns = now_ns(CLOCK_MONOTONIC);
+    s->progress.level = (int8_t)d->sorter.level;
     s->is_listening_peer = true;
     int rc = send_setup(d, err);
     if (rc == 0)

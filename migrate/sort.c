@@ -102,9 +102,14 @@ static int open_group(struct sorter *s, struct ha_err *err)
     if (s->group)
         return 0;
     int rc = open_unit(s, FRAME_PAGES, &s->group, err);
-    if (rc == 0)
-        s->group->pages.first = s->kept_pages;
-    return rc;
+    if (rc < 0)
+        return rc;
+    s->group->pages.first = s->kept_pages;
+    if (s->level == 0 && s->probe_each > 0 && ++s->stored >= s->probe_each) {
+        s->stored = 0;
+        s->group->level = 1;
+    }
+    return 0;
 }
 
 /* The entry stays; its page becomes the group's next. */

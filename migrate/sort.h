@@ -29,8 +29,10 @@ struct sorter {
     uint64_t *slot_unit; /* by slot: the unit that used it last */
     uint8_t secret[FRAME_SECRET_SIZE];
     enum simd_form form;
-    bool is_identical; /* nothing is left out */
-    int level;         /* for the units to come; may be changed at any time */
+    bool is_identical;   /* nothing is left out */
+    int level;           /* for the units to come; may be changed at any time */
+    uint32_t probe_each; /* while level is 0, of so many groups one is tried; 0: none */
+    uint32_t stored;     /* groups since the last that was tried */
     uint64_t same_pages;
     /* the open batch */
     uint8_t *entries; /* FRAME_ENTRIES_MAX of them, as they came */

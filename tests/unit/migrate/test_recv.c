@@ -440,6 +440,113 @@ static void damaged_page(void **state)
     assert_non_null(strstr(err.text, "digest differs"));
 }
 
+/* ---- SETUP, slots, deltas ---- */
+
+/* As good_until(3), with SETUP in front: the batch of five pages is open. */
+static struct script with_cache(uint32_t cache_pages)
+{
+    uint8_t payload[FRAME_SETUP_SIZE];
+    struct ha_writer w = ha_writer_of(payload, sizeof(payload));
+    struct frame_setup m = {.cache_pages = cache_pages, .secret = {1, 2, 3}};
+    struct script s = {.wire = wire_buffer};
+
+    frame_setup_encode(&w, &m);
+    put_frame(&s, FRAME_SETUP, payload, w.position);
+    put_raw(&s, 0, first_batch);
+    put_batch(&s, 0, gen_entries, 6, 5);
+    return s;
+}
+
+/* count pages of one kind, stored; data holds their content or deltas. */
+static void put_kinds(struct script *s, uint32_t first, uint8_t kind, uint16_t count,
+                      const uint32_t *slots, const uint8_t *data, uint32_t size)
+{
+    static uint8_t payload[FRAME_PAGES_FRONT + FRAME_RAW_MAX];
+    struct ha_writer w = ha_writer_of(payload, sizeof(payload));
+    struct frame_pages m = {.first = first, .count = count, .raw_size = size};
+
+    memset(m.kind, kind, count);
+    m.delta_size = kind == FRAME_DELTA ? size : 0;
+    m.slot_count = count;
+    memcpy(m.slot, slots, count * sizeof(*slots));
+    frame_pages_encode(&w, &m);
+    ha_put_raw(&w, data, size);
+    put_frame(s, FRAME_PAGES, payload, w.position);
+}
+
+static void cache_rules(void **state)
+{
+    static const uint8_t nothing[16];                          /* two deltas: no line changed */
+    static const uint8_t cut[9] = {1, 0, 0, 0, 0, 0, 0, 0, 1}; /* a line, a word, and no word */
+    static const uint32_t zero[] = {0}, four[] = {4}, twice[] = {2, 2}, both[] = {0, 1};
+    struct script s;
+    struct ha_err err;
+
+    (void)state;
+    for (worker_count = 0; worker_count < 3; worker_count += 2) {
+        s = with_cache(4);
+        put_kinds(&s, 0, FRAME_KEEP, 1, four, PAGES_0, 4096);
+        refused(&s, "cache slot 4 of 4");
+        s = with_cache(0);
+        put_kinds(&s, 0, FRAME_KEEP, 1, zero, PAGES_0, 4096);
+        refused(&s, "cache slot 0 of 0");
+        s = with_cache(4);
+        put_kinds(&s, 0, FRAME_DELTA, 1, zero, nothing, 8);
+        refused(&s, "which is empty");
+        s = with_cache(4);
+        put_kinds(&s, 0, FRAME_KEEP, 2, twice, PAGES_0, 8192);
+        refused(&s, "twice in a frame");
+        s = with_cache(4);
+        put_kinds(&s, 0, FRAME_KEEP, 2, both, PAGES_0, 8192);
+        put_kinds(&s, 2, FRAME_DELTA, 1, zero, cut, 9);
+        put_end(&s, 0, 0, 0, 0); /* a worker's verdict comes at the latest with the end */
+        assert_true(run(&s, &err) < 0);
+        s = with_cache(4);
+        put_kinds(&s, 0, FRAME_KEEP, 2, both, PAGES_0, 8192);
+        put_kinds(&s, 2, FRAME_DELTA, 1, zero, nothing, 16);
+        put_end(&s, 0, 0, 0, 0);
+        assert_true(run(&s, &err) < 0);
+        s = with_cache(FRAME_CACHE_MAX + 1);
+        refused(&s, "the cache is too large");
+        s = with_cache(4); /* a second one */
+        s.size = FRAME_HEADER_SIZE + FRAME_SETUP_SIZE;
+        memcpy(s.wire + s.size, s.wire, s.size);
+        s.wire[s.size + 16] = 1; /* sequence */
+        s.size *= 2;
+        refused(&s, "SETUP out of order");
+    }
+    worker_count = 0;
+}
+
+/* What KEEP put into a slot is what a delta changes; the slot follows. */
+static void deltas_build_on_slots(void **state)
+{
+    static const uint8_t change[17] = {1,   0,   0,   0,   0,   0,   0,   0,  1,
+                                       'c', 'h', 'a', 'n', 'g', 'e', 'd', '!'};
+    static const uint8_t nothing[8];
+    static const uint32_t slot[] = {3};
+    struct script s;
+    struct ha_err err;
+
+    (void)state;
+    for (worker_count = 0; worker_count < 3; worker_count += 2) {
+        s = with_cache(4);
+        put_kinds(&s, 0, FRAME_KEEP, 1, slot, PAGES_0, 4096);
+        put_kinds(&s, 1, FRAME_DELTA, 1, slot, change, sizeof(change));
+        put_kinds(&s, 2, FRAME_DELTA, 1, slot, nothing, sizeof(nothing));
+        assert_true(run(&s, &err) < 0); /* the stream ends there */
+        if (worker_count == 0) {
+            const uint8_t *pages = sink.data + first_batch + BATCH_HEAD_0;
+            assert_int_equal(sink.size, first_batch + BATCH_HEAD_0 + 3 * 4096);
+            assert_memory_equal(pages, PAGES_0, 4096);
+            assert_memory_equal(pages + 4096, "changed!", 8);
+            assert_memory_equal(pages + 4096 + 8, PAGES_0 + 8, 4088);
+            assert_memory_equal(pages + 8192, pages + 4096, 4096);
+        }
+    }
+    worker_count = 0;
+}
+
 /* ---- codec ---- */
 
 static void put_zstd_pages(struct script *s, const uint8_t *data, size_t size, uint16_t count)
@@ -589,6 +696,8 @@ int main(void)
         cmocka_unit_test(wrong_entries),
         cmocka_unit_test(wrong_ends),
         cmocka_unit_test(damaged_page),
+        cmocka_unit_test(cache_rules),
+        cmocka_unit_test(deltas_build_on_slots),
         cmocka_unit_test(bombs),
         cmocka_unit_test(codec_round_trip),
         cmocka_unit_test(random_damage),

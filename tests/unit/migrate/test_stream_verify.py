@@ -113,6 +113,69 @@ class Recorded(Case):
         self.assertTrue(report["is_canonical"])
         self.assertFalse(report["is_identical"])
 
+    def rounds(self, rng, pages, count, share=1.0):
+        """The same pages count times, with a word of some changed each time."""
+        batches = []
+        for number in range(count):
+            if number > 0:
+                pages = [page[:64] + rng.randbytes(8) + page[72:] if rng.random() < share else page
+                         for page in pages]
+            batches.append((list(range(len(pages))), pages))
+        return streamrig.hvm_stream(batches)
+
+    def test_deltas(self):
+        """Second time: into the cache; from the third on: what changed."""
+        rng = random.Random(11)
+        data = self.rounds(rng, [rng.randbytes(4096) for _ in range(200)], 5)
+        for options in (("--ring", "2"), ("--level", "0"), ("--workers", "3"), ("--level", "255")):
+            report = self.check(data, *options)
+            self.assertEqual((report["kept_pages"], report["delta_pages"]), (200, 600))
+            self.assertLess(report["wire_bytes"], 2 * 200 * 4096 + 600 * 40 + 20000)
+        report = self.check(data, "--identical", "1")
+        self.assertEqual(report["pages"], 1000)
+        self.assertEqual(report["delta_pages"], 600)
+
+    def test_small_cache(self):
+        """More than it holds: it costs bytes, nothing else. None at all: the same."""
+        rng = random.Random(12)
+        data = self.rounds(rng, [rng.randbytes(4096) for _ in range(600)], 4)
+        report = self.check(data, "--cache", "1")
+        self.assertLess(report["cache_pages"], 200)
+        self.assertGreater(report["delta_pages"], 20)
+        report = self.check(data, "--cache", "0")
+        self.assertEqual(report["cache_pages"] + report["kept_pages"] + report["delta_pages"], 0)
+
+    def test_unchanged_is_left_out(self):
+        rng = random.Random(13)
+        data = self.rounds(rng, streamrig.some_pages(rng, 300), 3, share=0.0)
+        report = self.check(data, "--ring", "1")
+        self.assertEqual((report["pages"], report["frames"]["BATCH"]), (300, 1))
+
+    def test_verify_is_complete(self):
+        """Behind VERIFY every page goes, changed or not."""
+        rng = random.Random(14)
+        pages = streamrig.some_pages(rng, 40)
+        batch = streamrig.page_data(list(range(40)), pages)
+        data = b"".join([streamrig.libxl_header(), streamrig.record(1), streamrig.image_header(),
+                         streamrig.record(16), batch, batch, streamrig.record(13), batch,
+                         streamrig.record(0), streamrig.record(0)])
+        report = self.check(data)
+        self.assertEqual(report["pages"], 80)
+        self.assertEqual(report["records"]["VERIFY"], 1)
+
+    def test_holes_forget(self):
+        """A page that was a hole comes back whole; in HVM the hole itself is left out, in PV not."""
+        page = b"page" * 1024
+        for guest_type, holes in ((2, 1), (1, 3)):
+            batches = [([5], [page]), ([0xF << 60 | 5], []), ([5], [page]), ([0xE << 60 | 6], []),
+                       ([0xD << 60 | 7], [])]
+            data = b"".join([streamrig.libxl_header(), streamrig.record(1),
+                             streamrig.image_header(guest_type), streamrig.record(16)]
+                            + [streamrig.page_data(*batch) for batch in batches]
+                            + [streamrig.record(0), streamrig.record(0)])
+            report = self.check(data)
+            self.assertEqual((report["pages"], report["holes"]), (2, holes))
+
     def test_wrong_secret_is_seen(self):
         self.record(streamrig.some_stream(1, batches=1))
         report = self.verify("wire", self.path("sent"), "--secret", "11" * 32)
