@@ -27,7 +27,7 @@ static struct order orders[ORDERS_MAX];
 void sim_fencer_reset(void)
 {
     memset(orders, 0, sizeof(orders));
-    layout = (enum layout)sim_below(LAYOUTS);
+    layout = sim_script_is_on() ? NO_DEVICES : (enum layout)sim_below(LAYOUTS);
 }
 
 bool sim_has_fencing(void)

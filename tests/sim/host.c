@@ -314,7 +314,7 @@ static enum fate draw_fate(const struct worker_verb *verb)
 {
     if (verb->type == WORKER_LOG_DIRTY_OFF)
         return FATE_WELL;
-    if (sim_chance(sim.verb_fail))
+    if (sim_chance(sim.verb_fail) || (sim_script_is_on() && sim_script_fails(verb)))
         return FATE_FAILS;
     if (sim_chance(sim.verb_hang))
         return FATE_HANGS;
@@ -425,7 +425,8 @@ static void start_stream(struct worker_job *job)
             return;
         }
     }
-    if (!sim_stream_feed(node, job->verb.fd, job->verb.mem_kib * 1024))
+    if ((sim_script_is_on() && sim_script_fails(&job->verb)) ||
+        !sim_stream_feed(node, job->verb.fd, job->verb.mem_kib * 1024))
         job->timer = sim_after(NS_MS, sim.running, on_plain_end, job, FATE_FAILS);
 }
 

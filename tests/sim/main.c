@@ -48,13 +48,20 @@ void sim_run(const struct sim_options *options, struct sim_result *ret_result)
     sim_world_open();
     sim.heal_at = options->chaos_ns;
     sim.end_at = NEVER;
-    sim_faults_begin();
-    sim_operator_begin();
+    if (sim_script_is_on()) {
+        sim.heal_at = NEVER;
+        sim.end_at = sim_script_end_ns();
+        sim_script_begin();
+    } else {
+        sim_faults_begin();
+    }
     while (sim.now < sim.end_at && sim_step(sim.end_at)) {
         if (ret_result->violations > 0 && !options->is_traced)
             break;
     }
-    if (ret_result->violations == 0)
+    if (sim_script_is_on())
+        sim_script_tell_end();
+    else if (ret_result->violations == 0)
         sim_check_end();
     ret_result->hash = sim.hash;
     ret_result->sim_ns = sim.now;
@@ -68,6 +75,7 @@ void sim_run(const struct sim_options *options, struct sim_result *ret_result)
 struct run {
     struct sim_options options;
     uint64_t from, to, stride;
+    const char *script;
     bool is_shrinking, is_covered, is_hashed;
     const char *until; /* NULL: all seeds are run */
     bool is_found;
@@ -91,6 +99,7 @@ static void usage(FILE *out)
           "  --plant NAME     with a planted failure that a check must find\n"
           "  --nodes N        2 to 9; else by the seed\n"
           "  --seconds N      of chaos, 30 to 86400 (600)\n"
+          "  --script FILE    plays what the file says, see script.c\n"
           "  --coverage       what was reached, for tests/sim/run\n"
           "  --hash           each seed's trace hash\n",
           out);
@@ -263,6 +272,23 @@ static bool parse_range(struct run *run, const char *text)
     return end != text && *end == '\0' && run->to >= run->from;
 }
 
+static int run_script(struct run *run)
+{
+    char text[200];
+    struct sim_result result;
+    const char *why = sim_script_read(run->script, text, sizeof(text));
+
+    if (why) {
+        fprintf(stderr, "%s: %s\n", run->script, why);
+        return 2;
+    }
+    run->options.seed = 1;
+    sim_run(&run->options, &result);
+    if (result.violations > 0)
+        printf("violation %s\n", result.first);
+    return result.violations > 0;
+}
+
 static bool parse_option(struct run *run, int option, const char *value)
 {
     switch (option) {
@@ -300,6 +326,9 @@ static bool parse_option(struct run *run, int option, const char *value)
     case 'c':
         run->is_covered = true;
         return true;
+    case 'F':
+        run->script = value;
+        return true;
     case 'H':
         run->is_hashed = true;
         return true;
@@ -310,14 +339,21 @@ static bool parse_option(struct run *run, int option, const char *value)
 
 int main(int argc, char **argv)
 {
-    static const struct option table[] = {
-        {"seeds", required_argument, NULL, 'r'},   {"seed", required_argument, NULL, 's'},
-        {"stride", required_argument, NULL, 'd'},  {"trace", no_argument, NULL, 't'},
-        {"shrink", required_argument, NULL, 'x'},  {"keep", required_argument, NULL, 'k'},
-        {"plant", required_argument, NULL, 'p'},   {"nodes", required_argument, NULL, 'n'},
-        {"faults", required_argument, NULL, 'f'},  {"until", required_argument, NULL, 'u'},
-        {"seconds", required_argument, NULL, 'S'}, {"coverage", no_argument, NULL, 'c'},
-        {"hash", no_argument, NULL, 'H'},          {NULL, 0, NULL, 0}};
+    static const struct option table[] = {{"seeds", required_argument, NULL, 'r'},
+                                          {"seed", required_argument, NULL, 's'},
+                                          {"stride", required_argument, NULL, 'd'},
+                                          {"trace", no_argument, NULL, 't'},
+                                          {"shrink", required_argument, NULL, 'x'},
+                                          {"keep", required_argument, NULL, 'k'},
+                                          {"plant", required_argument, NULL, 'p'},
+                                          {"nodes", required_argument, NULL, 'n'},
+                                          {"faults", required_argument, NULL, 'f'},
+                                          {"until", required_argument, NULL, 'u'},
+                                          {"seconds", required_argument, NULL, 'S'},
+                                          {"script", required_argument, NULL, 'F'},
+                                          {"coverage", no_argument, NULL, 'c'},
+                                          {"hash", no_argument, NULL, 'H'},
+                                          {NULL, 0, NULL, 0}};
     static struct run run = {.options = {.chaos_ns = 600 * NS_S}, .stride = 1, .twice_every = 100};
     int option;
 
@@ -327,6 +363,8 @@ int main(int argc, char **argv)
             return 2;
         }
     }
+    if (run.script)
+        return run_script(&run);
     if (run.to == 0) {
         usage(stderr);
         return 2;

@@ -46,6 +46,8 @@ static void start_hamgrd(struct sim_node *node)
     ha_config_default(&d->config);
     snprintf(d->config.name, sizeof(d->config.name), "%s", node->name);
     d->config.is_witness = node->is_witness;
+    if (sim_script_is_on())
+        sim_script_config(&d->config);
     d->loop = (qb_loop_t *)&node->procs[SIM_HAMGRD];
     d->stream_binary = "hamgr-stream";
     if (store_open("", &d->store, &d->identity, &err) < 0)
@@ -168,7 +170,8 @@ void sim_power_off(struct sim_node *node, const char *why)
     node->has_page = node->has_gate_state = false;
     memset(&node->page, 0, sizeof(node->page));
     sim_net_changed();
-    sim_faults_power_lost(node);
+    if (!sim_script_is_on())
+        sim_faults_power_lost(node);
 }
 
 void sim_power_on(struct sim_node *node)
@@ -257,28 +260,38 @@ static void add_nodes(struct first_log *log)
     }
 }
 
+void sim_guest_add_cmd(uint32_t i, struct ha_cmd *ret_cmd)
+{
+    static const uint8_t definition[] = "guest";
+    const struct sim_guest *guest = &sim.guests[i];
+    struct ha_cmd add = {.type = HA_CMD_GUEST_ADD, .guest = guest->id};
+
+    snprintf(add.u.guest_add.name, sizeof(add.u.guest_add.name), "%s", guest->name);
+    add.u.guest_add.mem_kib = guest->mem_kib;
+    add.u.guest_add.want = HA_WANT_STARTED;
+    add.u.guest_add.policy = ha_policy_default();
+    add.u.guest_add.policy.priority = guest->priority;
+    add.u.guest_add.policy.restart_max = 1000; /* chaos must not make hamgr give a guest up */
+    add.u.guest_add.policy.stop_timeout_ms = 20000;
+    add.u.guest_add.definition_bytes = definition;
+    add.u.guest_add.definition_size = sizeof(definition);
+    add.u.guest_add.definition =
+        ha_digest_bytes((struct ha_digest){0}, definition, sizeof(definition));
+    *ret_cmd = add;
+}
+
 static void add_guests(struct first_log *log)
 {
     for (uint32_t i = 0; i < sim.guest_count; i++) {
-        static const uint8_t definition[] = "guest";
         struct sim_guest *guest = &sim.guests[i];
-        struct ha_cmd add = {.type = HA_CMD_GUEST_ADD};
+        struct ha_cmd add;
         guest->id = sim_uuid(5, i + 1);
         guest->mem_kib = sim_between(1, 4) * 512 * 1024;
+        guest->priority = (uint16_t)sim_below(1000);
         snprintf(guest->name, sizeof(guest->name), "g%u", i + 1);
-        add.guest = guest->id;
-        snprintf(add.u.guest_add.name, sizeof(add.u.guest_add.name), "%s", guest->name);
-        add.u.guest_add.mem_kib = guest->mem_kib;
-        add.u.guest_add.want = HA_WANT_STARTED;
-        add.u.guest_add.policy = ha_policy_default();
-        add.u.guest_add.policy.priority = (uint16_t)sim_below(1000);
-        add.u.guest_add.policy.restart_max = 1000; /* chaos must not make hamgr give a guest up */
-        add.u.guest_add.policy.stop_timeout_ms = 20000;
-        add.u.guest_add.definition_bytes = definition;
-        add.u.guest_add.definition_size = sizeof(definition);
-        add.u.guest_add.definition =
-            ha_digest_bytes((struct ha_digest){0}, definition, sizeof(definition));
-        add_cmd(log, LOG_KIND_STATE, &add);
+        sim_guest_add_cmd(i, &add);
+        if (!sim_script_is_on() || sim_script_guest(i, &add))
+            add_cmd(log, LOG_KIND_STATE, &add);
     }
 }
 
@@ -306,16 +319,20 @@ void sim_world_open(void)
     sim.consensus_ms = 1200;
     sim.node_count = sim.options.nodes ? sim.options.nodes : 2 + (uint32_t)(sim.options.seed % 8);
     sim.guest_count = (uint32_t)sim_between(2, 2 * sim.node_count);
+    if (sim_script_is_on())
+        sim_script_world();
     for (uint32_t id = 1; id <= sim.node_count; id++)
         open_node(sim_node(id), id);
     /* Two nodes with a third as witness are a common small cluster. */
-    sim_node(sim.node_count)->is_witness = sim.node_count == 3 && sim_chance(300);
+    sim_node(sim.node_count)->is_witness =
+        sim.node_count == 3 && !sim_script_is_on() && sim_chance(300);
     log.count = 0;
     add_nodes(&log);
     add_guests(&log);
     for (uint32_t id = 1; id <= sim.node_count; id++) {
         sim_disk_make(sim_node(id), log.entries, log.count);
-        sim_power_on(sim_node(id));
+        if (!sim_script_is_on())
+            sim_power_on(sim_node(id));
     }
 }
 

@@ -23,8 +23,7 @@ enum act {
     ACT_COUNT
 };
 
-/* A hamgrd to type on; NULL if there is none that would take it. */
-static struct sim_node *some_node(uint64_t draw)
+struct sim_node *sim_operator_node(uint64_t draw)
 {
     for (uint32_t i = 0; i < sim.node_count; i++) {
         struct sim_node *node = sim_node(1 + (uint32_t)((i + draw) % sim.node_count));
@@ -35,7 +34,7 @@ static struct sim_node *some_node(uint64_t draw)
     return NULL;
 }
 
-static void type_in(struct sim_node *at, struct ha_cmd *cmd)
+bool sim_operator_type(struct sim_node *at, struct ha_cmd *cmd, char ret_why[HA_TEXT_MAX])
 {
     struct sim_proc *before = sim_enter(&at->procs[SIM_HAMGRD]);
     char text[HA_TEXT_MAX], fix[HA_TEXT_MAX];
@@ -48,7 +47,15 @@ static void type_in(struct sim_node *at, struct ha_cmd *cmd)
               refusal ? ", refused: " : "", refusal ? ha_reason_text(refusal) : "");
     if (refusal == HA_REASON_NONE)
         propose_cmd(at->d, cmd, NULL, NULL);
+    else if (ret_why)
+        snprintf(ret_why, HA_TEXT_MAX, "%s", text);
     sim_leave(before);
+    return refusal == HA_REASON_NONE;
+}
+
+static void type_in(struct sim_node *at, struct ha_cmd *cmd)
+{
+    (void)sim_operator_type(at, cmd, NULL);
 }
 
 /* ---- about guests ------------------------------------------------------------------------------
@@ -101,7 +108,7 @@ static void want(struct sim_node *at, struct ha_uuid guest, uint8_t wanted)
 
 static void on_start_again(void *data, uint64_t arg)
 {
-    struct sim_node *at = some_node(arg);
+    struct sim_node *at = sim_operator_node(arg);
 
     (void)data;
     if (at && !sim.is_healing)
@@ -153,7 +160,7 @@ static void about(struct sim_node *at, uint8_t type, const struct ha_node *node,
 static void on_take_back(void *data, uint64_t arg)
 {
     uint32_t node = (uint32_t)(arg & 0xff);
-    struct sim_node *at = some_node(arg);
+    struct sim_node *at = sim_operator_node(arg);
 
     (void)data;
     if (at && !sim.is_healing)
@@ -218,7 +225,7 @@ static void shut_down(struct sim_node *node, uint64_t span)
 
 void sim_operator_act(uint64_t draw, uint64_t span)
 {
-    struct sim_node *at = some_node(draw);
+    struct sim_node *at = sim_operator_node(draw);
 
     if (!at)
         return;
@@ -303,7 +310,7 @@ static void settle_nodes(struct sim_node *at)
 
 static void on_settle(void *data, uint64_t round)
 {
-    struct sim_node *at = some_node(round);
+    struct sim_node *at = sim_operator_node(round);
 
     (void)data;
     if (at)

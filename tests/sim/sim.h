@@ -201,6 +201,7 @@ struct sim_result {
 struct sim_guest {
     struct ha_uuid id;
     uint64_t mem_kib;
+    uint16_t priority;
     char name[16];
 };
 
@@ -287,6 +288,8 @@ void sim_say(uint32_t node, const char *fmt, ...) __attribute__((format(printf, 
 /* node.c */
 void sim_world_open(void);
 void sim_world_close(void);
+/* The command that adds guest i. */
+void sim_guest_add_cmd(uint32_t i, struct ha_cmd *ret_cmd);
 struct sim_node *sim_node(uint32_t id);
 void sim_power_off(struct sim_node *node, const char *why);
 void sim_power_on(struct sim_node *node);
@@ -394,6 +397,10 @@ void sim_stream_kill(struct sim_node *node, uint32_t pid);
 bool sim_stream_is_alive(struct sim_node *node, uint32_t pid);
 
 /* ops.c */
+/* A hamgrd to type on; NULL if there is none that would take it. */
+struct sim_node *sim_operator_node(uint64_t draw);
+/* Types cmd in at `at`. False if it was refused; ret_why (may be NULL) says why. */
+bool sim_operator_type(struct sim_node *at, struct ha_cmd *cmd, char ret_why[HA_TEXT_MAX]);
 void sim_operator_begin(void);
 void sim_operator_act(uint64_t draw, uint64_t span);
 /* During healing: undo what operators left half done. */
@@ -437,6 +444,21 @@ void sim_cover_act(uint8_t act);
 /* A new world begins: faults of the last one are no neighbours of its own. */
 void sim_cover_begin(void);
 void sim_cover_print(void);
+
+/* script.c: worlds that are told what happens, by a file. */
+/* Reads and checks a file; NULL, or what is wrong with it (borrowed, or text[size]). */
+const char *sim_script_read(const char *path, char *text, size_t size);
+bool sim_script_is_on(void);
+uint64_t sim_script_end_ns(void);
+void sim_script_config(struct ha_config *config);
+void sim_script_world(void);
+/* Fills in what the script says of guest i; false: it is not there from the beginning. */
+bool sim_script_guest(uint32_t i, struct ha_cmd *add);
+void sim_script_begin(void);
+/* True if this verb is one of those that are to fail. */
+bool sim_script_fails(const struct worker_verb *verb);
+void sim_script_note(const struct ha_cmd *cmd);
+void sim_script_tell_end(void);
 
 /* main.c */
 void sim_run(const struct sim_options *options, struct sim_result *ret_result);
