@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "ctl/hactl.h"
@@ -31,7 +32,13 @@ static void print_progress(const json_t *move, uint64_t *last_ms)
            is_tty ? "\r\033[K" : "", text_of(move, "step"), number_of(move, "round"),
            number_of(move, "bytes") >> 20, number_of(move, "remaining_kib") >> 10,
            number_of(move, "rate_kib_s") >> 10);
-    if (number_of(move, "eta_ms"))
+    if (number_of(move, "dirty_kib_s"))
+        printf(", writes %" PRIu64 " MiB/s", number_of(move, "dirty_kib_s") >> 10);
+    if (number_of(move, "throttle_percent") && number_of(move, "throttle_percent") < 100)
+        printf(", slowed down to %" PRIu64 " %%", number_of(move, "throttle_percent"));
+    if (!is_true(move, "converging"))
+        fputs(", does not converge: it writes faster than it can be sent", stdout);
+    else if (number_of(move, "eta_ms"))
         printf(", %" PRIu64 " s to go", (number_of(move, "eta_ms") + 999) / 1000);
     fputs(is_tty ? "" : "\n", stdout);
     fflush(stdout);
@@ -69,6 +76,52 @@ static void find_reason(const char *name, uint64_t ticket, char *text)
     }
     json_decref(envelope);
 }
+
+/* ---- forecast ----------------------------------------------------------------------------------
+ */
+
+static void print_range(const char *name, const json_t *range, uint64_t unit, const char *unit_text)
+{
+    printf("  %-8s about %" PRIu64 " %s (%" PRIu64 " to %" PRIu64 ")\n", name,
+           number_of(range, "expected") / unit, unit_text, number_of(range, "low") / unit,
+           number_of(range, "high") / unit);
+}
+
+static void print_forecast(const json_t *data)
+{
+    uint64_t allowed = number_of(data, "max_downtime_ms");
+
+    printf("%s from %s to %s, nothing moves yet:\n", text_of(data, "guest"), text_of(data, "from"),
+           text_of(data, "to"));
+    print_range("time", json_object_get(data, "time_ms"), 1, "ms");
+    print_range("pause", json_object_get(data, "pause_ms"), 1, "ms");
+    print_range("memory", json_object_get(data, "bytes"), 1 << 20, "MiB to send");
+    printf("It writes %" PRIu64 " MiB/s; the stream moves %" PRIu64 " MiB/s (%s).\n",
+           number_of(data, "dirty_kib_s") >> 10, number_of(data, "rate_kib_s") >> 10,
+           is_true(data, "rate_known") ? "as migrations before" : "a guess: nothing moved yet");
+    if (!is_true(data, "converging"))
+        printf("The pause would be longer than the %" PRIu64
+               " ms allowed: it would be slowed down, or stay.\n",
+               allowed);
+}
+
+static int run_forecast(json_t *args)
+{
+    json_t *envelope, *data;
+    int code = ask_data("forecast", args, &envelope, &data);
+
+    if (code != EXIT_DONE)
+        return code;
+    if (is_json)
+        print_document(envelope, json_incref(data), NULL);
+    else
+        print_forecast(data);
+    json_decref(envelope);
+    return EXIT_DONE;
+}
+
+/* ---- one migration -----------------------------------------------------------------------------
+ */
 
 struct migration {
     char name[128];
@@ -140,13 +193,21 @@ static bool is_on_slow(const char *word)
            strcmp(word, "abort") == 0;
 }
 
+struct how {
+    bool is_detached;
+    bool is_forecast;
+};
+
 static int parse_migrate(const struct command *command, int argc, char **argv, json_t *args,
-                         bool *ret_is_detached)
+                         struct how *ret_how)
 {
-    static const struct option options[] = {
-        {"to", required_argument, NULL, 't'},           {"detach", no_argument, NULL, 'd'},
-        {"max-downtime", required_argument, NULL, 'm'}, {"deadline", required_argument, NULL, 'l'},
-        {"on-slow", required_argument, NULL, 's'},      {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"to", required_argument, NULL, 't'},
+                                            {"detach", no_argument, NULL, 'd'},
+                                            {"max-downtime", required_argument, NULL, 'm'},
+                                            {"deadline", required_argument, NULL, 'l'},
+                                            {"on-slow", required_argument, NULL, 's'},
+                                            {"forecast", no_argument, NULL, 'f'},
+                                            {NULL, 0, NULL, 0}};
     uint64_t ms = 0;
     int option;
 
@@ -155,7 +216,9 @@ static int parse_migrate(const struct command *command, int argc, char **argv, j
         if (option == 't')
             json_object_set_new(args, "to", json_string(optarg));
         else if (option == 'd')
-            *ret_is_detached = true;
+            ret_how->is_detached = true;
+        else if (option == 'f')
+            ret_how->is_forecast = true;
         else if (option == 'm' && parse_ms(optarg, 600000, &ms) && ms > 0)
             json_object_set_new(args, "max_downtime_ms", json_integer((json_int_t)ms));
         else if (option == 'l' && parse_ms(optarg, 86400000, &ms) && ms > 0)
@@ -177,13 +240,15 @@ static int run_migrate(const struct command *command, int argc, char **argv)
 {
     struct migration m = {.started_ms = now_ms()};
     json_t *args = json_object(), *envelope, *data;
-    bool is_detached = false;
+    struct how how = {0};
 
-    int code = parse_migrate(command, argc, argv, args, &is_detached);
+    int code = parse_migrate(command, argc, argv, args, &how);
     if (code != EXIT_DONE) {
         json_decref(args);
         return code;
     }
+    if (how.is_forecast)
+        return run_forecast(args);
     code = ask_data("migrate", args, &envelope, &data);
     if (code != EXIT_DONE)
         return code;
@@ -191,14 +256,105 @@ static int run_migrate(const struct command *command, int argc, char **argv)
     snprintf(m.name, sizeof(m.name), "%s", text_of(data, "guest"));
     snprintf(m.from, sizeof(m.from), "%s", text_of(data, "from"));
     snprintf(m.to, sizeof(m.to), "%s", text_of(data, "to"));
-    if (is_detached && is_json)
+    if (how.is_detached && is_json)
         print_envelope(envelope);
-    else if (is_detached)
+    else if (how.is_detached)
         printf("operation %" PRIu64 ": %s moves from %s to %s; hactl status follows it, hactl "
                "cancel %" PRIu64 " ends it\n",
                m.ticket, m.name, m.from, m.to, m.ticket);
     json_decref(envelope);
-    return is_detached ? EXIT_DONE : follow(&m);
+    return how.is_detached ? EXIT_DONE : follow(&m);
+}
+
+/* ---- migrations --------------------------------------------------------------------------------
+ */
+
+/* The guest's own number, else its source's. */
+static void pause_text(const json_t *move, char *text, size_t size)
+{
+    const json_t *pause = json_object_get(move, "pause_us");
+    uint64_t us =
+        number_of(pause, "guest") ? number_of(pause, "guest") : number_of(pause, "source");
+
+    if (us == 0 || strcmp(text_of(move, "outcome"), "moved") != 0)
+        snprintf(text, size, "-");
+    else
+        snprintf(text, size, "%" PRIu64 ".%" PRIu64 " ms", us / 1000, us / 100 % 10);
+}
+
+static void forecast_text(const json_t *move, char *text, size_t size)
+{
+    const json_t *forecast = json_object_get(move, "forecast");
+
+    if (!json_is_object(forecast))
+        snprintf(text, size, "-");
+    else
+        snprintf(text, size, "%.1f s, %" PRIu64 " ms", (double)number_of(forecast, "time_ms") / 1e3,
+                 number_of(forecast, "pause_ms"));
+}
+
+#define COLUMNS 9u
+#define CELL    64u
+
+static void fill_row(const json_t *move, char (*cells)[CELL])
+{
+    time_t seconds = (time_t)(number_of(move, "began_wall_ms") / 1000);
+    uint64_t took_ms = number_of(move, "ended_wall_ms") - number_of(move, "began_wall_ms");
+    struct tm local;
+
+    localtime_r(&seconds, &local);
+    strftime(cells[0], CELL, "%Y-%m-%d %H:%M:%S", &local);
+    snprintf(cells[1], CELL, "%.63s", text_of(move, "guest"));
+    snprintf(cells[2], CELL, "%.28s > %.28s", text_of(move, "from"), text_of(move, "to"));
+    snprintf(cells[3], CELL, "%s", text_of(move, "outcome"));
+    snprintf(cells[4], CELL, "%.1f s", (double)took_ms / 1e3);
+    snprintf(cells[5], CELL, "%" PRIu64, number_of(move, "rounds"));
+    snprintf(cells[6], CELL, "%" PRIu64 " / %" PRIu64, number_of(move, "raw_bytes") >> 20,
+             number_of(move, "wire_bytes") >> 20);
+    pause_text(move, cells[7], CELL);
+    forecast_text(move, cells[8], CELL);
+}
+
+static void print_migrations(const json_t *list)
+{
+    static const char *const header[COLUMNS] = {"BEGAN",  "GUEST",      "WAY",   "OUTCOME", "TIME",
+                                                "ROUNDS", "MIB / WIRE", "PAUSE", "FORECAST"};
+    size_t count = json_array_size(list), i;
+    char(*texts)[CELL] = calloc(count * COLUMNS + 1, sizeof(*texts));
+    const char **cells = calloc(count * COLUMNS + 1, sizeof(*cells));
+    const json_t *move;
+
+    json_array_foreach(list, i, move) fill_row(move, &texts[i * COLUMNS]);
+    for (i = 0; i < count * COLUMNS; i++)
+        cells[i] = texts[i];
+    print_table(header, COLUMNS, cells, (unsigned)count);
+    json_array_foreach(list, i, move)
+    {
+        if (text_of(move, "reason")[0])
+            printf("%s did not move: %s\n", text_of(move, "guest"), text_of(move, "reason"));
+    }
+    free(cells);
+    free(texts);
+}
+
+static int run_migrations(const struct command *command, int argc, char **argv)
+{
+    json_t *envelope, *data;
+    uint64_t count = 20;
+
+    if (argc != 1 && !(argc == 3 && strcmp(argv[1], "--count") == 0 &&
+                       parse_number(argv[2], 1000, &count) && count > 0))
+        return usage_error(command, "--count takes a number up to 1000");
+    int code =
+        ask_data("migrations", json_pack("{s:I}", "count", (json_int_t)count), &envelope, &data);
+    if (code != EXIT_DONE)
+        return code;
+    if (is_json)
+        print_envelope(envelope);
+    else
+        print_migrations(json_object_get(data, "migrations"));
+    json_decref(envelope);
+    return EXIT_DONE;
 }
 
 static int run_cancel(const struct command *command, int argc, char **argv)
@@ -394,16 +550,23 @@ static int run_failover(const struct command *command, int argc, char **argv)
 const struct command move_commands[] = {
     {"migrate", "Move a running guest live, encrypted and compressed",
      "GUEST [--to NODE] [--detach] [--max-downtime TIME] [--deadline TIME] "
-     "[--on-slow HOW]",
+     "[--on-slow HOW] [--forecast]",
      "  --to NODE            default: the eligible node with most free memory\n"
      "  --detach             begin and return; hactl status shows it, hactl cancel ends it\n"
      "  --max-downtime TIME  the pause it may cost: kept, or the guest stays where it is\n"
      "  --deadline TIME      given up after that; the guest then goes on where it was\n"
      "  --on-slow throttle   a guest that writes too fast is slowed down (default)\n"
      "  --on-slow pause      it is paused for as long as it takes, longer than allowed\n"
-     "  --on-slow abort      the migration is given up\n\n"
+     "  --on-slow abort      the migration is given up\n"
+     "  --forecast           say what it would take, move nothing\n\n"
      "Example: hactl migrate web1 --to n2\n",
      run_migrate},
+    {"migrations", "Show how migrations went: time, pause, bytes, what was foreseen", "[--count N]",
+     "  --count N   the newest N (default 20)\n\n"
+     "The pause is the guest's own where it tells one, else what its source saw. A forecast is "
+     "shown\n"
+     "when one was asked for in the ten minutes before.\n",
+     run_migrations},
     {"failover", "Move by force: destroy with proof, start elsewhere; memory is lost",
      "GUEST|NODE [--yes]",
      "Asks for the name to be typed unless --yes. If the owner is gone, waits for the proof that\n"

@@ -60,6 +60,8 @@ void move_fsm_init(struct move_fsm *fsm, bool is_source, uint32_t idle_ms, uint3
 
 /* --- Events --- */
 
+static void take_eta(struct move_fsm *fsm, uint64_t now_ms);
+
 void move_fsm_connected(struct move_fsm *fsm, uint64_t now_ms)
 {
     fsm->is_connected = true;
@@ -116,6 +118,7 @@ static void take_bytes(struct move_fsm *fsm, uint64_t now_ms, uint64_t bytes)
 void move_fsm_bytes(struct move_fsm *fsm, uint64_t now_ms, uint64_t raw_bytes)
 {
     take_bytes(fsm, now_ms, raw_bytes);
+    take_eta(fsm, now_ms);
 }
 
 void move_fsm_hv(struct move_fsm *fsm, uint64_t now_ms, const struct hv_progress *progress)
@@ -133,6 +136,7 @@ void move_fsm_hv(struct move_fsm *fsm, uint64_t now_ms, const struct hv_progress
     take_bytes(fsm, now_ms, progress->bytes);
     if (progress->phase >= HV_STOPPED && fsm->step == HA_MOVE_COPYING)
         stop(fsm, now_ms);
+    take_eta(fsm, now_ms);
 }
 
 void move_fsm_stream_done(struct move_fsm *fsm, uint64_t now_ms)
@@ -312,6 +316,49 @@ static uint32_t eta_ms(const struct move_fsm *fsm, uint64_t rate, uint64_t remai
     return eta > UINT32_MAX ? 0 : (uint32_t)eta;
 }
 
+/* The estimate that is shown: eased towards a better one, lifted only when it stays worse. */
+static void take_eta(struct move_fsm *fsm, uint64_t now_ms)
+{
+    uint64_t rate = rate_kib_s(fsm, now_ms);
+    uint64_t raw_ms = eta_ms(fsm, rate, remaining_kib(fsm));
+    uint64_t end_ms = now_ms + raw_ms;
+    bool is_behind = fsm->step == HA_MOVE_COPYING && fsm->hv.round > 0 && rate > 0 &&
+                     fsm->hv.dirty_kib_s >= rate;
+
+    if (!is_behind)
+        fsm->diverged_ms = 0;
+    else if (fsm->diverged_ms == 0)
+        fsm->diverged_ms = now_ms;
+    if (raw_ms == 0)
+        return;
+    bool is_worse = fsm->eta_end_ms > now_ms && end_ms > fsm->eta_end_ms + raw_ms / 10;
+    if (is_worse && now_ms < fsm->eta_agreed_ms + MOVE_ETA_PATIENCE_MS)
+        return;
+    if (fsm->eta_end_ms <= now_ms || is_worse)
+        fsm->eta_end_ms = end_ms;
+    else if (end_ms < fsm->eta_end_ms)
+        fsm->eta_end_ms -= (fsm->eta_end_ms - end_ms) / 4;
+    fsm->eta_agreed_ms = now_ms;
+}
+
+static bool is_diverging(const struct move_fsm *fsm, uint64_t now_ms)
+{
+    return fsm->diverged_ms != 0 && now_ms >= fsm->diverged_ms + MOVE_ETA_PATIENCE_MS &&
+           fsm->step == HA_MOVE_COPYING;
+}
+
+static uint32_t shown_eta_ms(const struct move_fsm *fsm, uint64_t now_ms, uint64_t rate,
+                             uint64_t remaining)
+{
+    bool is_moving = fsm->step == HA_MOVE_COPYING || fsm->step == HA_MOVE_STOPPED;
+
+    if (!is_moving || remaining == 0 || rate == 0 || is_diverging(fsm, now_ms))
+        return 0;
+    if (fsm->eta_end_ms <= now_ms)
+        return eta_ms(fsm, rate, remaining);
+    return (uint32_t)(fsm->eta_end_ms - now_ms);
+}
+
 void move_fsm_progress(const struct move_fsm *fsm, uint64_t now_ms,
                        struct ha_move_progress *ret_progress)
 {
@@ -321,6 +368,8 @@ void move_fsm_progress(const struct move_fsm *fsm, uint64_t now_ms,
     ret_progress->hv = fsm->hv;
     ret_progress->rate_kib_s = fsm->end_ms ? 0 : rate_kib_s(fsm, now_ms);
     ret_progress->remaining_kib = remaining_kib(fsm);
-    ret_progress->eta_ms = eta_ms(fsm, ret_progress->rate_kib_s, ret_progress->remaining_kib);
+    ret_progress->eta_ms =
+        shown_eta_ms(fsm, now_ms, ret_progress->rate_kib_s, ret_progress->remaining_kib);
+    ret_progress->is_diverging = is_diverging(fsm, now_ms);
     ret_progress->elapsed_ms = until_ms > fsm->start_ms ? until_ms - fsm->start_ms : 0;
 }

@@ -42,6 +42,9 @@
 #define MOVE_WINDOW_MS 2000u
 #define MOVE_SAMPLE_MS 125u
 #define MOVE_SAMPLES   17u /* MOVE_WINDOW_MS / MOVE_SAMPLE_MS + 1 */
+/* An estimate that gets worse is believed only when it stays worse for so long: until then the time
+ * shown goes on counting down. The same for "does not converge". */
+#define MOVE_ETA_PATIENCE_MS 2000u
 
 /* Transparent; private below. */
 struct move_fsm {
@@ -60,6 +63,9 @@ struct move_fsm {
     uint64_t bytes;       /* native stream, the largest number seen */
     uint64_t round_pages; /* pages of the present round */
     struct hv_progress hv;
+    uint64_t eta_end_ms;    /* the end as shown; 0 = not known */
+    uint64_t eta_agreed_ms; /* when an estimate last agreed with it */
+    uint64_t diverged_ms;   /* since when the guest writes faster than the stream drains; 0 = not */
     uint32_t sample_count;
     struct {
         uint64_t at_ms;
@@ -103,8 +109,9 @@ const char *move_fsm_waiting(const struct move_fsm *fsm, uint64_t now_ms);
 /* When move_fsm_late or move_fsm_waiting can next change from NULL; UINT64_MAX = never. */
 uint64_t move_fsm_deadline_ms(const struct move_fsm *fsm);
 /* Fills step, hv, rate_kib_s, remaining_kib, eta_ms and elapsed_ms; leaves the rest. The rate is
- * the average of the last two seconds up to now_ms, so that a stalled stream shows as one; eta_ms =
- * remaining / (rate - dirty rate), 0 when it does not converge or is not known. */
+ * the average of the last two seconds up to now_ms, so that a stalled stream shows as one; eta_ms
+ * comes from remaining / (rate - dirty rate), smoothed so that it counts down unless it was wrong
+ * for MOVE_ETA_PATIENCE_MS; 0 when it is not known or, said by is_diverging, never comes. */
 void move_fsm_progress(const struct move_fsm *fsm, uint64_t now_ms,
                        struct ha_move_progress *ret_progress);
 const char *move_step_name(uint8_t step);

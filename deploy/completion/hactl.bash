@@ -57,7 +57,8 @@ _hactl() {
         "events "*) _hactl_complete --follow --since --count ;;
         "migrate "*)
             _hactl_complete "$(_hactl_names guests)" --to --detach --max-downtime \
-                --deadline --on-slow ;;
+                --deadline --on-slow --forecast ;;
+        "migrations "*) _hactl_complete --count ;;
         "failover "*) _hactl_complete "$(_hactl_names guests)" "$(_hactl_names nodes)" --yes ;;
         "fence "*) _hactl_complete "$(_hactl_names nodes)" --yes ;;
         "confirm-fenced "*) _hactl_complete "$(_hactl_names nodes)" --i-have-looked ;;
@@ -67,7 +68,7 @@ _hactl() {
         "freeze "* | "unfreeze "* | "leave "*) _hactl_complete "$(_hactl_names nodes)" ;;
         "node-shutdown "*) _hactl_complete --timeout ;;
         "cancel "* | "arm "* | "disarm "*) ;;
-        *) _hactl_complete status explain events wait guest migrate failover cancel fence \
+        *) _hactl_complete status explain events wait guest migrate migrations failover cancel fence \
             confirm-fenced maintenance freeze unfreeze disarm arm leave node-shutdown cluster \
             --json --help --version ;;
     esac

@@ -169,6 +169,52 @@ static void get_node_add(struct ha_reader *r, struct ha_cmd *cmd)
     cmd->u.node_add.is_witness = get_bool(r);
 }
 
+static void put_moved(struct ha_writer *w, const struct ha_moved *m)
+{
+    ha_put_u8(w, m->outcome);
+    ha_put_u32(w, m->src);
+    ha_put_u32(w, m->dst);
+    ha_put_u64(w, m->began_wall_ms);
+    ha_put_u64(w, m->ended_wall_ms);
+    ha_put_u64(w, m->raw_bytes);
+    ha_put_u64(w, m->wire_bytes);
+    ha_put_u32(w, m->rounds);
+    ha_put_u32(w, m->throttle_percent);
+    ha_put_u32(w, m->max_downtime_ms);
+    ha_put_u32(w, m->predicted_us);
+    ha_put_u32(w, m->source_us);
+    ha_put_u32(w, m->destination_us);
+    ha_put_u32(w, m->guest_us);
+    ha_put_u32(w, m->forecast_ms);
+    ha_put_u32(w, m->forecast_pause_ms);
+    ha_put_u64(w, m->forecast_bytes);
+    put_field(w, m->detail, sizeof(m->detail));
+}
+
+static void get_moved(struct ha_reader *r, struct ha_moved *m)
+{
+    m->outcome = ha_get_u8(r);
+    m->src = ha_get_u32(r);
+    m->dst = ha_get_u32(r);
+    m->began_wall_ms = ha_get_u64(r);
+    m->ended_wall_ms = ha_get_u64(r);
+    m->raw_bytes = ha_get_u64(r);
+    m->wire_bytes = ha_get_u64(r);
+    m->rounds = ha_get_u32(r);
+    m->throttle_percent = ha_get_u32(r);
+    m->max_downtime_ms = ha_get_u32(r);
+    m->predicted_us = ha_get_u32(r);
+    m->source_us = ha_get_u32(r);
+    m->destination_us = ha_get_u32(r);
+    m->guest_us = ha_get_u32(r);
+    m->forecast_ms = ha_get_u32(r);
+    m->forecast_pause_ms = ha_get_u32(r);
+    m->forecast_bytes = ha_get_u64(r);
+    ha_get_text(r, m->detail, sizeof(m->detail));
+    if (m->outcome < HA_MOVED_ARRIVED || m->outcome > HA_MOVED_REVERTED)
+        r->failed = true;
+}
+
 /* The fields of one type; false for a type that does not exist. */
 static bool put_rest(struct ha_writer *w, const struct ha_cmd *cmd)
 {
@@ -216,6 +262,9 @@ static bool put_rest(struct ha_writer *w, const struct ha_cmd *cmd)
     case HA_CMD_ABORT:
     case HA_CMD_REVERT:
         put_field(w, cmd->u.text.detail, sizeof(cmd->u.text.detail));
+        return true;
+    case HA_CMD_MOVED:
+        put_moved(w, &cmd->u.moved);
         return true;
     default:
         return ha_cmd_name(cmd->type)[0] != '?';
@@ -268,6 +317,9 @@ static void get_rest(struct ha_reader *r, uint8_t form, struct ha_cmd *cmd)
     case HA_CMD_ABORT:
     case HA_CMD_REVERT:
         ha_get_text(r, cmd->u.text.detail, sizeof(cmd->u.text.detail));
+        break;
+    case HA_CMD_MOVED:
+        get_moved(r, &cmd->u.moved);
         break;
     default:
         break;
@@ -333,11 +385,19 @@ const char *ha_cmd_name(uint8_t type)
         [HA_CMD_ARRIVED] = "ARRIVED",
         [HA_CMD_REVERT] = "REVERT",
         [HA_CMD_CLEAR] = "CLEAR",
+        [HA_CMD_MOVED] = "MOVED",
     };
 
     if (type >= sizeof(names) / sizeof(names[0]) || !names[type])
         return "?";
     return names[type];
+}
+
+const char *ha_moved_name(uint8_t outcome)
+{
+    static const char *const names[] = {"none", "moved", "aborted", "reverted"};
+
+    return outcome < sizeof(names) / sizeof(names[0]) ? names[outcome] : "?";
 }
 
 const char *ha_evidence_name(uint8_t evidence)

@@ -45,6 +45,7 @@ enum ha_cmd_type {
     HA_CMD_ARRIVED = 31,     /* SWITCHED -> RUNNING on the destination */
     HA_CMD_REVERT = 32,      /* SWITCHED -> RUNNING on the source */
     HA_CMD_CLEAR = 33,       /* operator: forget restart failures of a guest */
+    HA_CMD_MOVED = 34,       /* how a migration went, in numbers: changes nothing, is history */
 };
 
 enum ha_evidence {
@@ -81,6 +82,34 @@ struct ha_policy {
     bool is_protected;         /* restarted after a failure of node or guest; default true */
 };
 
+enum ha_moved_outcome {
+    HA_MOVED_ARRIVED = 1,
+    HA_MOVED_ABORTED = 2,
+    HA_MOVED_REVERTED = 3,
+};
+
+/* A migration that is over, as its ends saw it. 0 where nothing is known. */
+struct ha_moved {
+    uint8_t outcome; /* enum ha_moved_outcome */
+    uint32_t src;
+    uint32_t dst;
+    uint64_t began_wall_ms;
+    uint64_t ended_wall_ms;
+    uint64_t raw_bytes;  /* native stream */
+    uint64_t wire_bytes; /* TLS payload */
+    uint32_t rounds;
+    uint32_t throttle_percent; /* how far it was slowed down; 100 = not at all */
+    uint32_t max_downtime_ms;  /* the contract */
+    uint32_t predicted_us;     /* pause foreseen when the guest was stopped */
+    uint32_t source_us;        /* from the stop until SWITCH was applied at the source */
+    uint32_t destination_us;   /* from the hand-over until it was made runnable */
+    uint32_t guest_us;         /* its own clock: last step there to first step here */
+    uint32_t forecast_ms;      /* of hactl migrate --forecast before it: time, pause, bytes */
+    uint32_t forecast_pause_ms;
+    uint64_t forecast_bytes;
+    char detail[HA_TEXT_MAX]; /* why it did not move */
+};
+
 /* Who caused a command, for history and explain: an operator's login or a part of hamgr. */
 struct ha_cmd {
     uint8_t type;    /* enum ha_cmd_type */
@@ -93,8 +122,8 @@ struct ha_cmd {
     struct ha_uuid guest;
     uint64_t epoch;  /* ASSIGN, MIGRATE: the new one. STARTED, STOP, NOT_RUNNING: the current.
                       * ARMED: the index applied when the keeper was seen armed */
-    uint64_t ticket; /* SWITCH, ABORT, ARRIVED, REVERT: index of the MIGRATE entry. REVERT names
-                      * node and incarnation of the destination; the others may name the end
+    uint64_t ticket; /* SWITCH, ABORT, ARRIVED, REVERT, MOVED: index of the MIGRATE entry. REVERT
+                      * names node and incarnation of the destination; the others may name the end
                       * that proposes, or no node */
     union {
         struct {
@@ -159,6 +188,7 @@ struct ha_cmd {
         struct {
             char detail[HA_TEXT_MAX]; /* ABORT, REVERT: what went wrong, for people */
         } text;
+        struct ha_moved moved;
     } u;
 };
 
@@ -170,6 +200,7 @@ int ha_cmd_decode(const uint8_t *body, size_t size, struct ha_cmd *ret_cmd);
 /* Name of a command type for logs and events: "ASSIGN". static */
 const char *ha_cmd_name(uint8_t type);
 const char *ha_evidence_name(uint8_t evidence);
+const char *ha_moved_name(uint8_t outcome);
 const char *ha_end_cause_name(uint8_t cause);
 
 /* Defaults of a guest's policy. */

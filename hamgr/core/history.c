@@ -221,6 +221,43 @@ static bool is_command(const struct ha_applied *applied)
     return applied->kind == LOG_KIND_INIT || applied->kind == LOG_KIND_STATE;
 }
 
+static void put_number(struct json *j, const char *name, uint64_t value)
+{
+    put_fmt(j, ",\"%s\":%" PRIu64, name, value);
+}
+
+/* Members in the order of struct ha_moved; forecast is null when none was made. */
+static void put_move(struct json *j, const struct history_case *c)
+{
+    const struct ha_moved *m = &c->applied->cmd.u.moved;
+
+    put_fmt(j, ",\"move\":{\"op\":%" PRIu64, c->applied->cmd.ticket);
+    put_member(j, "outcome", ha_moved_name(m->outcome));
+    put_member(j, "reason", m->detail);
+    put_member(j, "from", history_node_name(c, m->src));
+    put_member(j, "to", history_node_name(c, m->dst));
+    put_number(j, "began_wall_ms", m->began_wall_ms);
+    put_number(j, "ended_wall_ms", m->ended_wall_ms);
+    put_number(j, "raw_bytes", m->raw_bytes);
+    put_number(j, "wire_bytes", m->wire_bytes);
+    put_number(j, "rounds", m->rounds);
+    put_number(j, "throttle_percent", m->throttle_percent);
+    put_number(j, "max_downtime_ms", m->max_downtime_ms);
+    put_number(j, "predicted_us", m->predicted_us);
+    put_fmt(j, ",\"pause_us\":{\"source\":%" PRIu32, m->source_us);
+    put_number(j, "destination", m->destination_us);
+    put_number(j, "guest", m->guest_us);
+    put(j, "}", 1);
+    if (m->forecast_ms == 0) {
+        put_fmt(j, ",\"forecast\":null}");
+        return;
+    }
+    put_fmt(j, ",\"forecast\":{\"time_ms\":%" PRIu32, m->forecast_ms);
+    put_number(j, "pause_ms", m->forecast_pause_ms);
+    put_number(j, "bytes", m->forecast_bytes);
+    put(j, "}}", 2);
+}
+
 int ha_history_line(const struct ha_history_before *before, const struct ha_state *after,
                     const struct log_entry *entry, const struct ha_applied *applied, char *buffer,
                     size_t size)
@@ -246,6 +283,8 @@ int ha_history_line(const struct ha_history_before *before, const struct ha_stat
     put_member(&j, "actor", is_command(applied) ? applied->cmd.actor : "log");
     put_fmt(&j, ",\"is_noop\":%s", applied->is_noop ? "true" : "false");
     put_member(&j, "text", text.data);
+    if (is_command(applied) && applied->cmd.type == HA_CMD_MOVED)
+        put_move(&j, &c);
     put(&j, "}", 1);
     return j.failed ? -HA_E_LIMIT : (int)j.length;
 }

@@ -7,6 +7,8 @@
  *    "epoch":8,"reason":"recovery","actor":"planner","is_noop":false,
  *    "text":"web1: n2 owns it again at epoch 8: its owner n1 was fenced (fence_ns n1: status off)"}
  *
+ * A MOVED line has "move" as well: the numbers of a migration that is over (struct ha_moved).
+ *
  * guest and node are names, or null; epoch is 0 for entries about nodes. Pure: the caller owns all
  * memory; no allocation.
  */
@@ -18,8 +20,9 @@
 /* The sentence, cut at its end if longer (with the NUL). */
 #define HA_HISTORY_TEXT_MAX 768u
 /* Enough for every line: each byte of the sentence, two names and the actor may need six when
- * escaped, (768 + 64 + 64 + 32) x 6 = 5568, and the rest is below 512. */
-#define HA_HISTORY_LINE_MAX 6144u
+ * escaped, (768 + 64 + 64 + 32) x 6 = 5568, and the rest is below 512; of MOVED
+ * the numbers are below 700, and reason and two names (256 + 64 + 64) x 6. */
+#define HA_HISTORY_LINE_MAX 9216u
 
 /* What applying an entry may take away and its sentence needs. */
 struct ha_history_before {

@@ -284,6 +284,34 @@ static void say_of_move(struct history_text *t, const struct history_case *c)
     }
 }
 
+/* Pauses in ms with one digit behind the point; the guest's own before the ends'. */
+static void say_pause(struct history_text *t, const struct ha_moved *m)
+{
+    uint32_t us = m->guest_us != 0 ? m->guest_us : m->source_us;
+
+    if (us != 0)
+        say(t, ", paused for %" PRIu32 ".%" PRIu32 " ms%s", us / 1000, us / 100 % 10,
+            m->guest_us != 0 ? "" : " as its source saw it");
+}
+
+static void say_moved(struct history_text *t, const struct history_case *c)
+{
+    const struct ha_moved *m = &c->applied->cmd.u.moved;
+    uint64_t took_ms =
+        m->ended_wall_ms > m->began_wall_ms ? m->ended_wall_ms - m->began_wall_ms : 0;
+
+    say(t, ": migration %" PRIu64 " from ", c->applied->cmd.ticket);
+    say_node(t, c, m->src);
+    say(t, " to ");
+    say_node(t, c, m->dst);
+    say(t,
+        " %s after %" PRIu64 " ms, %" PRIu32 " rounds, %" PRIu64 " MiB (%" PRIu64 " on the wire)",
+        ha_moved_name(m->outcome), took_ms, m->rounds, m->raw_bytes >> 20, m->wire_bytes >> 20);
+    if (m->outcome == HA_MOVED_ARRIVED)
+        say_pause(t, m);
+    say_detail(t, m->detail);
+}
+
 /* What is said after the guest's name. */
 static void say_of_guest(struct history_text *t, const struct history_case *c)
 {
@@ -319,6 +347,9 @@ static void say_of_guest(struct history_text *t, const struct history_case *c)
         break;
     case HA_CMD_NOT_RUNNING:
         say_not_running(t, c);
+        break;
+    case HA_CMD_MOVED:
+        say_moved(t, c);
         break;
     default:
         say_of_move(t, c);

@@ -52,8 +52,13 @@ struct ha_move_progress {
     uint64_t wire_bytes;
     uint64_t rate_kib_s; /* native bytes, last second */
     uint64_t remaining_kib;
-    uint32_t eta_ms; /* 0 = not known */
+    uint32_t eta_ms;   /* 0 = not known */
+    bool is_diverging; /* the guest writes faster than the stream drains */
     uint64_t elapsed_ms;
+    uint32_t pause_us;    /* the source's, once SWITCH was applied there */
+    uint32_t forecast_ms; /* of hactl migrate --forecast before it; 0 = none */
+    uint32_t forecast_pause_ms;
+    uint64_t forecast_bytes;
     char text[HA_TEXT_MAX];
 };
 

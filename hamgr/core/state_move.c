@@ -211,6 +211,20 @@ static void effect_revert(struct ha_state *state, const struct log_entry *entry,
     close_ticket(guest, entry);
 }
 
+/* A record of what is over. It presumes nothing but a guest to be about, and changes nothing. */
+static uint16_t check_moved(const struct ha_state *state, const struct ha_cmd *cmd)
+{
+    return ha_state_guest(state, cmd->guest) ? HA_REASON_NONE : HA_REASON_NO_SUCH_GUEST;
+}
+
+static void effect_moved(struct ha_state *state, const struct log_entry *entry,
+                         const struct ha_cmd *cmd)
+{
+    (void)state;
+    (void)entry;
+    (void)cmd;
+}
+
 /* --- The death of an end --- */
 
 static void release_owned(struct ha_guest *guest, const struct log_entry *entry)
@@ -242,6 +256,7 @@ const struct state_rule *state_move_rule(uint8_t type)
         [HA_CMD_ABORT] = {check_abort, effect_abort},
         [HA_CMD_ARRIVED] = {check_arrived, effect_arrived},
         [HA_CMD_REVERT] = {check_revert, effect_revert},
+        [HA_CMD_MOVED] = {check_moved, effect_moved},
     };
 
     if (type >= sizeof(rules) / sizeof(rules[0]) || !rules[type].check)

@@ -49,6 +49,7 @@ struct hv_domain {
     struct hv_label label;
     uint8_t state; /* enum hv_domain_state */
     uint64_t mem_kib;
+    uint32_t pause_us; /* RUNNING, came by a restore: the pause its own clock saw; 0 = not known */
     char name[HA_NAME_MAX];
 };
 

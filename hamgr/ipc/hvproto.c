@@ -209,6 +209,7 @@ static void put_listed(struct ha_writer *w, const struct hv_domain *d)
     ha_put_u64(w, d->label.epoch);
     ha_put_u8(w, d->state);
     ha_put_u64(w, d->mem_kib);
+    ha_put_u32(w, d->pause_us);
     ha_put_text(w, d->name);
 }
 
@@ -222,10 +223,11 @@ static void get_listed(struct ha_reader *r, struct hv_domain *d)
     d->label.epoch = ha_get_u64(r);
     d->state = ipc_get_range(r, HV_BUILDING, HV_CRASHED);
     d->mem_kib = ha_get_u64(r);
+    d->pause_us = ha_get_u32(r);
     ha_get_text(r, d->name, sizeof(d->name));
 }
 
-/* 512 domains of at most 127 bytes are 65029 bytes: below HA_IPC_MAX. */
+/* 512 domains of at most 131 bytes are 67077 bytes: below HA_IPC_MAX. */
 void hvp_domains_encode(struct ha_writer *w, const struct hvp_domains *m)
 {
     ipc_put_bool(w, m->is_last);

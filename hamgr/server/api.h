@@ -13,6 +13,16 @@
 #include "hamgr/config/config.h"
 #include "hamgr/core/plan.h"
 #include "hamgr/core/runtime.h"
+#include "hamgr/hv/precopy.h"
+
+struct server_forecast {
+    bool is_ok;
+    bool is_rate_known;
+    uint64_t dirty_bytes_s;
+    uint64_t rate_bytes_s;
+    struct precopy_forecast f;
+    const char *text; /* why not; borrowed */
+};
 
 struct server_api {
     void *user;
@@ -31,6 +41,10 @@ struct server_api {
                           void (*done)(void *done_user, int outcome, uint16_t reason,
                                        uint64_t index),
                           void *done_user);
+    /* What a migration of guest to node would take; done is called exactly once. */
+    void (*forecast)(void *user, struct ha_uuid guest, uint32_t node, uint32_t max_downtime_ms,
+                     void (*done)(void *done_user, const struct server_forecast *forecast),
+                     void *done_user);
     /* History lines (JSON objects) with index > after, oldest first. */
     int (*history)(void *user, uint64_t after, uint32_t count,
                    void (*fn)(void *fn_user, uint64_t index, const char *json), void *fn_user);

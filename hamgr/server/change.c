@@ -222,6 +222,7 @@ struct ends {
     char guest[HA_NAME_MAX];
     char from[HA_NAME_MAX];
     char to[HA_NAME_MAX];
+    uint32_t max_downtime_ms; /* of a forecast */
 };
 
 static void reply_migrating(struct request *r, uint64_t index)
@@ -264,41 +265,123 @@ static bool get_on_slow(struct request *r, uint8_t *ret_value)
     return false;
 }
 
-static void run_migrate(struct request *r)
+/* The destination named, or the best one; NULL: refused. */
+static const struct ha_node *destination(struct request *r, const struct ha_guest *guest)
 {
-    const struct ha_state *state = request_state(r);
-    const struct ha_guest *guest = request_guest(r, "guest");
-    struct ha_cmd cmd = {.type = HA_CMD_MIGRATE};
-    uint64_t downtime_ms = 0, deadline_ms = 0;
+    const struct server_api *api = request_api(r);
 
-    if (!guest)
-        return;
-    bool is_named = has(r, "to"); /* a refusal ends r */
-    const struct ha_node *to = is_named ? request_node(r, "to") : choose_node(state, guest);
-    if (!to && is_named)
-        return;
+    if (has(r, "to"))
+        return request_node(r, "to");
+    const struct ha_node *to = choose_node(request_state(r), guest);
     if (!to) {
-        const struct server_api *api = request_api(r);
         bool is_open = api->runtime(api->user)->is_open;
         uint16_t reason = is_open ? HA_REASON_NO_NODE : HA_REASON_NO_QUORUM;
         request_refuse(r, is_open ? HA_E_REFUSED : HA_E_NO_QUORUM, ha_reason_text(reason),
                        ha_reason_fix(reason));
-        return;
     }
-    if (!merge_number(r, "max_downtime_ms", 600000, &downtime_ms) ||
+    return to;
+}
+
+/* The command a migration would be. False: refused. */
+static bool make_migrate(struct request *r, struct ha_cmd *cmd, const struct ha_guest **ret_guest,
+                         const struct ha_node **ret_to)
+{
+    const struct ha_guest *guest = request_guest(r, "guest");
+    uint64_t downtime_ms = 0, deadline_ms = 0;
+
+    if (!guest)
+        return false;
+    const struct ha_node *to = destination(r, guest);
+    if (!to || !merge_number(r, "max_downtime_ms", 600000, &downtime_ms) ||
         !merge_number(r, "deadline_ms", 86400000, &deadline_ms) ||
-        !get_on_slow(r, &cmd.u.migrate.on_slow))
+        !get_on_slow(r, &cmd->u.migrate.on_slow))
+        return false;
+    cmd->guest = guest->id;
+    cmd->node = guest->node;
+    cmd->incarnation = guest->incarnation;
+    cmd->epoch = guest->epoch_high + 1;
+    cmd->u.migrate.dst = to->id;
+    cmd->u.migrate.dst_incarnation = to->incarnation;
+    cmd->u.migrate.max_downtime_ms = (uint32_t)downtime_ms;
+    cmd->u.migrate.deadline_ms = (uint32_t)deadline_ms;
+    *ret_guest = guest;
+    *ret_to = to;
+    return true;
+}
+
+static void run_migrate(struct request *r)
+{
+    struct ha_cmd cmd = {.type = HA_CMD_MIGRATE};
+    const struct ha_guest *guest;
+    const struct ha_node *to;
+
+    if (!make_migrate(r, &cmd, &guest, &to))
         return;
-    cmd.guest = guest->id;
-    cmd.node = guest->node;
-    cmd.incarnation = guest->incarnation;
-    cmd.epoch = guest->epoch_high + 1;
-    cmd.u.migrate.dst = to->id;
-    cmd.u.migrate.dst_incarnation = to->incarnation;
-    cmd.u.migrate.max_downtime_ms = (uint32_t)downtime_ms;
-    cmd.u.migrate.deadline_ms = (uint32_t)deadline_ms;
     keep_ends(r, guest, to);
     request_propose(r, &cmd, reply_migrating);
+}
+
+static json_t *range_json(uint64_t value, uint64_t low, uint64_t high)
+{
+    return json_pack("{s:I, s:I, s:I}", "expected", (json_int_t)value, "low", (json_int_t)low,
+                     "high", (json_int_t)high);
+}
+
+static void on_forecast(void *user, const struct server_forecast *forecast)
+{
+    const struct precopy_forecast *f = &forecast->f;
+    struct request *r = request_find((uint64_t)(uintptr_t)user);
+
+    if (!r)
+        return;
+    if (!forecast->is_ok) {
+        request_refuse(r, HA_E_REFUSED, forecast->text, "look with hactl status, then repeat");
+        return;
+    }
+    const struct ends *ends = request_kept(r);
+    json_t *json =
+        json_pack("{s:s, s:s, s:s}", "guest", ends->guest, "from", ends->from, "to", ends->to);
+    json_object_set_new(json, "converging", json_boolean(f->is_converging));
+    json_object_set_new(json, "max_downtime_ms", json_integer((json_int_t)ends->max_downtime_ms));
+    json_object_set_new(json, "dirty_kib_s",
+                        json_integer((json_int_t)(forecast->dirty_bytes_s >> 10)));
+    json_object_set_new(json, "rate_kib_s",
+                        json_integer((json_int_t)(forecast->rate_bytes_s >> 10)));
+    json_object_set_new(json, "rate_known", json_boolean(forecast->is_rate_known));
+    json_object_set_new(json, "rounds", json_integer(f->rounds));
+    json_object_set_new(json, "time_ms", range_json(f->time_ms, f->time_low_ms, f->time_high_ms));
+    json_object_set_new(json, "pause_ms",
+                        range_json(f->pause_ms, f->pause_low_ms, f->pause_high_ms));
+    json_object_set_new(json, "bytes", range_json(f->bytes, f->bytes_low, f->bytes_high));
+    request_reply(r, json);
+}
+
+/* Refused with the words a migration would be refused with; else nothing moves all the same. */
+static void run_forecast(struct request *r)
+{
+    const struct server_api *api = request_api(r);
+    struct ha_cmd cmd = {.type = HA_CMD_MIGRATE};
+    const struct ha_guest *guest;
+    const struct ha_node *to;
+    char text[HA_TEXT_MAX], fix[HA_TEXT_MAX];
+
+    if (!make_migrate(r, &cmd, &guest, &to))
+        return;
+    snprintf(cmd.actor, sizeof(cmd.actor), "%s", request_actor(r));
+    uint16_t reason = ha_refusal(request_state(r), api->runtime(api->user), &cmd, text, fix);
+    if (reason != 0) {
+        request_refuse(r, reason == HA_REASON_NO_QUORUM ? HA_E_NO_QUORUM : HA_E_REFUSED, text, fix);
+        return;
+    }
+    keep_ends(r, guest, to);
+    struct ends *ends = request_kept(r);
+    ends->max_downtime_ms = cmd.u.migrate.max_downtime_ms ? cmd.u.migrate.max_downtime_ms
+                            : guest->policy.max_downtime_ms
+                                ? guest->policy.max_downtime_ms
+                                : api->limits(api->user)->max_downtime_ms;
+    uint64_t number = request_wait(r);
+    api->forecast(api->user, guest->id, to->id, ends->max_downtime_ms, on_forecast,
+                  (void *)(uintptr_t)number);
 }
 
 static void run_cancel(struct request *r)
@@ -512,6 +595,7 @@ const struct verb change_verbs[] = {
     {"guest-start", true, run_guest_start, guest_keys},
     {"guest-stop", true, run_guest_stop, guest_keys},
     {"migrate", true, run_migrate, migrate_keys},
+    {"forecast", true, run_forecast, migrate_keys},
     {"cancel", true, run_cancel, cancel_keys},
     {"failover", true, run_failover, guest_keys},
     {"fence", true, run_fence, node_keys},

@@ -45,6 +45,11 @@ void request_propose_voter(struct request *r, bool is_added, uint32_t node, stru
 void *request_keep(struct request *r, size_t size);
 void *request_kept(struct request *r);
 
+/* For answers that come otherwise than by a proposal: its number, to be found again by request_find
+ * (NULL: it is over), within the time a client waits. */
+uint64_t request_wait(struct request *r);
+struct request *request_find(uint64_t number);
+
 /* The guest or node an argument names; refuses and returns NULL if there is none. */
 const struct ha_guest *request_guest(struct request *r, const char *key);
 const struct ha_node *request_node(struct request *r, const char *key);

@@ -311,6 +311,17 @@ static void begin_wait(struct request *r, request_then then)
                           on_wait_over, &r->timer);
 }
 
+uint64_t request_wait(struct request *r)
+{
+    begin_wait(r, NULL);
+    return r->number;
+}
+
+struct request *request_find(uint64_t number)
+{
+    return find_request(the_server, number);
+}
+
 static void on_view_wait(void *data);
 
 /* Refuses, or proposes, or waits a little for a view that is just changing. */

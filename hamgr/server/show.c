@@ -9,8 +9,9 @@
 #include "hamgr/core/status.h"
 #include "hamgr/server/request.h"
 
-#define EVENTS_DEFAULT 50
-#define EVENTS_MAX     1000
+#define EVENTS_DEFAULT     50
+#define EVENTS_MAX         1000
+#define MIGRATIONS_DEFAULT 20
 
 static const struct ha_runtime *runtime_of(const struct request *r)
 {
@@ -143,6 +144,9 @@ static json_t *move_json(const struct ha_state *state, const struct ha_runtime *
     json_object_set_new(json, "remaining_kib", number(move->remaining_kib));
     json_object_set_new(json, "eta_ms", number(move->eta_ms));
     json_object_set_new(json, "elapsed_ms", number(move->elapsed_ms));
+    json_object_set_new(json, "converging", json_boolean(!move->is_diverging));
+    json_object_set_new(json, "predicted_us", number(move->hv.predicted_us));
+    json_object_set_new(json, "throttle_percent", number(move->hv.throttle_percent));
     json_object_set_new(json, "text", request_string(move->text));
     return json;
 }
@@ -289,6 +293,47 @@ static void run_events(struct request *r)
                                (json_int_t)request_state(r)->applied));
 }
 
+/* ---- migrations --------------------------------------------------------------------------------
+ */
+
+static void add_migration(void *user, uint64_t index, const char *line)
+{
+    json_t *list = user;
+
+    (void)index;
+    /* Most lines are of something else: not worth parsing. */
+    if (!strstr(line, "\"type\":\"MOVED\""))
+        return;
+    json_t *event = json_loads(line, 0, NULL);
+    json_t *move = json_object_get(event, "move");
+    if (json_is_object(move) && json_is_false(json_object_get(event, "is_noop"))) {
+        json_object_set(move, "index", json_object_get(event, "index"));
+        json_object_set(move, "guest", json_object_get(event, "guest"));
+        json_array_append(list, move);
+    }
+    json_decref(event);
+}
+
+/* The newest of those the history in memory still has, oldest first. */
+static void run_migrations(struct request *r)
+{
+    const struct server_api *api = request_api(r);
+    const json_t *limit = json_object_get(request_args(r), "count");
+    json_int_t count = json_is_integer(limit) ? json_integer_value(limit) : MIGRATIONS_DEFAULT;
+    json_t *list = json_array();
+
+    if (count < 1 || count > EVENTS_MAX) {
+        json_decref(list);
+        request_refuse(r, HA_E_USAGE, "count must be 1 to 1000", NULL);
+        return;
+    }
+    api->history(api->user, 0, UINT32_MAX, add_migration, list);
+    while (json_array_size(list) > (size_t)count)
+        json_array_remove(list, 0);
+    request_reply(r, json_pack("{s:o}", "migrations", list));
+}
+
+static const char *const count_keys[] = {"count", NULL};
 static const char *const guest_keys[] = {"guest", NULL};
 static const char *const events_keys[] = {"since", "count", NULL};
 
@@ -297,5 +342,6 @@ const struct verb show_verbs[] = {
     {"guest-show", false, run_guest_show, guest_keys},
     {"explain", false, run_explain, guest_keys},
     {"events", false, run_events, events_keys},
+    {"migrations", false, run_migrations, count_keys},
     {NULL, false, NULL, NULL},
 };

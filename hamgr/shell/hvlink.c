@@ -322,6 +322,19 @@ void hvlink_verb(struct hamgrd *d, struct local_verb *verb, uint8_t which, uint3
     send_body(d, request_type(which), verb->request, &w, fd);
 }
 
+uint64_t hvlink_sample(struct hamgrd *d, struct ha_uuid guest, uint64_t epoch, uint32_t sample_ms)
+{
+    uint8_t body[64];
+    struct ha_writer w = ha_writer_of(body, sizeof(body));
+
+    if (!d->is_hv_welcomed)
+        return 0;
+    hvp_domain_encode(
+        &w, &(struct hvp_domain){.guest = guest, .epoch = epoch, .timeout_ms = sample_ms});
+    send_body(d, HVP_DIRTY_SAMPLE, ++d->hv_request_high, &w, -1);
+    return d->hv_request_high;
+}
+
 void hvlink_abort(struct hamgrd *d, uint64_t request)
 {
     uint8_t body[16];
@@ -347,6 +360,7 @@ static void on_ok(struct hamgrd *d, struct local_verb *verb, uint8_t which,
         qb_log(LOG_DEBUG, "epoch %" PRIu64 " runs", verb->v.epoch);
         verb->run_failures = 0;
         note_domain(d, verb, HV_RUNNING, (uint32_t)done->value);
+        moves_ran(d, verb);
         break;
     case HA_VERB_SAVE:
         note_domain(d, verb, HV_SUSPENDED, (uint32_t)done->value);
@@ -412,6 +426,7 @@ static void on_done(struct hamgrd *d, const struct ha_packet *packet)
         list_failed(d, done.text);
         return;
     }
+    forecast_hv_done(d, packet->id, &done);
     for (uint32_t i = 0; i < d->verb_count; i++) {
         struct local_verb *verb = &d->verbs[i];
         if (verb->request != packet->id)

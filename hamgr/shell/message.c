@@ -40,7 +40,7 @@ int peer_header_decode(struct ha_reader *r, struct peer_header *ret)
     ret->nonce = ha_get_u64(r);
     ret->to = ha_get_u32(r);
     if (r->failed || magic != PEER_MAGIC || ret->type < PEER_REPORT ||
-        ret->type > PEER_SNAPSHOT_ACK)
+        ret->type > PEER_FORECAST_TELL)
         return -HA_E_CORRUPT;
     return version == PEER_VERSION ? 0 : -HA_E_VERSION;
 }
@@ -210,6 +210,11 @@ void peer_progress_encode(struct ha_writer *w, const struct ha_move_progress *m)
     ha_put_u64(w, m->remaining_kib);
     ha_put_u32(w, m->eta_ms);
     ha_put_u64(w, m->elapsed_ms);
+    ha_put_u8(w, m->is_diverging);
+    ha_put_u32(w, m->pause_us);
+    ha_put_u32(w, m->forecast_ms);
+    ha_put_u32(w, m->forecast_pause_ms);
+    ha_put_u64(w, m->forecast_bytes);
     ha_put_text(w, m->text);
 }
 
@@ -231,9 +236,67 @@ int peer_progress_decode(struct ha_reader *r, struct ha_move_progress *ret)
     ret->remaining_kib = ha_get_u64(r);
     ret->eta_ms = ha_get_u32(r);
     ret->elapsed_ms = ha_get_u64(r);
+    ret->is_diverging = get_bool(r);
+    ret->pause_us = ha_get_u32(r);
+    ret->forecast_ms = ha_get_u32(r);
+    ret->forecast_pause_ms = ha_get_u32(r);
+    ret->forecast_bytes = ha_get_u64(r);
     ha_get_text(r, ret->text, sizeof(ret->text));
     if (ret->step < HA_MOVE_PREPARING || ret->step > HA_MOVE_FAILED)
         return -HA_E_CORRUPT;
+    return done(r);
+}
+
+void peer_forecast_encode(struct ha_writer *w, const struct peer_forecast *m)
+{
+    const struct precopy_forecast *f = &m->forecast;
+
+    ha_put_u64(w, m->id);
+    ha_put_uuid(w, m->guest);
+    ha_put_u32(w, m->dst);
+    ha_put_u32(w, m->max_downtime_ms);
+    ha_put_u8(w, m->is_ok);
+    ha_put_u8(w, m->is_rate_known);
+    ha_put_u64(w, m->dirty_bytes_s);
+    ha_put_u64(w, m->rate_bytes_s);
+    ha_put_u8(w, f->is_converging);
+    ha_put_u64(w, f->time_ms);
+    ha_put_u64(w, f->time_low_ms);
+    ha_put_u64(w, f->time_high_ms);
+    ha_put_u64(w, f->pause_ms);
+    ha_put_u64(w, f->pause_low_ms);
+    ha_put_u64(w, f->pause_high_ms);
+    ha_put_u64(w, f->bytes);
+    ha_put_u64(w, f->bytes_low);
+    ha_put_u64(w, f->bytes_high);
+    ha_put_u32(w, f->rounds);
+    ha_put_text(w, m->text);
+}
+
+int peer_forecast_decode(struct ha_reader *r, struct peer_forecast *ret)
+{
+    struct precopy_forecast *f = &ret->forecast;
+
+    ret->id = ha_get_u64(r);
+    ret->guest = ha_get_uuid(r);
+    ret->dst = ha_get_u32(r);
+    ret->max_downtime_ms = ha_get_u32(r);
+    ret->is_ok = get_bool(r);
+    ret->is_rate_known = get_bool(r);
+    ret->dirty_bytes_s = ha_get_u64(r);
+    ret->rate_bytes_s = ha_get_u64(r);
+    f->is_converging = get_bool(r);
+    f->time_ms = ha_get_u64(r);
+    f->time_low_ms = ha_get_u64(r);
+    f->time_high_ms = ha_get_u64(r);
+    f->pause_ms = ha_get_u64(r);
+    f->pause_low_ms = ha_get_u64(r);
+    f->pause_high_ms = ha_get_u64(r);
+    f->bytes = ha_get_u64(r);
+    f->bytes_low = ha_get_u64(r);
+    f->bytes_high = ha_get_u64(r);
+    f->rounds = ha_get_u32(r);
+    ha_get_text(r, ret->text, sizeof(ret->text));
     return done(r);
 }
 

@@ -9,6 +9,7 @@
 
 #include "hamgr/base/bytes.h"
 #include "hamgr/core/runtime.h"
+#include "hamgr/hv/precopy.h"
 #include "hamgr/ipc/fenceproto.h"
 
 #define PEER_MAGIC   0x31534d48u /* "HMS1"; the log's messages have their own */
@@ -24,6 +25,8 @@ enum peer_type {
     PEER_MOVE_PROGRESS, /* ha_move_progress: source or destination -> all */
     PEER_SNAPSHOT,      /* peer_chunk: state transfer */
     PEER_SNAPSHOT_ACK,  /* peer_chunk without data */
+    PEER_FORECAST_ASK,  /* peer_forecast: to the guest's node */
+    PEER_FORECAST_TELL, /* peer_forecast: the answer */
 };
 
 struct peer_header {
@@ -55,6 +58,21 @@ struct peer_move_ready {
 
 struct peer_ticket {
     uint64_t ticket;
+};
+
+/* A question about a migration, and its answer. */
+struct peer_forecast {
+    uint64_t id; /* the asker's */
+    struct ha_uuid guest;
+    uint32_t dst;
+    uint32_t max_downtime_ms; /* to be kept */
+    /* the answer */
+    bool is_ok;
+    bool is_rate_known; /* from migrations before; else it is a guess */
+    uint64_t dirty_bytes_s;
+    uint64_t rate_bytes_s;
+    struct precopy_forecast forecast;
+    char text[HA_TEXT_MAX]; /* why not */
 };
 
 struct peer_chunk {
@@ -90,6 +108,8 @@ void peer_move_ready_encode(struct ha_writer *w, const struct peer_move_ready *m
 int peer_move_ready_decode(struct ha_reader *r, struct peer_move_ready *ret);
 void peer_progress_encode(struct ha_writer *w, const struct ha_move_progress *m);
 int peer_progress_decode(struct ha_reader *r, struct ha_move_progress *ret);
+void peer_forecast_encode(struct ha_writer *w, const struct peer_forecast *m);
+int peer_forecast_decode(struct ha_reader *r, struct peer_forecast *ret);
 void peer_chunk_encode(struct ha_writer *w, const struct peer_chunk *m);
 int peer_chunk_decode(struct ha_reader *r, struct peer_chunk *ret);
 

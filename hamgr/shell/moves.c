@@ -10,7 +10,6 @@
  */
 #include "hamgr/shell/shell.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -29,6 +28,7 @@
 #define REPEAT_MS     200u  /* READY and HANDOVER may be lost: said again until they had effect */
 #define STREAM_END_MS 3000u /* hamgr-stream lingers up to 2 s for its last frame to arrive */
 #define NATIVE_BUFFER (512 << 10)
+#define REASON_MS     400u /* for a better reason of a failure than its echo */
 /* A destination's RUN behind SWITCH: a verb, a signal. */
 #define RUN_US            2000u
 #define SWITCH_DEFAULT_US 30000u
@@ -48,8 +48,16 @@ struct move {
     int hv_fd; /* native stream end for hamgr-hv until save begins, else -1 */
     struct peer_move_ready ready;
     bool is_save_done;
-    uint64_t drained_us; /* source: when hamgr-hv said suspended and drained */
-    bool is_over;        /* the ticket is closed: only cleanup is left */
+    char late_why[HA_TEXT_MAX]; /* fails with it at late_ms, unless a better reason comes */
+    uint64_t late_ms;           /* 0: no failure is held back */
+    uint64_t begun_us;
+    uint64_t connected_us;
+    uint64_t stopped_us;  /* source: when the guest was stopped */
+    uint64_t drained_us;  /* source: when hamgr-hv said suspended and drained */
+    uint64_t handover_us; /* destination: when HANDOVER was heard */
+    struct ha_moved record;
+    struct ha_move_progress source; /* destination: what the source told last */
+    bool is_over;                   /* the ticket is closed: only cleanup is left */
     uint64_t repeat_ms;
     uint64_t killed_ms;
     uint64_t dials_ms; /* since when `dials` counts */
@@ -174,78 +182,14 @@ static void fail(struct hamgrd *d, struct move *move, const char *why)
     shell_wake(d);
 }
 
-/* ---- sockets -----------------------------------------------------------------------------------
- */
-
-static int parse_address(const char *addr, uint16_t port, struct sockaddr_storage *ret_address,
-                         socklen_t *ret_size)
+/* One that follows from a failure elsewhere: whoever knows the cause says it within REASON_MS, and
+ * the source's ABORT or the save's end makes this one superfluous. */
+static void fail_soon(struct move *move, const char *why)
 {
-    struct sockaddr_in *v4 = (struct sockaddr_in *)ret_address;
-    struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)ret_address;
-
-    memset(ret_address, 0, sizeof(*ret_address));
-    if (inet_pton(AF_INET, addr, &v4->sin_addr) == 1) {
-        v4->sin_family = AF_INET;
-        v4->sin_port = htons(port);
-        *ret_size = sizeof(*v4);
-        return 0;
-    }
-    if (inet_pton(AF_INET6, addr, &v6->sin6_addr) == 1) {
-        v6->sin6_family = AF_INET6;
-        v6->sin6_port = htons(port);
-        *ret_size = sizeof(*v6);
-        return 0;
-    }
-    return -HA_E_USAGE;
-}
-
-/* Listens on the first free port of the configured range. */
-static int listen_somewhere(struct hamgrd *d, struct peer_move_ready *ready, struct ha_err *err)
-{
-    const struct ha_node *self = ha_state_node(&d->state, d->identity.node);
-    const char *addr = d->config.migration_addr[0] ? d->config.migration_addr
-                       : self                      ? self->addr
-                                                   : "";
-
-    for (uint32_t port = d->config.port_min; port <= d->config.port_max; port++) {
-        struct sockaddr_storage address;
-        socklen_t size;
-        if (parse_address(addr, (uint16_t)port, &address, &size) < 0)
-            return ha_err_set(err, HA_E_USAGE, "[migration] address: %s is not a numeric address",
-                              addr);
-        int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-        if (fd < 0)
-            return ha_err_set(err, errno, "socket: %s", strerror(errno));
-        int yes = 1;
-        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes));
-        if (bind(fd, (struct sockaddr *)&address, size) == 0 && listen(fd, 8) == 0) {
-            ready->port = (uint16_t)port;
-            snprintf(ready->addr, sizeof(ready->addr), "%s", addr);
-            return fd;
-        }
-        close(fd);
-    }
-    return ha_err_set(err, HA_E_LIMIT, "no free port in [migration] ports %u-%u on %s",
-                      d->config.port_min, d->config.port_max, addr);
-}
-
-static int connect_to(const struct peer_move_ready *ready, struct ha_err *err)
-{
-    struct sockaddr_storage address;
-    socklen_t size;
-
-    if (parse_address(ready->addr, ready->port, &address, &size) < 0)
-        return ha_err_set(err, HA_E_PEER, "%s is not a numeric address", ready->addr);
-    int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return ha_err_set(err, errno, "socket: %s", strerror(errno));
-    if (connect(fd, (struct sockaddr *)&address, size) < 0 && errno != EINPROGRESS) {
-        int rc = ha_err_set(err, errno, "connect to %s port %u: %s", ready->addr, ready->port,
-                            strerror(errno));
-        close(fd);
-        return rc;
-    }
-    return fd; /* the stream process waits until it is connected */
+    if (move->late_ms)
+        return;
+    move->late_ms = shell_now_ms() + REASON_MS;
+    snprintf(move->late_why, sizeof(move->late_why), "%s", why);
 }
 
 /* ---- stream process ----------------------------------------------------------------------------
@@ -322,6 +266,7 @@ static int spawn(struct hamgrd *d, struct move *move, int net_fd, struct ha_err 
 static void on_connected(struct hamgrd *d, struct move *move)
 {
     move_fsm_connected(&move->fsm, shell_now_ms());
+    move->connected_us = now_us();
     if (move->is_source && move->hv_fd >= 0) {
         int fd = move->hv_fd;
         move->hv_fd = -1;
@@ -338,7 +283,11 @@ static void on_stream_end(struct hamgrd *d, struct move *move, const struct stre
     if (!end->is_ok) {
         snprintf(why, sizeof(why), "the stream with %.60s failed: %.160s",
                  shell_node_name(d, move->peer), end->text);
-        fail(d, move, why);
+        /* At the source: the hypervisor's end was closed, and its save says why. */
+        if (!move->is_source || strncmp(end->text, "native stream", 13) == 0)
+            fail_soon(move, why);
+        else
+            fail(d, move, why);
         return;
     }
     move_fsm_stream_done(&move->fsm, shell_now_ms());
@@ -373,7 +322,7 @@ static void give_socket(struct move *move, const struct ha_packet *packet)
         move->dials = 0;
     }
     if (++move->dials <= DIALS_MAX)
-        fd = connect_to(&move->ready, &err);
+        fd = movesock_connect(&move->ready, &err);
     if (fd >= 0)
         tune_socket(fd, TUNE_LANE_MS);
     else if (err.code != 0)
@@ -410,12 +359,31 @@ static void on_stream_down(void *user, const char *why)
     struct move *move = user;
 
     (void)why;
-    if (!move_fsm_is_stream_done(&move->fsm))
+    if (!move_fsm_is_stream_done(&move->fsm) && !move->late_ms)
         fail(move->d, move, "the stream process ended without a result");
 }
 
 /* ---- begin -------------------------------------------------------------------------------------
  */
+
+static void begin_record(const struct hamgrd *d, struct move *move, const struct ha_ticket *ticket)
+{
+    const struct kept_forecast *f = forecast_of(d, move->guest, ticket->dst);
+
+    move->begun_us = now_us();
+    if (f && move->is_source) {
+        move->progress.forecast_ms = f->time_ms;
+        move->progress.forecast_pause_ms = f->pause_ms;
+        move->progress.forecast_bytes = f->bytes;
+    }
+    move->record =
+        (struct ha_moved){.src = ticket->src,
+                          .dst = ticket->dst,
+                          .began_wall_ms = ticket->wall_ms,
+                          .throttle_percent = 100,
+                          .max_downtime_ms = ticket->max_downtime_ms ? ticket->max_downtime_ms
+                                                                     : d->config.max_downtime_ms};
+}
 
 static struct move *new_move(struct hamgrd *d, const struct ha_guest *guest, bool is_source)
 {
@@ -433,6 +401,7 @@ static struct move *new_move(struct hamgrd *d, const struct ha_guest *guest, boo
                   guest->ticket.deadline_ms ? guest->ticket.deadline_ms : d->config.deadline_ms,
                   shell_now_ms());
     verb_of(d, move)->ticket = move->ticket;
+    begin_record(d, move, &guest->ticket);
     move->next = d->moves;
     d->moves = move;
     shell_tick_soon(d);
@@ -475,7 +444,7 @@ void moves_begin_in(struct hamgrd *d, const struct ha_guest *guest)
         fail(d, move, "no random bytes for the ticket's secret");
         return;
     }
-    int listener = listen_somewhere(d, &move->ready, &err);
+    int listener = movesock_listen(d, &move->ready, &err);
     if (listener < 0 || spawn(d, move, listener, &err) < 0) {
         fail(d, move, err.text);
         return;
@@ -497,7 +466,7 @@ void moves_ready(struct hamgrd *d, uint32_t from, const struct peer_move_ready *
         move_fsm_is_failed(&move->fsm))
         return; /* unknown yet: the destination says it again */
     move->ready = *ready;
-    int fd = connect_to(ready, &err);
+    int fd = movesock_connect(ready, &err);
     if (fd < 0 || spawn(d, move, fd, &err) < 0) {
         fail(d, move, err.text);
     }
@@ -522,9 +491,18 @@ void moves_handover(struct hamgrd *d, uint32_t from, uint64_t ticket)
     if (!verb->v.is_handover) {
         qb_log(LOG_INFO, "migration %" PRIu64 ": HANDOVER heard", move->ticket);
         verb->v.is_handover = true;
+        move->handover_us = now_us();
         move_fsm_handover(&move->fsm, shell_now_ms());
         shell_wake(d);
     }
+}
+
+static void on_stopped(struct hamgrd *d, struct move *move, const struct hv_progress *progress)
+{
+    move->stopped_us = now_us();
+    if (move->connected_us)
+        forecast_learn(d, move->peer, progress->bytes, move->stopped_us - move->connected_us,
+                       move->connected_us - move->begun_us);
 }
 
 void moves_hv_progress(struct hamgrd *d, uint64_t request, const struct hv_progress *progress)
@@ -537,6 +515,8 @@ void moves_hv_progress(struct hamgrd *d, uint64_t request, const struct hv_progr
             qb_log(LOG_INFO,
                    "migration %" PRIu64 ": the guest is stopped, round %u, %" PRIu64 " pages left",
                    move->ticket, progress->round, progress->pages_dirty);
+        if (progress->phase == HV_STOPPED && !move->stopped_us)
+            on_stopped(d, move, progress);
         move->progress.hv = *progress;
         move_fsm_hv(&move->fsm, shell_now_ms(), progress);
         tell_progress(d, move);
@@ -556,7 +536,10 @@ void moves_hv_done(struct hamgrd *d, struct local_verb *verb, uint8_t which,
     if (done->outcome != HV_OK) {
         snprintf(why, sizeof(why), "%s failed: %.200s", which == HA_VERB_SAVE ? "save" : "restore",
                  done->text);
-        fail(d, move, why);
+        if (move->is_source)
+            fail(d, move, why);
+        else
+            fail_soon(move, why);
     } else if (which == HA_VERB_SAVE) {
         qb_log(LOG_INFO, "migration %" PRIu64 ": the source is suspended and drained",
                move->ticket);
@@ -575,6 +558,10 @@ void moves_hv_done(struct hamgrd *d, struct local_verb *verb, uint8_t which,
 
 void moves_peer_progress(struct hamgrd *d, uint32_t from, const struct ha_move_progress *progress)
 {
+    struct move *move = find(d, progress->ticket);
+
+    if (move && !move->is_source && move->peer == from)
+        move->source = *progress;
     /* Shown, never acted on; only of tickets that are open, so that nobody fills the table. */
     for (uint32_t i = 0; i < d->state.guest_count; i++) {
         const struct ha_ticket *ticket = &d->state.guests[i].ticket;
@@ -627,14 +614,67 @@ uint32_t moves_switch_us(const struct hamgrd *d)
     return us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
 }
 
+void moves_ran(struct hamgrd *d, const struct local_verb *verb)
+{
+    struct move *move = find(d, verb->ticket);
+
+    if (move && !move->is_source && move->handover_us && !move->record.destination_us)
+        move->record.destination_us = (uint32_t)(now_us() - move->handover_us);
+}
+
+/* What the source told, or this node as the source knows. */
+static void end_record(struct hamgrd *d, struct move *move, uint8_t outcome, const char *detail)
+{
+    const struct ha_move_progress *p = move->is_source ? &move->progress : &move->source;
+    struct ha_moved *m = &move->record;
+
+    m->outcome = outcome;
+    m->raw_bytes = p->hv.bytes;
+    m->wire_bytes = p->wire_bytes ? p->wire_bytes : move->progress.wire_bytes;
+    m->rounds = p->hv.bytes ? p->hv.round + 1 : 0;
+    m->predicted_us = p->hv.predicted_us;
+    if (p->hv.throttle_percent)
+        m->throttle_percent = p->hv.throttle_percent;
+    m->source_us = p->pause_us;
+    m->forecast_ms = p->forecast_ms;
+    m->forecast_pause_ms = p->forecast_pause_ms;
+    m->forecast_bytes = p->forecast_bytes;
+    snprintf(m->detail, sizeof(m->detail), "%s", detail);
+    moverecord_add(d, move->guest, move->ticket, outcome == HA_MOVED_ARRIVED ? move->epoch : 0, m);
+}
+
+/* One that did not arrive is its source's to tell, or the destination's when there is no source. */
+static bool is_teller(const struct hamgrd *d, const struct move *move)
+{
+    const struct ha_node *source = ha_state_node(&d->state, move->record.src);
+
+    return move->is_source || !source || source->status != HA_NODE_MEMBER;
+}
+
+static void on_switch(struct hamgrd *d, struct move *move)
+{
+    if (!move->is_source || !move->drained_us)
+        return;
+    precopy_cost_update(&d->switch_cost, now_us() - move->drained_us + RUN_US);
+    move->progress.pause_us = (uint32_t)(now_us() - move->stopped_us);
+    tell_progress(d, move);
+}
+
 void moves_applied(struct hamgrd *d, const struct ha_applied *applied)
 {
-    struct move *move = find(d, applied->cmd.ticket);
+    const struct ha_cmd *cmd = &applied->cmd;
+    struct move *move = cmd->ticket ? find(d, cmd->ticket) : NULL;
 
     if (applied->is_noop || applied->kind != LOG_KIND_STATE || !move)
         return;
-    if (applied->cmd.type == HA_CMD_SWITCH && move->is_source && move->drained_us)
-        precopy_cost_update(&d->switch_cost, now_us() - move->drained_us + RUN_US);
+    if (cmd->type == HA_CMD_SWITCH)
+        on_switch(d, move);
+    else if (cmd->type == HA_CMD_ARRIVED && !move->is_source)
+        end_record(d, move, HA_MOVED_ARRIVED, "");
+    else if (cmd->type == HA_CMD_ABORT && is_teller(d, move))
+        end_record(d, move, HA_MOVED_ABORTED, cmd->u.text.detail);
+    else if (cmd->type == HA_CMD_REVERT && is_teller(d, move))
+        end_record(d, move, HA_MOVED_REVERTED, cmd->u.text.detail);
 }
 
 static void forget_progress(struct hamgrd *d)
@@ -672,6 +712,8 @@ void moves_tick(struct hamgrd *d)
     while (*place) {
         struct move *move = *place;
         const char *late = move->is_over ? NULL : move_fsm_late(&move->fsm, now_ms);
+        if (!late && move->late_ms && now_ms >= move->late_ms && !move->is_over)
+            late = move->late_why;
         if (late)
             fail(d, move, late);
         if (!is_ticket_open(d, move) && !move->is_over)
@@ -687,6 +729,7 @@ void moves_tick(struct hamgrd *d)
         }
     }
     forget_progress(d);
+    moverecord_tick(d);
 }
 
 void moves_child(struct hamgrd *d)

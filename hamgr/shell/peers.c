@@ -202,6 +202,18 @@ static void on_move(struct hamgrd *d, uint32_t from, uint8_t type, struct ha_rea
     }
 }
 
+static void on_forecast(struct hamgrd *d, uint32_t from, uint8_t type, struct ha_reader *r)
+{
+    struct peer_forecast forecast;
+
+    if (peer_forecast_decode(r, &forecast) < 0)
+        return;
+    if (type == PEER_FORECAST_ASK)
+        forecast_asked(d, from, &forecast);
+    else
+        forecast_told(d, &forecast);
+}
+
 void peers_message(struct hamgrd *d, uint32_t from, const uint8_t *data, size_t size)
 {
     struct ha_reader r = ha_reader_of(data, size);
@@ -234,6 +246,10 @@ void peers_message(struct hamgrd *d, uint32_t from, const uint8_t *data, size_t 
     case PEER_SNAPSHOT:
     case PEER_SNAPSHOT_ACK:
         on_chunk(d, from, header.type, &r);
+        break;
+    case PEER_FORECAST_ASK:
+    case PEER_FORECAST_TELL:
+        on_forecast(d, from, header.type, &r);
         break;
     }
 }

@@ -4,6 +4,10 @@
  */
 #include "hamgr/shell/shell.h"
 
+#include <stdlib.h>
+
+#include "hamgr/base/assert.h"
+
 static const struct ha_state *get_state(void *user)
 {
     return &((struct hamgrd *)user)->state;
@@ -64,6 +68,38 @@ static void begin_shutdown(void *user)
     shell_wake(d);
 }
 
+struct forecast_call {
+    void (*done)(void *done_user, const struct server_forecast *forecast);
+    void *user;
+};
+
+static void forecast_done(void *user, const struct peer_forecast *answer)
+{
+    struct forecast_call *call = user;
+    struct server_forecast f = {.is_ok = answer->is_ok,
+                                .is_rate_known = answer->is_rate_known,
+                                .dirty_bytes_s = answer->dirty_bytes_s,
+                                .rate_bytes_s = answer->rate_bytes_s,
+                                .f = answer->forecast,
+                                .text = answer->text};
+
+    call->done(call->user, &f);
+    free(call);
+}
+
+static void forecast(void *user, struct ha_uuid guest, uint32_t node, uint32_t max_downtime_ms,
+                     void (*done)(void *done_user, const struct server_forecast *forecast),
+                     void *done_user)
+{
+    struct peer_forecast question = {
+        .guest = guest, .dst = node, .max_downtime_ms = max_downtime_ms};
+    struct forecast_call *call = malloc(sizeof(*call));
+
+    ha_assert(call);
+    *call = (struct forecast_call){done, done_user};
+    forecast_begin(user, &question, forecast_done, call);
+}
+
 const struct server_api shell_server_api = {
     .state = get_state,
     .runtime = get_runtime,
@@ -71,6 +107,7 @@ const struct server_api shell_server_api = {
     .limits = get_limits,
     .propose = propose,
     .propose_voter = propose_vote,
+    .forecast = forecast,
     .history = read_history,
     .definition = get_definition,
     .shutdown_begin = begin_shutdown,

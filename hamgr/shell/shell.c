@@ -578,11 +578,13 @@ static void on_tick(void *data)
     shell_turn_begin(d);
     shell_refresh(d);
     moves_tick(d);
+    forecast_tick(d);
     transfer_tick(d);
     if (d->rt.now_ms >= d->report_sent_ms + 1000)
         shell_wake(d);
     shell_turn_end(d);
-    set_tick(d, d->moves || d->transfers ? TICK_MS : TICK_IDLE_MS);
+    set_tick(d, d->moves || d->transfers || d->move_notes || d->forecast_waits ? TICK_MS
+                                                                               : TICK_IDLE_MS);
 }
 
 static void set_tick(struct hamgrd *d, uint32_t after_ms)

@@ -57,11 +57,30 @@ struct local_verb {
 
 typedef void (*propose_fn)(void *user, int outcome, uint16_t reason, uint64_t index);
 
-struct proposal; /* propose.c */
-struct move;     /* moves.c */
-struct transfer; /* transfer.c */
-struct waiting;  /* shell.c */
-struct leader;   /* leader.c */
+struct proposal;      /* propose.c */
+struct move;          /* moves.c */
+struct move_note;     /* moverecord.c */
+struct forecast_wait; /* forecast.c */
+struct transfer;      /* transfer.c */
+struct waiting;       /* shell.c */
+struct leader;        /* leader.c */
+
+/* How fast migrations to a node were: the cost's numbers are KiB/s. */
+struct move_rate {
+    uint32_t node; /* 0 = unused */
+    struct precopy_cost kib_s;
+};
+
+/* The newest forecasts, to be told beside what came true. */
+#define SHELL_FORECASTS 16u
+struct kept_forecast {
+    struct ha_uuid guest;
+    uint32_t dst;
+    uint64_t made_ms; /* 0 = unused */
+    uint32_t time_ms;
+    uint32_t pause_ms;
+    uint64_t bytes;
+};
 
 struct hamgrd {
     qb_loop_t *loop;
@@ -140,6 +159,13 @@ struct hamgrd {
 
     /* operations */
     struct move *moves;
+    struct move_note *move_notes; /* moverecord.c */
+    struct forecast_wait *forecast_waits;
+    uint64_t forecast_high;
+    uint32_t forecast_count;
+    struct kept_forecast forecasts[SHELL_FORECASTS];
+    struct move_rate move_rates[HA_NODES_MAX];
+    struct precopy_cost setup_cost;  /* MIGRATE applied to connected */
     struct precopy_cost switch_cost; /* from drained to SWITCH applied, as sources measured it */
     struct transfer *transfers;
     struct ha_duties *duties;
@@ -244,6 +270,9 @@ void hvlink_verb(struct hamgrd *d, struct local_verb *verb, uint8_t which, uint3
 void hvlink_abort(struct hamgrd *d, uint64_t request);
 struct local_verb *hvlink_find(struct hamgrd *d, struct ha_uuid guest, uint64_t epoch);
 struct local_verb *hvlink_get(struct hamgrd *d, struct ha_uuid guest, uint64_t epoch);
+/* Begins a dirty sample of a guest copy; forecast_hv_done follows. Its request, 0: not connected.
+ */
+uint64_t hvlink_sample(struct hamgrd *d, struct ha_uuid guest, uint64_t epoch, uint32_t sample_ms);
 const struct hv_domain *hvlink_domain(const struct hamgrd *d, struct ha_uuid guest, uint64_t epoch);
 
 /* keeperlink.c */
@@ -280,6 +309,35 @@ void moves_child(struct hamgrd *d); /* reaps streams */
 uint32_t moves_switch_us(const struct hamgrd *d);
 /* An entry was applied: the ends of its ticket take note of the time. */
 void moves_applied(struct hamgrd *d, const struct ha_applied *applied);
+
+/* RUN of a copy was carried out. */
+void moves_ran(struct hamgrd *d, const struct local_verb *verb);
+
+/* movesock.c */
+/* Listens on the first free port of the configured range; fills in port and address. */
+int movesock_listen(struct hamgrd *d, struct peer_move_ready *ready, struct ha_err *err);
+/* Begins to connect. */
+int movesock_connect(const struct peer_move_ready *ready, struct ha_err *err);
+
+/* moverecord.c */
+/* A migration is over: its record is proposed when it is complete. epoch: the arrived copy's. */
+void moverecord_add(struct hamgrd *d, struct ha_uuid guest, uint64_t ticket, uint64_t epoch,
+                    const struct ha_moved *moved);
+void moverecord_tick(struct hamgrd *d);
+
+/* forecast.c */
+/* Asks what a migration would take; done is called once, not from inside. */
+void forecast_begin(struct hamgrd *d, const struct peer_forecast *question,
+                    void (*done)(void *user, const struct peer_forecast *answer), void *user);
+void forecast_asked(struct hamgrd *d, uint32_t from, const struct peer_forecast *ask);
+void forecast_told(struct hamgrd *d, const struct peer_forecast *answer);
+void forecast_hv_done(struct hamgrd *d, uint64_t request, const struct hvp_done *done);
+void forecast_tick(struct hamgrd *d);
+/* A source's migration to node moved so many bytes of native stream while the guest ran. */
+void forecast_learn(struct hamgrd *d, uint32_t node, uint64_t bytes, uint64_t us,
+                    uint64_t setup_us);
+/* The newest one of the last minutes, or NULL. */
+const struct kept_forecast *forecast_of(const struct hamgrd *d, struct ha_uuid guest, uint32_t dst);
 
 /* serverapi.c */
 extern const struct server_api shell_server_api;

@@ -125,6 +125,7 @@ static int make_record(struct building *b, const char *name, struct ha_err *err)
         record->label = *b->label;
         record->mem_kib = (uint64_t)b->definition.memory_mib << 10;
         record->disk = b->definition.disk;
+        record->is_restored = b->is_restored;
         snprintf(record->name, sizeof(record->name), "%s", name);
         rc = emb_record_write(b->d.dir_fd, record, err);
     }

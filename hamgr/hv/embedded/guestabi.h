@@ -57,7 +57,7 @@ struct emb_record {
     uint32_t magic;
     uint32_t version;
     uint32_t phase; /* enum emb_phase */
-    uint32_t reserved;
+    uint32_t is_restored;
     uint64_t checksum;
     uint32_t domid;
     uint32_t pid;        /* 0: no process yet */
@@ -111,6 +111,8 @@ struct emb_status_page {
     _Atomic uint64_t steps;
     _Atomic uint64_t corrupt;
     _Atomic uint64_t full_checks;
+    _Atomic uint64_t arrived_gap_ns; /* a restored copy: BOOTTIME between its last step there and
+                                        its first one here */
 };
 
 /* The opaque HVM_CONTEXT of a stream: all workload state is in memory, so there is only what says

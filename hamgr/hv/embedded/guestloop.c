@@ -145,6 +145,8 @@ static void observe(struct guest *g, struct wl_commit *next, uint64_t step)
         next->last_step_ns != 0 && now_ns > next->last_step_ns ? now_ns - next->last_step_ns : 0;
 
     next->last_step_ns = now_ns;
+    if (!g->is_stepped && g->label->is_restored)
+        atomic_store_explicit(&g->status->arrived_gap_ns, gap_ns, memory_order_relaxed);
     if (!g->slot) {
         next->last_word = 0;
         return;

@@ -104,6 +104,26 @@ static void fill_guests(struct ha_cmd *cmd, const uint8_t *definition)
         cmd->u.migrate.deadline_ms = 60000;
         cmd->u.migrate.on_slow = 3;
         break;
+    case HA_CMD_MOVED:
+        cmd->u.moved = (struct ha_moved){.outcome = HA_MOVED_REVERTED,
+                                         .src = 1,
+                                         .dst = 2,
+                                         .began_wall_ms = 3,
+                                         .ended_wall_ms = 4,
+                                         .raw_bytes = 5,
+                                         .wire_bytes = 6,
+                                         .rounds = 7,
+                                         .throttle_percent = 8,
+                                         .max_downtime_ms = 9,
+                                         .predicted_us = 10,
+                                         .source_us = 11,
+                                         .destination_us = 12,
+                                         .guest_us = 13,
+                                         .forecast_ms = 14,
+                                         .forecast_pause_ms = 15,
+                                         .forecast_bytes = 16};
+        fill(cmd->u.moved.detail, sizeof(cmd->u.moved.detail), 'm');
+        break;
     case HA_CMD_ABORT:
     case HA_CMD_REVERT:
         fill(cmd->u.text.detail, sizeof(cmd->u.text.detail), 'f');

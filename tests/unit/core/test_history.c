@@ -163,6 +163,50 @@ static void a_migration_is_told(void **unused)
     build_free(t.b);
 }
 
+/* The record: a sentence with the guest's own pause, and the numbers beside it. */
+static void records_of_migrations_are_told(void **unused)
+{
+    struct teller t;
+
+    (void)unused;
+    tell_begin(&t, 3);
+    build_guest(t.b, 1, HA_WANT_STARTED);
+    build_phase(t.b, 1, HA_PHASE_RUNNING, 1, 2);
+    struct ha_cmd cmd = {.type = HA_CMD_MOVED, .guest = build_guest_of(t.b, 1)->id, .ticket = 9};
+    cmd.u.moved = (struct ha_moved){.outcome = HA_MOVED_ARRIVED,
+                                    .src = 1,
+                                    .dst = 2,
+                                    .began_wall_ms = 1000,
+                                    .ended_wall_ms = 3500,
+                                    .raw_bytes = 3 << 20,
+                                    .wire_bytes = 1 << 20,
+                                    .rounds = 4,
+                                    .guest_us = 23456,
+                                    .source_us = 30000};
+    KEEP(&t, build_cmd(t.b, &cmd));
+    assert_text(&t, "g1: migration 9 from n1 to n2 moved after 2500 ms, 4 rounds, 3 MiB (1 on the "
+                    "wire), paused for 23.4 ms");
+    assert_non_null(strstr(line, "\"move\":{\"op\":9,\"outcome\":\"moved\",\"reason\":\"\","
+                                 "\"from\":\"n1\",\"to\":\"n2\",\"began_wall_ms\":1000"));
+    assert_non_null(strstr(line, "\"forecast\":null}}"));
+    cmd.u.moved.guest_us = 0;
+    cmd.u.moved.forecast_ms = 2000;
+    cmd.u.moved.forecast_pause_ms = 20;
+    KEEP(&t, build_cmd(t.b, &cmd));
+    json_decref(told(&t));
+    assert_non_null(strstr(line, "paused for 30.0 ms as its source saw it"));
+    assert_non_null(strstr(line, "\"forecast\":{\"time_ms\":2000,\"pause_ms\":20,\"bytes\":0}}}"));
+    cmd.u.moved.outcome = HA_MOVED_ABORTED;
+    snprintf(cmd.u.moved.detail, sizeof(cmd.u.moved.detail), "too slow");
+    KEEP(&t, build_cmd(t.b, &cmd));
+    json_decref(told(&t));
+    assert_non_null(strstr(line, "aborted after 2500 ms"));
+    assert_non_null(strstr(line, "too slow"));
+    /* It changed nothing but the log's own place. */
+    assert_int_equal(build_guest_of(t.b, 1)->phase, HA_PHASE_RUNNING);
+    build_free(t.b);
+}
+
 static void ends_of_guests_are_told(void **unused)
 {
     struct teller t;
@@ -390,6 +434,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_failover_is_told),
         cmocka_unit_test(a_migration_is_told),
+        cmocka_unit_test(records_of_migrations_are_told),
         cmocka_unit_test(ends_of_guests_are_told),
         cmocka_unit_test(nodes_are_told),
         cmocka_unit_test(refusals_are_told),

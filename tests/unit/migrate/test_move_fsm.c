@@ -384,9 +384,80 @@ static void steps_have_names(void **state)
     assert_string_equal(move_step_name(99), "?");
 }
 
+/* One worse estimate does not move the end that is shown; two seconds of them do. */
+static void test_eta_counts_down(void **state)
+{
+    struct move_fsm fsm;
+    struct ha_move_progress p;
+    uint64_t now_ms = 1000, bytes = 0, last_ms = UINT64_MAX;
+
+    (void)state;
+    move_fsm_init(&fsm, true, 0, 0, now_ms);
+    move_fsm_connected(&fsm, now_ms);
+    struct hv_progress hv = pages(0, 262144, 0, 0, 0, HV_LIVE); /* 1 GiB */
+    move_fsm_hv(&fsm, now_ms, &hv);
+    for (int n = 0; n < 16; n++) { /* 100 MiB/s */
+        now_ms += 250;
+        bytes += 25 << 20;
+        hv.pages_sent = bytes / 4096;
+        hv.bytes = bytes;
+        move_fsm_hv(&fsm, now_ms, &hv);
+        move_fsm_progress(&fsm, now_ms, &p);
+        if (n >= 2) {
+            assert_true(p.eta_ms > 0 && p.eta_ms <= last_ms);
+            last_ms = p.eta_ms;
+        }
+    }
+    assert_in_range(last_ms, 5500, 6600);
+    for (int n = 0; n < 40; n++) { /* a tenth of that from here on */
+        now_ms += 250;
+        bytes += 5 << 19;
+        hv.pages_sent = bytes / 4096;
+        hv.bytes = bytes;
+        move_fsm_hv(&fsm, now_ms, &hv);
+        move_fsm_progress(&fsm, now_ms, &p);
+        if (n == 3)
+            assert_true(p.eta_ms <= last_ms);
+    }
+    assert_in_range(p.eta_ms, 30000, 60000);
+    assert_false(p.is_diverging);
+}
+
+static void test_divergence_is_said(void **state)
+{
+    struct move_fsm fsm;
+    struct ha_move_progress p;
+    uint64_t now_ms = 1000, bytes = 0;
+
+    (void)state;
+    move_fsm_init(&fsm, true, 0, 0, now_ms);
+    move_fsm_connected(&fsm, now_ms);
+    struct hv_progress hv = pages(1, 262144, 0, 200000, 0, HV_LIVE);
+    hv.dirty_kib_s = 200 * 1024;
+    for (int n = 0; n < 20; n++) { /* 100 MiB/s against 200 */
+        now_ms += 250;
+        bytes += 25 << 20;
+        hv.pages_sent += 100;
+        hv.bytes = bytes;
+        move_fsm_hv(&fsm, now_ms, &hv);
+        move_fsm_progress(&fsm, now_ms, &p);
+        assert_true(n > 3 || !p.is_diverging);
+    }
+    assert_true(p.is_diverging);
+    assert_int_equal(p.eta_ms, 0);
+    hv.dirty_kib_s = 10 * 1024; /* it was slowed down */
+    now_ms += 250;
+    hv.bytes = bytes + (25 << 20);
+    move_fsm_hv(&fsm, now_ms, &hv);
+    move_fsm_progress(&fsm, now_ms, &p);
+    assert_false(p.is_diverging);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_eta_counts_down),
+        cmocka_unit_test(test_divergence_is_said),
         cmocka_unit_test(source_goes_from_preparing_to_finishing),
         cmocka_unit_test(destination_decides_only_with_both),
         cmocka_unit_test(missed_progress_does_not_stop_it),

@@ -34,6 +34,7 @@ CODEC(devices, struct peer_devices)
 CODEC(fence, struct peer_fence)
 CODEC(move_ready, struct peer_move_ready)
 CODEC(progress, struct ha_move_progress)
+CODEC(forecast, struct peer_forecast)
 CODEC(chunk, struct peer_chunk)
 
 /* A copy of exactly `size` bytes on the heap, so that a sanitizer sees a read past its end. */
@@ -131,6 +132,11 @@ static struct ha_move_progress a_progress(void)
         .remaining_kib = 6,
         .eta_ms = 7,
         .elapsed_ms = 8,
+        .is_diverging = true,
+        .pause_us = 9,
+        .forecast_ms = 10,
+        .forecast_pause_ms = 11,
+        .forecast_bytes = 12,
         .text = "fine"};
 }
 
@@ -141,6 +147,14 @@ static void test_round_trips(void **state)
     struct peer_fence fence = a_fence();
     struct peer_move_ready ready = {.ticket = 7, .port = 49200, .addr = "fd00::1"};
     struct ha_move_progress progress = a_progress();
+    struct peer_forecast forecast = {.id = 1,
+                                     .dst = 2,
+                                     .max_downtime_ms = 3,
+                                     .is_ok = true,
+                                     .dirty_bytes_s = 4,
+                                     .rate_bytes_s = 5,
+                                     .forecast = {true, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10},
+                                     .text = "fine"};
     uint8_t data[300];
 
     (void)state;
@@ -158,6 +172,7 @@ static void test_round_trips(void **state)
     check_codec(fence_put, fence_get, &fence, sizeof(fence));
     check_codec(move_ready_put, move_ready_get, &ready, sizeof(ready));
     check_codec(progress_put, progress_get, &progress, sizeof(progress));
+    check_codec(forecast_put, forecast_get, &forecast, sizeof(forecast));
     check_codec(chunk_put, chunk_get, &chunk, sizeof(chunk));
     free(devices);
 }
@@ -192,7 +207,7 @@ static void test_header(void **state)
     bytes[5] = 0;
     r = ha_reader_of(bytes, w.position);
     assert_int_equal(peer_header_decode(&r, &out), -HA_E_CORRUPT);
-    bytes[5] = PEER_SNAPSHOT_ACK + 1;
+    bytes[5] = PEER_FORECAST_TELL + 1;
     r = ha_reader_of(bytes, w.position);
     assert_int_equal(peer_header_decode(&r, &out), -HA_E_CORRUPT);
     bytes[0] ^= 1;

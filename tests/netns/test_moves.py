@@ -1,0 +1,148 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""What a migration promises: its pause, its deadline, its forecast, and the record it leaves."""
+
+import glob
+import os
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import lab  # noqa: E402
+from harness import check, equal, main, scenario  # noqa: E402
+from nslab.client import wait_until  # noqa: E402
+from nslab.cluster import HactlError  # noqa: E402
+
+# 100 Mbit/s move 12 MB/s of what does not compress: a guest that writes 40 MB/s is too fast for it.
+SLOW = "\n[migration]\nbandwidth = 100\n"
+FAST = {"memory_mib": 24, "zero_percent": 0, "text_percent": 0, "dirty_kib_s": 40000, "step_ms": 5}
+CALM = {"memory_mib": 24, "zero_percent": 0, "text_percent": 0, "dirty_kib_s": 512, "step_ms": 5}
+
+
+def start(context, guest, conf=""):
+    cluster = lab.start(context, guests=1, conf=conf)
+    cluster.add_guest("big", **guest)
+    cluster.wait_running()
+    return cluster
+
+
+def ends(cluster, name="big"):
+    home = cluster.homes()[name]
+    return home, next(node.name for node in cluster.nodes if node.name != home)
+
+
+def record(cluster, count):
+    """The newest record, once there are so many."""
+    def look():
+        found = cluster.hactl("migrations")["migrations"]
+        return found[-1] if len(found) >= count else None
+    return wait_until(look, f"{count} records of migrations", 15)
+
+
+def refused(cluster, *options):
+    """A migration that must end where it began; what hactl said."""
+    home, target = ends(cluster)
+    try:
+        cluster.hactl("migrate", "big", "--to", target, *options, timeout_s=120)
+    except HactlError as error:
+        equal(error.code, 3, "exit code of a refused migration")
+        equal(cluster.homes().get("big"), home, "where the guest runs on")
+        lab.all_step(cluster)
+        return str(error)
+    raise AssertionError("the migration was not refused")
+
+
+def capped():
+    """Control groups of guests that are slowed down, on this machine."""
+    return [path for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/cpu")
+            for path in glob.glob(f"{root}/hamgr-guest-*")]
+
+
+@scenario(240)
+def forecast_and_record(context):
+    """A forecast moves nothing; the record tells what came true, from three clocks."""
+    cluster = start(context, CALM)
+    home, target = ends(cluster)
+    # Asked on a node that is not the guest's: the question travels.
+    other = next(node for node in cluster.nodes if node.name not in (home, target))
+    asked = cluster.hactl("migrate", "big", "--to", target, "--forecast", node=other)
+    check(not asked["rate_known"] and asked["converging"], f"{asked}")
+    check(asked["time_ms"]["low"] <= asked["time_ms"]["expected"] <= asked["time_ms"]["high"],
+          f"{asked}")
+    equal(cluster.homes()["big"], home, "where the guest is after a forecast")
+    cluster.hactl("migrate", "big", "--to", target, timeout_s=60)
+    moved = record(cluster, 1)
+    equal((moved["outcome"], moved["from"], moved["to"], moved["guest"]),
+          ("moved", home, target, "big"), "the record")
+    check(moved["raw_bytes"] >= CALM["memory_mib"] << 20 and moved["wire_bytes"] > 0, f"{moved}")
+    check(all(moved["pause_us"][view] > 0 for view in ("source", "destination", "guest")),
+          f"{moved}")
+    equal(moved["forecast"]["time_ms"], asked["time_ms"]["expected"], "the forecast kept")
+    again = cluster.hactl("migrate", "big", "--to", home, "--forecast")
+    check(not again["rate_known"], "another source has moved nothing yet")
+    seen = [cluster.hactl("migrations", node=node)["migrations"] for node in cluster.nodes]
+    check(all(len(found) == 1 and found[0]["op"] == moved["op"] for found in seen), f"{seen}")
+    lab.no_harm(cluster)
+
+
+@scenario(240)
+def too_fast_is_given_up(context):
+    """--on-slow abort and a contract that can't be kept: refused with numbers, the guest runs on."""
+    cluster = start(context, FAST, SLOW)
+    words = refused(cluster, "--max-downtime", "100ms", "--on-slow", "abort")
+    check("100 ms are allowed" in words and "--max-downtime" in words and "would do" in words, words)
+    aborted = record(cluster, 1)
+    equal(aborted["outcome"], "aborted", "the record")
+    check("100 ms are allowed" in aborted["reason"], f"{aborted}")
+    words = refused(cluster, "--max-downtime", "1ms")
+    check("the switch alone takes" in words, words)
+    lab.no_harm(cluster)
+
+
+@scenario(300)
+def too_fast_is_slowed_down(context):
+    """--on-slow throttle: moved within the contract, and at full speed again afterwards."""
+    if not os.path.isdir("/sys/fs/cgroup"):
+        context.note("no control groups here: left out")
+        return
+    cluster = start(context, FAST, SLOW)
+    _, target = ends(cluster)
+    cluster.hactl("migrate", "big", "--to", target, "--max-downtime", "500ms", timeout_s=200)
+    moved = record(cluster, 1)
+    check(moved["throttle_percent"] < 100, f"it was not slowed down: {moved}")
+    wait_until(lambda: not capped(), "no control group is left", 20)
+    lab.all_step(cluster)
+    lab.no_harm(cluster)
+
+
+@scenario(240)
+def deadline_and_cancel_release_the_throttle(context):
+    """A deadline, and a cancel in the middle of it: the guest goes on at full speed."""
+    cluster = start(context, FAST, SLOW)
+    refused(cluster, "--max-downtime", "60ms", "--deadline", "6s")
+    wait_until(lambda: not capped(), "no control group is left after the deadline", 20)
+    _, target = ends(cluster)
+    begun = cluster.hactl("migrate", "big", "--to", target, "--max-downtime", "60ms", "--detach")
+    wait_until(lambda: any(0 < m["throttle_percent"] < 100 for m in cluster.status()["moves"]),
+               "it is slowed down", 60)
+    cluster.hactl("cancel", str(begun["op"]))
+    wait_until(lambda: not capped(), "no control group is left after the cancel", 20)
+    lab.all_step(cluster)
+    lab.no_harm(cluster)
+
+
+@scenario(240)
+def pause_is_the_operators_word(context):
+    """--on-slow pause moves it all the same, for longer than allowed."""
+    cluster = start(context, FAST, SLOW)
+    _, target = ends(cluster)
+    cluster.hactl("migrate", "big", "--to", target, "--max-downtime", "50ms", "--on-slow", "pause",
+                  timeout_s=200)
+    moved = record(cluster, 1)
+    check(moved["pause_us"]["guest"] > 50000, f"{moved}")
+    lab.all_step(cluster)
+    lab.no_harm(cluster)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
