@@ -294,12 +294,12 @@ uint64_t log_deadline_ms(const struct log *log)
         log->writing.token != 0 || log->wanted_ms != 0 || is_sending)
         sooner(&deadline, log->now_ms + (h >= 16 ? h / 8 : 2));
     for (uint32_t i = 0; i < log->current.names.count; i++) {
-        for (uint32_t j = 0; j < HA_NODES_MAX; j++) {
-            const struct log_peer *peer = &log->peers[j];
-            if (peer->node == log->current.names.list[i].node && peer->is_heard &&
-                peer->heard_ms + half > log->now_ms)
-                sooner(&deadline, peer->heard_ms + half);
-        }
+        uint32_t j = 0; /* asked after every event: not one peer more is looked at than needed */
+        while (j < HA_NODES_MAX && log->peers[j].node != log->current.names.list[i].node)
+            j++;
+        if (j < HA_NODES_MAX && log->peers[j].is_heard &&
+            log->peers[j].heard_ms + half > log->now_ms)
+            sooner(&deadline, log->peers[j].heard_ms + half);
     }
     return deadline;
 }

@@ -93,17 +93,34 @@ void log_propose_local(struct log *log, const struct log_event *event)
     p->high++;
 }
 
+/* Without the vote of `node`: are the members of this view still a quorum? Else the removal could
+ * not be committed, and would count all the same: it waits in the log for a voter that is gone. */
+static bool is_quorum_without(struct log *log, uint32_t node)
+{
+    const struct log_voters *voters = &log->survey.voters;
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+        const struct log_peer *peer = &log->peers[i];
+        count += peer->node != 0 && peer->node != node && log_peer_is_named(log, peer) &&
+                 log_peer_is_voter(log, voters, peer) &&
+                 !(peer->hb.flags & LOG_FLAG_STORE_FAILED);
+    }
+    return count >= (voters->count - 1) / 2 + 1;
+}
+
 /* A new voter must be a member whose store has just shown that it works: a vote given to one that
- * can't store may take the quorum away for good. */
+ * can't store may take the quorum away for good. So may a vote taken. */
 static bool may_vote(struct log *log, const struct log_voter_change *change)
 {
+    if (!change->is_added)
+        return is_quorum_without(log, change->node);
     const struct log_peer *peer = log_peer_find(log, change->node);
 
-    return !change->is_added ||
-           (peer && log_peer_is_named(log, peer) && peer->log_nonce == peer->nonce &&
-            ha_uuid_equal(peer->log_store, change->store_id) &&
-            log_view_cmp(peer->log_view, log->current.view) == 0 &&
-            peer->log_index + LOG_BATCH >= log->commit && !log->writing.is_failed);
+    return peer && log_peer_is_named(log, peer) && peer->log_nonce == peer->nonce &&
+           ha_uuid_equal(peer->log_store, change->store_id) &&
+           log_view_cmp(peer->log_view, log->current.view) == 0 &&
+           peer->log_index + LOG_BATCH >= log->commit && !log->writing.is_failed;
 }
 
 /* Gives a proposal the next number, if it may have one. */
@@ -133,7 +150,10 @@ static enum numbering number(struct log *log, uint32_t origin, uint64_t nonce,
             return REFUSED;
         }
         if (!may_vote(log, &change)) {
-            log_trace(log, "n%u has not acknowledged the newest entries -> no vote for it yet",
+            log_trace(log,
+                      change.is_added
+                          ? "n%u has not acknowledged the newest entries -> no vote for it yet"
+                          : "without the vote of n%u this view is no quorum -> it stays",
                       change.node);
             return REFUSED;
         }

@@ -349,6 +349,29 @@ static void empty_voter_changes_are_refused(void **state UNUSED)
     finish(w);
 }
 
+/* A vote whose loss leaves the present members without a quorum is not taken: the removal would wait
+ * for a voter that may never come back. The vote of the absent one may be. */
+static void a_vote_that_is_needed_is_not_taken(void **state UNUSED)
+{
+    struct world *w = whole_world(3);
+
+    world_crash(w, 3, 0);
+    world_tell_members(w);
+    world_run_ms(w, 100);
+    uint64_t needed = world_propose_voter(w, 1, 2, false);
+    uint64_t own = world_propose_voter(w, 1, 1, false);
+    world_run_ms(w, 100);
+    assert_int_equal(fate_of(w, 1, needed), 0);
+    assert_int_equal(fate_of(w, 1, own), 0);
+    assert_int_equal(log_voter_count(w->nodes[1].log), 3);
+    uint64_t entry = world_propose(w, 1, 20);
+    uint64_t absent = world_propose_voter(w, 1, 3, false);
+    world_run_ms(w, 100);
+    assert_true(fate_of(w, 1, entry) > 0);
+    assert_true(fate_of(w, 1, absent) > 0);
+    finish(w);
+}
+
 /* A node joins as a learner, becomes a voter, and counts from then on. */
 static void learner_becomes_a_voter(void **state UNUSED)
 {
@@ -610,6 +633,7 @@ int main(void)
         cmocka_unit_test(rolled_back_store_stops),
         cmocka_unit_test(voters_change_one_at_a_time),
         cmocka_unit_test(empty_voter_changes_are_refused),
+        cmocka_unit_test(a_vote_that_is_needed_is_not_taken),
         cmocka_unit_test(learner_becomes_a_voter),
         cmocka_unit_test(hung_member_delays_by_h),
         cmocka_unit_test(hung_leader_is_evicted),
