@@ -299,6 +299,10 @@ static void settle_nodes(struct sim_node *at)
             about(at, HA_CMD_UNFREEZE, node, true);
         if (node->is_maintenance)
             about(at, HA_CMD_MAINTENANCE, node, false);
+        if (node->status == HA_NODE_UNCLEAN && !sim_disk_exists(sim_node(node->id))) {
+            sim_power_off(sim_node(node->id), "its store is gone: an operator switches it off");
+            confirm(at, node);
+        }
         if (node->status == HA_NODE_LEFT && sim_node(node->id)->d)
             sim_crash(sim_node(node->id), SIM_HAMGRD, 100 * NS_MS); /* its unit is started again */
     }
