@@ -191,9 +191,12 @@ static void set_log_timer(struct hamgrd *d)
     uint64_t deadline_ms = log_deadline_ms(d->log);
     uint64_t now_ms = shell_now_ms();
 
+    if (d->log_timer && d->log_timer_ms == deadline_ms)
+        return; /* most messages leave it where it is */
     if (d->log_timer)
         qb_loop_timer_del(d->loop, d->log_timer);
     d->log_timer = 0;
+    d->log_timer_ms = deadline_ms;
     if (deadline_ms == UINT64_MAX)
         return;
     uint64_t delay_ms = deadline_ms > now_ms ? deadline_ms - now_ms : 0;

@@ -98,6 +98,7 @@ struct hamgrd {
     bool is_stepping;
     struct waiting *waiting; /* events that came up during a step */
     qb_loop_timer_handle log_timer;
+    uint64_t log_timer_ms; /* the deadline it stands for */
     struct transport *transport;
     struct transport_config corosync;
     bool is_stopped; /* off the committed chain: serves status, acts no more */
