@@ -124,7 +124,8 @@ static void check_lease(const struct sim_node *node, const struct sim_domain *do
         sim_violation("I5", node->id, "%s is made runnable without a lease", domain->d.name);
     if (node->keeper.state == KEEPER_DISARMED || !node->watchdog.is_armed)
         sim_violation("I6", node->id, "%s is made runnable without a watchdog", domain->d.name);
-    /* A node that rejoins within a boot keeps its L and W: its guests go on while ARMED is renewed. */
+    /* A node that rejoins within a boot keeps its L and W: its guests go on while ARMED is renewed.
+     */
     if (n && !n->is_armed && n->lease_ms == 0)
         sim_violation("I6", node->id, "%s runs before ARMED is applied", domain->d.name);
 }
