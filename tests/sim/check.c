@@ -12,7 +12,8 @@
 
 #include "tests/sim/sim.h"
 
-#define PREFIX_MAX 65536u
+#define PREFIX_MAX       65536u
+#define FENCE_ORDERS_MAX 40u
 
 static struct ha_state truth;
 static struct ha_guest truth_guests[SIM_GUESTS * 2];
@@ -146,6 +147,14 @@ static bool has_runnable(const struct sim_node *node)
     return false;
 }
 
+/* L6: a daemon that is back within L costs no guest a moment. */
+void sim_check_pause(const struct sim_node *node, const struct sim_domain *domain)
+{
+    if (sim.options.is_gentle)
+        sim_violation("L6", node->id, "%s is paused although nothing worse than a restart happened",
+                      domain->d.name);
+}
+
 /* A pet keeps the host alive: then its lease holds, or nothing runs here. */
 void sim_check_pet(struct sim_node *node)
 {
@@ -171,13 +180,26 @@ void sim_check_disarm(struct sim_node *node)
         sim_violation("I6", node->id, "the keeper disarms while the log says ARMED");
 }
 
+/* L4: back-off. Two levels, some leaders one after the other, and an operator's wish are far less.
+ */
+void sim_check_fence_order(struct sim_node *target)
+{
+    if (sim.now > target->fence_since + 60 * NS_S) {
+        target->fence_since = sim.now;
+        target->fence_orders = 0;
+    }
+    target->fence_orders += sim_has_plant("fence-storm") ? 41 : 1;
+    if (target->fence_orders > FENCE_ORDERS_MAX)
+        sim_violation("L4", target->id, "more than %u orders to switch it off in a minute",
+                      FENCE_ORDERS_MAX);
+}
+
 void sim_check_fence_off(struct sim_node *target)
 {
     if (truth.is_disarmed && sim.now > seen.disarmed_at + 25 * NS_S)
         sim_violation("I11", target->id, "fenced while the cluster is disarmed");
     if (sim.options.is_gentle)
         sim_violation("L5", target->id, "fenced although nothing worse than a restart happened");
-    target->fences_of_us++;
 }
 
 /* ---- what is committed -------------------------------------------------------------------------

@@ -516,7 +516,9 @@ static uint64_t draw_enabled(void)
     if (below(100) < 60)
         enabled |= UINT64_C(1) << SIM_F_OPERATOR;
     if (sim_has_plant("gentle-cuts"))
-        return enabled | UINT64_C(1) << SIM_F_ISOLATE;
+        return gentle | UINT64_C(1) << SIM_F_ISOLATE;
+    if (sim_has_plant("gentle-power"))
+        return gentle | UINT64_C(1) << SIM_F_POWER;
     return sim.options.is_gentle ? gentle : enabled | UINT64_C(1) << below(SIM_F_COUNT);
 }
 
@@ -525,6 +527,8 @@ void sim_faults_begin(void)
     memset(&plan, 0, sizeof(plan));
     plan.rng.state = sim.options.seed * UINT64_C(0xd1342543de82ef95) + 7;
     sim.options.is_gentle = below(12) == 0 && !sim.options.fault_mask;
+    if (sim.options.plant && strncmp(sim.options.plant, "gentle-", 7) == 0)
+        sim.options.is_gentle = true;
     plan.enabled = draw_enabled();
     if (sim.options.fault_mask)
         plan.enabled = sim.options.fault_mask;

@@ -170,6 +170,7 @@ static void take_order(struct sim_conn *conn, uint64_t id, const struct fencep_r
             continue;
         *order = (struct order){
             .is_used = true, .conn = conn, .number = conn->number, .id = id, .target = target};
+        sim_check_fence_order(target);
         sim_after(sim_between(10, 300) * NS_MS, NULL, on_agent_begins, order, order->number);
         return;
     }

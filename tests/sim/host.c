@@ -160,6 +160,7 @@ static enum hv_outcome do_pause(struct hv *hv, uint32_t domid, struct ha_err *er
 
     (void)err;
     if (domain && domain->d.state == HV_RUNNING) {
+        sim_check_pause(node, domain);
         stop_running(node, domain, HV_PAUSED);
         domain->is_secret = sim_has_plant("pause-lies");
         sim_trace(node->id, "hypervisor: %s is paused", domain->d.name);

@@ -131,7 +131,8 @@ struct sim_node {
     int64_t gate_slept_ns;
 
     /* check.c */
-    uint64_t applied_seen, fences_of_us;
+    uint64_t fence_since; /* a minute of orders to switch it off is counted from here */
+    uint32_t fence_orders;
 };
 
 /* ---- what a seed may do ------------------------------------------------------------------------
@@ -419,8 +420,10 @@ void sim_check_reset(void);
 void sim_violation(const char *invariant, uint32_t node, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void sim_check_run(struct sim_node *node, const struct sim_domain *domain);
+void sim_check_pause(const struct sim_node *node, const struct sim_domain *domain);
 void sim_check_pet(struct sim_node *node);
 void sim_check_disarm(struct sim_node *node);
+void sim_check_fence_order(struct sim_node *target);
 void sim_check_fence_off(struct sim_node *target);
 void sim_check_end(void);
 const struct ha_state *sim_truth(void);
