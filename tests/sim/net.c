@@ -18,6 +18,7 @@
 #define LOG_MAX 512u /* messages of a ring that somebody may still lack */
 
 struct message {
+    uint64_t ordered; /* true time */
     uint32_t uses;
     uint32_t from;
     size_t size;
@@ -102,10 +103,10 @@ static void on_deliver(void *data, uint64_t ring_number);
 static void deliver_soon(uint32_t id)
 {
     struct station *s = &stations[id];
-    uint64_t at = sim.now;
 
     if (!s->ring || s->is_delivering || s->delivered == s->ring->ordered)
         return;
+    uint64_t at = logged(s->ring, s->delivered + 1)->ordered;
     if (delay_ns > 0)
         at += sim_below(delay_ns);
     if (loss > 0 && sim_chance(loss))
@@ -114,7 +115,7 @@ static void deliver_soon(uint32_t id)
         at = s->not_before;
     s->not_before = at;
     s->is_delivering = true;
-    if (at == sim.now)
+    if (at <= sim.now)
         on_deliver(s, s->ring->number);
     else
         sim_at(at, NULL, on_deliver, s, s->ring->number);
@@ -141,6 +142,7 @@ static void order(struct ring *ring, struct message *message)
     if (ring->log[slot])
         drop_message(ring->log[slot]);
     ring->log[slot] = message;
+    message->ordered = sim.now;
     for (uint32_t id = 1; id <= sim.node_count; id++) {
         struct station *s = &stations[id];
         if (s->ring != ring)
