@@ -349,8 +349,8 @@ static void empty_voter_changes_are_refused(void **state UNUSED)
     finish(w);
 }
 
-/* A vote whose loss leaves the present members without a quorum is not taken: the removal would wait
- * for a voter that may never come back. The vote of the absent one may be. */
+/* A vote whose loss leaves the present members without a quorum is not taken: the removal would
+ * wait for a voter that may never come back. The vote of the absent one may be. */
 static void a_vote_that_is_needed_is_not_taken(void **state UNUSED)
 {
     struct world *w = whole_world(3);
