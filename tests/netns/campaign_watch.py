@@ -30,6 +30,7 @@ class Watch:
         self.decoy = decoy  # its double run is planted
         self.guests = {name: Guest(name, slot) for name, slot in cluster.slots.items()}
         self.storage = {"violations": [], "writes": 0}
+        self.cuts = []  # (node, wall ms): switched off, by device or hand
         self.error = None
         self.is_over = threading.Event()
         self.uuids = {}
@@ -42,11 +43,19 @@ class Watch:
             try:
                 self.look()
                 if looks % STORAGE_EVERY == 0:
-                    self.storage = self.cluster.storage_report()
+                    self.look_at_storage()
             except (OSError, ValueError) as error:
                 self.error = f"the observer can't see: {error}"
                 return
             looks += 1
+
+    def look_at_storage(self):
+        report = self.cluster.storage_report()
+        # Read behind the report: a write that is late came after its host's cut.
+        self.cuts = [(event["node"], event["at"]["real_ns"] / 1e6)
+                     for event in self.cluster.room.events()
+                     if event["event"] == "cut" and event["why"] != "watchdog"]
+        self.storage = report
 
     def look(self):
         now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
@@ -94,10 +103,8 @@ class Watch:
         if violation["what"] != "stale epoch":
             return False
         names = {node.index: node.name for node in self.cluster.nodes}
-        return any(event["event"] == "cut" and event["node"] == names.get(violation["node"])
-                   and event["why"] != "watchdog"
-                   and 0 <= violation["wall_ms"] - event["at"]["real_ns"] / 1e6 <= LATE_MS
-                   for event in self.cluster.room.events())
+        return any(node == names.get(violation["node"]) and
+                   0 <= violation["wall_ms"] - cut_ms <= LATE_MS for node, cut_ms in self.cuts)
 
     def double_runs(self):
         pages, _ = self.cluster.verdict(leave_out=(self.decoy,))
