@@ -26,7 +26,8 @@ struct adapt {
 struct adapt_sample {
     uint64_t wall_us;
     uint64_t starved_us; /* of them waiting for the source */
-    uint64_t blocked_us; /* of them waiting for the link */
+    uint64_t blocked_us; /* of them waiting for the link, or for a processor to write */
+    uint64_t codec_us;   /* of them waiting for the workers */
     uint64_t wire_bytes;
 };
 

@@ -15,6 +15,7 @@ struct codec {
     int level;
     uint32_t failures; /* page blocks in a row that did not shrink */
     uint32_t skip;     /* page blocks still to be stored untried */
+    bool has_tried;    /* the last block */
 };
 
 struct codec *codec_new(int level)
@@ -69,12 +70,14 @@ size_t codec_encode(struct codec *codec, const void *src, size_t size, void *dst
 {
     size_t room = size - size / 32;
 
+    codec->has_tried = false;
     if (codec->level == 0 || size < 64)
         return 0;
     if (is_page_data && codec->skip > 0) {
         codec->skip--;
         return 0;
     }
+    codec->has_tried = true;
     size_t r = ZSTD_compress2(codec->encoder, dst, room < capacity ? room : capacity, src, size);
     if (!ZSTD_isError(r)) {
         codec->failures = is_page_data ? 0 : codec->failures;
@@ -83,6 +86,11 @@ size_t codec_encode(struct codec *codec, const void *src, size_t size, void *dst
     if (is_page_data)
         note_failure(codec);
     return 0;
+}
+
+bool codec_has_tried(const struct codec *codec)
+{
+    return codec->has_tried;
 }
 
 int codec_decode(struct codec *codec, uint8_t id, const void *src, size_t size, void *dst,

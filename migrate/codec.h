@@ -25,6 +25,8 @@ void codec_set_level(struct codec *codec, int level);
  * blocks share that memory of failures. */
 size_t codec_encode(struct codec *codec, const void *src, size_t size, void *dst, size_t capacity,
                     bool is_page_data);
+/* Did the last codec_encode work on the block, or store it untried? */
+bool codec_has_tried(const struct codec *codec);
 /* Decodes src[size], encoded with `id` (enum frame_codec), into exactly dst[raw_size]. Returns 0 or
  * -HA_E_PEER: the block states or yields another size, or is damaged. dst never overflows. */
 int codec_decode(struct codec *codec, uint8_t id, const void *src, size_t size, void *dst,

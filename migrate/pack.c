@@ -50,6 +50,8 @@ static void encode(struct packer *p, struct unit *unit, bool is_page_data)
     unit->out_size =
         codec_encode(p->codec, unit->in, unit->in_size, unit->out, UNIT_BUFFER, is_page_data);
     unit->codec = unit->out_size > 0 ? FRAME_ZSTD : FRAME_STORE;
+    if (!codec_has_tried(p->codec))
+        return;
     unit->busy_ns = now_ns() - start;
     unit->tried = unit->in_size;
     unit->packed = unit->out_size > 0 ? unit->out_size : unit->in_size;

@@ -190,8 +190,10 @@ static int commit_done(struct sender *d, struct ha_err *err)
 static int make_room(void *user, struct ha_err *err)
 {
     struct sender *d = user;
+    uint64_t start = now_ns(CLOCK_MONOTONIC);
     int rc = pipeline_wait(d->pipeline, pipeline_oldest(d->pipeline), -1, d->session, err);
 
+    d->sample.codec_us += (now_ns(CLOCK_MONOTONIC) - start) / 1000;
     return rc < 0 ? rc : commit_done(d, err);
 }
 
@@ -273,9 +275,13 @@ static int wait_for_more(struct sender *d, const struct page_source *source, str
     if (rc < 0)
         return rc;
     uint64_t start = now_ns(CLOCK_MONOTONIC);
+    bool is_working = !sorter_is_waiting(&d->sorter) && !pipeline_is_empty(d->pipeline);
     rc = wait_for_source(d, source, err);
-
-    d->sample.starved_us += (now_ns(CLOCK_MONOTONIC) - start) / 1000;
+    uint64_t waited_us = (now_ns(CLOCK_MONOTONIC) - start) / 1000;
+    if (is_working)
+        d->sample.codec_us += waited_us;
+    else
+        d->sample.starved_us += waited_us;
     return rc;
 }
 
