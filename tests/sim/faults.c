@@ -372,7 +372,7 @@ static void do_fault(enum sim_fault fault, uint32_t number)
     } else if (do_process_fault(fault, node, span)) {
         return;
     } else if (fault >= SIM_F_ISOLATE && fault <= SIM_F_BRIDGE) {
-        if (sim_has_plant("watchdog-never-fires")) {
+        if (sim_has_plant("watchdog-never-fires") || sim_has_plant("keeper-always-pets")) {
             stop(node, SIM_HV, 60 * NS_S);
             span += 30 * NS_S;
         }
