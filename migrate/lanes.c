@@ -47,8 +47,10 @@ struct lanes {
     /* under the lock */
     struct window window;
     struct reorder reorder;
-    uint8_t *blocks[FRAME_WINDOW_MAX];
-    uint32_t sizes[FRAME_WINDOW_MAX]; /* payload bytes */
+    uint8_t *blocks[FRAME_WINDOW_MAX];              /* of the slots in use */
+    uint8_t *spare[FRAME_WINDOW + FRAME_LANES_MAX]; /* the others; the last one used is on top, */
+    unsigned spare_count;                           /* as it is still in a cache */
+    uint32_t sizes[FRAME_WINDOW_MAX];               /* payload bytes */
     bool is_main_waiting;
     bool is_stopping; /* no connections any more */
     bool is_ending;   /* no threads any more */
@@ -90,6 +92,31 @@ static void tell_main(struct lanes *p)
     if (p->is_main_waiting)
         ring(p->main_fd);
     p->is_main_waiting = false;
+}
+
+/* Locked. There are as many blocks as slots and lanes, so one is always left. */
+static uint8_t *take_block(struct lanes *p)
+{
+    ha_assert(p->spare_count > 0);
+    return p->spare[--p->spare_count];
+}
+
+/* Locked. */
+static void give_block(struct lanes *p, uint8_t *block)
+{
+    ha_assert(p->spare_count < sizeof(p->spare) / sizeof(p->spare[0]));
+    p->spare[p->spare_count++] = block;
+}
+
+/* Locked, sender: slots that came free give their blocks back. */
+static void reclaim(struct lanes *p)
+{
+    for (uint32_t i = 0; i < p->window.size; i++) {
+        if (p->window.slots[i].state != WINDOW_FREE || !p->blocks[i])
+            continue;
+        give_block(p, p->blocks[i]);
+        p->blocks[i] = NULL;
+    }
 }
 
 /* ---- what a lane's thread does ---- */
@@ -210,6 +237,7 @@ static int send_parcels(struct lane *lane, struct chan *chan, struct ha_err *err
         bool has_work = !is_leaving && window_take(&p->window, (uint8_t)lane->number, &number);
         size_t slot = has_work ? number % p->window.size : 0;
         size_t size = FRAME_HEADER_SIZE + p->sizes[slot];
+        const uint8_t *block = p->blocks[slot];
         lane->is_idle = !has_work;
         unlock(p);
         if (is_leaving)
@@ -218,11 +246,12 @@ static int send_parcels(struct lane *lane, struct chan *chan, struct ha_err *err
             rc = watch_idle(lane, chan, err);
             continue;
         }
-        rc = write_block(lane, chan, p->blocks[slot], size, err);
+        rc = write_block(lane, chan, block, size, err);
         if (rc < 0)
             break;
         lock(p);
         window_written(&p->window, number);
+        reclaim(p);
         p->bytes += size;
         tell_main(p); /* room, if it was acknowledged meanwhile */
         unlock(p);
@@ -246,10 +275,9 @@ static int deliver(struct lane *lane, const struct frame_header *header, struct 
     switch (reorder_arrive(&p->reorder, header->sequence)) {
     case REORDER_NEW: {
         size_t slot = header->sequence % p->reorder.size;
-        uint8_t *empty = p->blocks[slot];
         p->blocks[slot] = lane->block;
         p->sizes[slot] = header->size;
-        lane->block = empty;
+        lane->block = take_block(p);
         if (header->sequence == p->reorder.next)
             tell_main(p);
         break;
@@ -327,6 +355,8 @@ static void lose(struct lane *lane, int rc, const struct ha_err *why)
         for (unsigned i = 0; i < p->count; i++)
             if (p->lane[i].is_idle)
                 ring(p->lane[i].wake_fd);
+    if (p->is_sender)
+        reclaim(p);
     lane->is_idle = false;
     lane->is_up = lane->next_chan != NULL;
     lane->has_loss = rc != -ECANCELED && !lane->is_up;
@@ -414,7 +444,7 @@ struct lanes *lanes_new(bool is_sender, unsigned count, struct ha_err *err)
         return NULL;
     }
     for (unsigned i = 0; i < FRAME_WINDOW; i++)
-        p->blocks[i] = p->memory + i * (size_t)BLOCK;
+        give_block(p, p->memory + i * (size_t)BLOCK);
     (void)pthread_attr_setstacksize(&attr, STACK_SIZE);
     for (unsigned i = 0; i < count && rc == 0; i++)
         rc = make_lane(p, i, &attr);
@@ -566,8 +596,12 @@ uint8_t *lanes_open(struct lanes *lanes)
     uint8_t *result = NULL;
 
     lock(lanes);
-    if (window_open(&lanes->window))
-        result = lanes->blocks[lanes->window.next % lanes->window.size] + FRAME_HEADER_SIZE;
+    if (window_open(&lanes->window)) {
+        size_t slot = lanes->window.next % lanes->window.size;
+        if (!lanes->blocks[slot])
+            lanes->blocks[slot] = take_block(lanes);
+        result = lanes->blocks[slot] + FRAME_HEADER_SIZE;
+    }
     lanes->is_main_waiting = result == NULL;
     unlock(lanes);
     return result;
@@ -596,6 +630,7 @@ int lanes_ack(struct lanes *lanes, uint64_t next, struct ha_err *err)
 {
     lock(lanes);
     int rc = window_ack(&lanes->window, next, err);
+    reclaim(lanes);
     unlock(lanes);
     return rc;
 }
@@ -626,6 +661,7 @@ uint8_t *lanes_head(struct lanes *lanes, size_t *ret_size)
 uint64_t lanes_release(struct lanes *lanes)
 {
     lock(lanes);
+    give_block(lanes, lanes->blocks[lanes->reorder.next % lanes->reorder.size]);
     reorder_release(&lanes->reorder);
     uint64_t result = lanes->reorder.next;
     unlock(lanes);

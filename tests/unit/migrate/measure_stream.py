@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Measures hamgr-stream over loopback: guest memory of a mixed kind through two real processes.
 
-  measure_stream.py BINARY [--mib 512] [--level 1] [--runs 5] [--class mix|zero|random|text]
+  measure_stream.py BINARY [--mib 512] [--level 1] [--runs 5] [--connections 2] [--class mix|zero|random|text]
 
 The mix is 40 % zero, 25 % text and libraries, 15 % heap-like, 10 % random, 10 % executables, from
 this machine's own files. Image making and comparing are outside the counted time. GB are 1e9 bytes.
@@ -112,8 +112,9 @@ class Sink:
         os._exit(0 if at == len(view) else 1)
 
 
-def one_run(rig, data, level, buffer):
-    ticket = streamrig.Ticket(level=level, idle_ms=60000, cache_mib=256, is_identical=False)
+def one_run(rig, data, options, buffer):
+    ticket = streamrig.Ticket(level=options.level, idle_ms=60000, cache_mib=256, is_identical=False,
+                              connections=options.connections)
     net = streamrig.listener()
     ours, theirs = socket.socketpair()
     pem = streamrig.pem_memfd(rig.path("n2"))
@@ -144,6 +145,7 @@ def main():
     parser.add_argument("--level", type=int, default=1)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--class", dest="kind", default="mix")
+    parser.add_argument("--connections", type=int, default=2)
     options = parser.parse_args()
     import mmap
     data = make_stream(options.kind, options.mib)
@@ -155,13 +157,14 @@ def main():
     rows = []
     try:
         for _ in range(options.runs):
-            rows.append(one_run(rig, data, options.level, buffer))
+            rows.append(one_run(rig, data, options, buffer))
             assert hashlib.sha256(buffer).digest() == want, "the rebuilt stream differs"
     finally:
         rig.close()
     size = len(data) / 1e9
     wall, send, recv = (statistics.median(row[i] for row in rows) for i in range(3))
-    print(f"{options.kind} {options.mib} MiB, level {options.level}, {options.runs} runs: "
+    print(f"{options.kind} {options.mib} MiB, level {options.level}, "
+          f"{options.connections} connections, {options.runs} runs: "
           f"{size / wall:.2f} GB/s wall, {size / send:.2f} GB per sender cpu-s, "
           f"{size / recv:.2f} GB per receiver cpu-s, wire/raw {rows[0][3] / len(data):.3f}, "
           f"peak rss {max(row[4] for row in rows)} KiB, "

@@ -94,8 +94,13 @@ class Net(threading.Thread):
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             client.close()
             return
+        try:
+            server = socket.create_connection(self.target)
+        except OSError:
+            client.close()  # the receiver has gone
+            return
         with self.lock:
-            self.pairs.append((client, socket.create_connection(self.target)))
+            self.pairs.append((client, server))
 
     def run(self):
         while not self.stopped:
