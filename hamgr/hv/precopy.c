@@ -236,6 +236,13 @@ void precopy_cost_update(struct precopy_cost *c, uint64_t us)
     c->mean_us = c->mean_us - c->mean_us / 4 + us / 4;
 }
 
+void precopy_cost_fade(struct precopy_cost *c, uint64_t default_us)
+{
+    c->spread_us -= (c->spread_us + 3) / 4;
+    if (c->mean_us > default_us)
+        c->mean_us -= (c->mean_us - default_us + 3) / 4;
+}
+
 uint64_t precopy_cost_high(const struct precopy_cost *c, uint64_t default_us)
 {
     return c->mean_us != 0 ? c->mean_us + 2 * c->spread_us : default_us;

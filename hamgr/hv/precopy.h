@@ -121,6 +121,9 @@ struct precopy_cost {
     uint64_t spread_us;
 };
 void precopy_cost_update(struct precopy_cost *c, uint64_t us);
+/* Somebody relied on it and nothing new was measured: a quarter of what is above default_us is
+ * forgotten, so that one bad time does not forbid everything that could correct it. */
+void precopy_cost_fade(struct precopy_cost *c, uint64_t default_us);
 uint64_t precopy_cost_high(const struct precopy_cost *c, uint64_t default_us);
 
 /* What a migration will take, before it begins. Rates in bytes/s. */

@@ -29,10 +29,10 @@
 #define STREAM_END_MS 3000u /* hamgr-stream lingers up to 2 s for its last frame to arrive */
 #define NATIVE_BUFFER (512 << 10)
 #define REASON_MS     400u /* for a better reason of a failure than its echo */
-/* A destination's RUN behind SWITCH: a verb, a signal. */
-#define RUN_US            2000u
-#define SWITCH_DEFAULT_US 30000u
-#define DIALS_MAX         32u /* sockets a second for one stream: 9 connections, tried again and again */
+/* A destination's RUN behind SWITCH: a verb, a signal, the guest's first step. */
+#define RUN_US          5000u
+#define SWITCH_LEAST_US 15000u
+#define DIALS_MAX       32u /* sockets a second for one stream: 9 connections, tried again and again */
 
 struct move {
     struct move *next;
@@ -605,12 +605,18 @@ void moves_cancel(struct hamgrd *d, struct ha_uuid guest, uint64_t epoch, const 
     }
 }
 
-/* Until something was measured: a commit there, one here for the way back, a worker's last steps.
- */
+/* A commit there and the way back here, as fast as commits are now, and a worker's last steps. */
+static uint64_t switch_least_us(const struct hamgrd *d)
+{
+    return SWITCH_LEAST_US + 2 * (uint64_t)propose_median_us(d);
+}
+
 uint32_t moves_switch_us(const struct hamgrd *d)
 {
-    uint64_t us = precopy_cost_high(&d->switch_cost, SWITCH_DEFAULT_US);
+    uint64_t least_us = switch_least_us(d);
+    uint64_t us = precopy_cost_high(&d->switch_cost, least_us);
 
+    us = us > least_us ? us : least_us;
     return us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;
 }
 
@@ -671,9 +677,11 @@ void moves_applied(struct hamgrd *d, const struct ha_applied *applied)
         on_switch(d, move);
     else if (cmd->type == HA_CMD_ARRIVED && !move->is_source)
         end_record(d, move, HA_MOVED_ARRIVED, "");
-    else if (cmd->type == HA_CMD_ABORT && is_teller(d, move))
+    else if (cmd->type == HA_CMD_ABORT && is_teller(d, move)) {
+        if (!move->drained_us)
+            precopy_cost_fade(&d->switch_cost, switch_least_us(d));
         end_record(d, move, HA_MOVED_ABORTED, cmd->u.text.detail);
-    else if (cmd->type == HA_CMD_REVERT && is_teller(d, move))
+    } else if (cmd->type == HA_CMD_REVERT && is_teller(d, move))
         end_record(d, move, HA_MOVED_REVERTED, cmd->u.text.detail);
 }
 

@@ -324,6 +324,11 @@ static void test_costs(void **state)
     assert_in_range(precopy_cost_high(&c, 30000), 12000, 12100);
     precopy_cost_update(&c, 40000); /* one that was slow makes the next careful */
     assert_in_range(precopy_cost_high(&c, 30000), 30000, 35000);
+    precopy_cost_update(&c, 400000);
+    assert_true(precopy_cost_high(&c, 30000) > 100000);
+    for (int n = 0; n < 24; n++)
+        precopy_cost_fade(&c, 30000);
+    assert_in_range(precopy_cost_high(&c, 30000), 30000, 32000);
 }
 
 static void test_forecast(void **state)
