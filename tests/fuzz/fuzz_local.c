@@ -47,6 +47,7 @@ AGAIN(fencep_cancel)
 AGAIN(fencep_result)
 AGAIN(fencep_devices)
 AGAIN(streamp_start)
+AGAIN(streamp_lane)
 AGAIN(streamp_progress)
 AGAIN(streamp_end)
 AGAIN(storagep_hello)
@@ -65,12 +66,13 @@ static bool again_progress(const uint8_t *body, size_t size, struct ha_writer *w
 
 typedef bool (*again_fn)(const uint8_t *body, size_t size, struct ha_writer *w);
 static const again_fn protocols[] = {
-    again_hvp_hello,     again_hvp_welcome,    again_hvp_domain,       again_hvp_create,
-    again_hvp_save,      again_hvp_abort,      again_hvp_done,         again_hvp_gate,
-    again_hvp_domains,   again_progress,       again_keeper_arm,       again_keeper_lease,
-    again_keeper_proof,  again_keeper_status,  again_fencep_run,       again_fencep_cancel,
-    again_fencep_result, again_fencep_devices, again_streamp_start,    again_streamp_progress,
-    again_streamp_end,   again_storagep_hello, again_storagep_request, again_storagep_ack,
+    again_hvp_hello,        again_hvp_welcome,    again_hvp_domain,     again_hvp_create,
+    again_hvp_save,         again_hvp_abort,      again_hvp_done,       again_hvp_gate,
+    again_hvp_domains,      again_progress,       again_keeper_arm,     again_keeper_lease,
+    again_keeper_proof,     again_keeper_status,  again_fencep_run,     again_fencep_cancel,
+    again_fencep_result,    again_fencep_devices, again_streamp_start,  again_streamp_lane,
+    again_streamp_progress, again_streamp_end,    again_storagep_hello, again_storagep_request,
+    again_storagep_ack,
 };
 #define PROTOCOLS (sizeof(protocols) / sizeof(protocols[0]))
 
@@ -113,7 +115,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     uint8_t *body = fuzz_copy(in.data, in.size);
     if (protocols[which](body, in.size, &w)) {
-        REQUIRE(!w.failed && w.position == in.size);
+        /* A START of an older hamgrd is shorter: what it does not say is written as 0. */
+        bool may_grow = protocols[which] == again_streamp_start;
+        REQUIRE(!w.failed && (w.position == in.size || (may_grow && w.position > in.size)));
         REQUIRE(memcmp(out, body, in.size) == 0);
     }
     free(body);

@@ -69,8 +69,10 @@ static void try_snapshot(const uint8_t *data, size_t size)
     uint8_t *copy = fuzz_copy(bytes, w.position);
     if (ha_state_decode(&state, copy, w.position) == 0) {
         REQUIRE(ha_state_violation(&state) == NULL);
-        REQUIRE(ha_state_encode(&state, again, sizeof(again)) == (int64_t)w.position);
-        REQUIRE(memcmp(again, bytes, w.position) == 0);
+        int64_t used = ha_state_encode(&state, again, sizeof(again));
+        REQUIRE(used >= (int64_t)w.position); /* an older version says less */
+        REQUIRE(bytes[4] != again[4] || used == (int64_t)w.position);
+        REQUIRE(bytes[4] != again[4] || memcmp(again, bytes, w.position) == 0);
     } else {
         REQUIRE(state.node_count == 0 && state.guest_count == 0 && state.applied == 0);
     }

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Makes first inputs for the fuzz targets of the page stream: make_corpus.py DIR"""
+"""Makes first inputs for the fuzz targets: make_corpus.py DIR"""
 import os
 import struct
 import subprocess
@@ -38,6 +38,80 @@ def pages(number, first, kinds, data):
                 + bytes(kinds).ljust((len(kinds) + 7) // 8 * 8, b"\0") + data)
 
 
+def text16(text):
+    return struct.pack("<H", len(text)) + text
+
+
+def peers(directory):
+    """Messages between logs and between shells, as their headers in quorum/ and hamgr/shell say."""
+    view = struct.pack("<QI", 3, 1)
+    member = struct.pack("<IQ", 1, 77) + bytes(48) + struct.pack("<HH", 1, 1)
+    entry = (struct.pack("<Q", 5) + view + struct.pack("<BIQQQQI", 4, 1, 77, 1, 2, 3, 4) + bytes(16)
+             + b"body")
+    ack = struct.pack("<B", 1) + struct.pack("<IQQB", 2, 78, 9, 1)
+    bodies = {
+        1: struct.pack("<Q", 1) + member + struct.pack("<HB", 0, 3) + view + bytes(32) + bytes(16)
+        + bytes(8) + view + view + bytes(16) + ack,
+        2: struct.pack("<BIQIQ", 2, 1, 77, 2, 78),
+        3: b"\1\1" + member + view + bytes(32) + b"\1" + view + bytes(16) + b"\0\0",
+        4: struct.pack("<BIQ", 1, 0, 4) + bytes(48) + struct.pack("<H", 1) + entry,
+        5: struct.pack("<IBQ", 1, 1, 4) + b"\1" + view + bytes(8),
+        6: bytes(24),
+        7: struct.pack("<QH", 0, 1) + struct.pack("<QBI", 1, 4, 2) + b"xy",
+        8: struct.pack("<IQBQ", 1, 77, 1, 5) + view,
+    }
+    for kind, body in bodies.items():
+        put(directory, "fuzz_peers", f"log-{kind}", struct.pack("<IHB", 0x31514d48, 1, kind) + bytes(16)
+            + bytes(8) + view + struct.pack("<Q", 77) + body)
+    put(directory, "fuzz_peers", "entry", entry)
+    shell = {
+        1: struct.pack("<BIQQII", 15, 0, 9, 1 << 20, 2, 0) + text16(b"0.1.0") + text16(b"an alarm"),
+        2: struct.pack("<I", 1) + text16(b"ipmi") + text16(b"fence_ipmilan")
+        + struct.pack("<BIBQI", 1, 60000, 0, 0, 1) + text16(b"n1"),
+        4: struct.pack("<Q", 9) + text16(b"ipmi") + text16(b"n1") + struct.pack("<BIBI", 1, 0, 1, 5)
+        + text16(b"off"),
+        5: struct.pack("<QH", 7, 7780) + text16(b"10.0.0.1") + bytes(32),
+        8: struct.pack("<QQ", 1, 9) + bytes(16) + view + struct.pack("<QQI", 4, 0, 4) + b"data",
+    }
+    for kind, body in shell.items():
+        put(directory, "fuzz_peers", f"shell-{kind}", struct.pack("<IBB", 0x31534d48, 1, kind)
+            + bytes(24) + struct.pack("<QI", 77, 0) + body)
+
+
+def states(directory):
+    """Scripts for the replicated state (tests/fuzz/fuzz_state.c): each a short story that works."""
+    def command(kind, flags, guest, node):
+        return bytes([0, kind, flags, guest, node, 0])
+    guest = bytes([11, 3, 4]) + struct.pack("<HB", 0x2000, 10) + bytes([1, 0, 1])  # g4 of 8 GiB
+    assign = command(24, 3, 3, 3)
+    put(directory, "fuzz_state", "assign", b"\2" + guest + assign + command(25, 0, 3, 0))
+    migrate = bytes([9, 0, 3, 1])  # g1 to n3
+    put(directory, "fuzz_state", "switch", b"\2" + migrate + command(29, 0, 0, 0) + command(31, 0, 0, 0))
+    put(directory, "fuzz_state", "abort", b"\2" + migrate + command(30, 0, 0, 0))
+    without = bytes([12, 0b1100, 0, 0x41])  # a view without n1
+    fenced = command(6, 1, 0, 1)[:-1] + bytes([3, 1, 0, 0])
+    put(directory, "fuzz_state", "fence", b"\2" + without + fenced + assign)
+
+
+def texts(directory):
+    """What people write, with the byte in front that picks the parser."""
+    examples = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "deploy", "examples")
+    for number, name in ((0, "hamgr.conf"), (1, "fence.conf")):
+        path = os.path.join(examples, name)
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                put(directory, "fuzz_config", name, bytes([number]) + file.read())
+    put(directory, "fuzz_config", "config", b"\0[cluster]\nheartbeat = 250ms\nlease = auto\n[migration]\n"
+        b"ports = 7780-7799\nlevel = 3\n[node]\nmemory = 4GiB\nwitness = no\n")
+    put(directory, "fuzz_config", "devices", b"\1[device a]\nagent = fence_x\nlevel = 2\ntimeout = 20s\n"
+        b"nodes = n1, n2\n  n3\nplug.n1 = 4\npassword = secret\nmonitor = 1h\n")
+    put(directory, "fuzz_config", "definition", b"\2memory_mib = 8\ndirty_kib_s = 256\ndisk = direct\n"
+        b"console = yes\nseed = 7\n; remark\n")
+    for number, request in enumerate((b'{"cmd":"status"}', b'{"cmd":"guest-stop","guest":"g1"}',
+                                      b'{"cmd":"migrate","guest":"g1","to":"n2","deadline_ms":1}')):
+        put(directory, "fuzz_server", f"raw-{number}", b"\0\0" + struct.pack("<H", len(request)) + request)
+
+
 def main():
     directory = sys.argv[1]
     head = (streamrig.libxl_header() + streamrig.record(1) + streamrig.image_header()
@@ -65,6 +139,9 @@ def main():
                        ("header", b"HMS1" + struct.pack("<HHIIQ", 8, 0, 100, 0, 0)),
                        ("abort", struct.pack("<HH", 4, 5) + b"words")):
         put(directory, "fuzz_frame", name, data)
+    peers(directory)
+    states(directory)
+    texts(directory)
     with tempfile.TemporaryDirectory() as work:
         subprocess.run([streamrig.PKI, "all", work, "n1"], check=True, stdout=subprocess.DEVNULL)
         der = subprocess.run(["openssl", "x509", "-in", f"{work}/n1/node.pem", "-outform", "DER"],

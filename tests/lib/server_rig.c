@@ -128,7 +128,7 @@ int32_t qb_loop_timer_add(qb_loop_t *loop, enum qb_loop_priority p, uint64_t del
         *ret_handle = i + 1;
         return 0;
     }
-    ha_assert(!"more timers than requests may wait");
+    ha_assert(false); /* more timers than requests may wait */
     return -ENOMEM;
 }
 
