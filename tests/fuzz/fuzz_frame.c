@@ -19,14 +19,14 @@ static void require(int condition)
 
 static void try_pages(const uint8_t *data, size_t size)
 {
-    uint8_t out[FRAME_PAGES_HEAD + FRAME_GROUP_PAGES + 8];
+    uint8_t out[FRAME_PAGES_HEAD + FRAME_PAGES_MAX + 8 + 4 * FRAME_GROUP_PAGES + 8];
     struct ha_writer w = ha_writer_of(out, sizeof(out));
     struct frame_pages m;
 
     if (frame_pages_decode(data, size, &m, NULL) < 0)
         return;
     frame_pages_encode(&w, &m);
-    require(!w.failed && w.position == frame_pages_head(m.count));
+    require(!w.failed && w.position == frame_pages_head(m.count, m.slot_count));
     require(memcmp(out, data, w.position) == 0);
     require(m.raw_size <= FRAME_RAW_MAX && m.data + m.data_size == data + size);
 }

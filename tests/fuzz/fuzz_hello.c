@@ -9,7 +9,7 @@
 
 static struct streamp_start ticket(void)
 {
-    struct streamp_start start = {.generation = 1, .ticket = 7, .epoch = 3};
+    struct streamp_start start = {.generation = 1, .ticket = 7, .epoch = 3, .is_listener = true};
 
     memset(start.cluster_id.b, 0xc1, sizeof(start.cluster_id.b));
     memset(start.guest.b, 0x61, sizeof(start.guest.b));
