@@ -149,6 +149,16 @@ static bool again_chunk(struct ha_reader *r, struct ha_writer *w)
     return true;
 }
 
+static bool again_forecast(struct ha_reader *r, struct ha_writer *w)
+{
+    struct peer_forecast m;
+
+    if (peer_forecast_decode(r, &m) < 0)
+        return false;
+    peer_forecast_encode(w, &m);
+    return true;
+}
+
 static bool again(uint8_t type, struct ha_reader *r, struct ha_writer *w)
 {
     switch ((enum peer_type)type) {
@@ -166,6 +176,9 @@ static bool again(uint8_t type, struct ha_reader *r, struct ha_writer *w)
     case PEER_SNAPSHOT:
     case PEER_SNAPSHOT_ACK:
         return again_chunk(r, w);
+    case PEER_FORECAST_ASK:
+    case PEER_FORECAST_TELL:
+        return again_forecast(r, w);
     case PEER_HANDOVER:
         break; /* one number, read in place */
     }
