@@ -134,6 +134,7 @@ static void on_off(void *data, uint64_t number)
     }
     sim_check_fence_off(order->target);
     sim_power_off(order->target, "a fence device switched it off");
+    order->target->in_flight_ns = 0; /* taken to be over when its status says off: see README.md */
     if (is_lost)
         sim_after(20 * NS_S, NULL, on_failed, order, number);
     else

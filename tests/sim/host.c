@@ -11,6 +11,8 @@
 
 #define QUEUE_MAX    256u
 #define DRAIN_MAX_NS (10 * NS_S)
+/* D: what a dead host has sent to its storage may be written that much later. */
+#define IN_FLIGHT_MAX_NS (2 * NS_S)
 
 struct worker_pool {
     struct sim_node *node;
@@ -97,6 +99,7 @@ void sim_host_power_lost(struct sim_node *node)
         domain->is_used = false;
     }
     node->died = sim.now;
+    node->in_flight_ns = sim_below(IN_FLIGHT_MAX_NS);
 }
 
 /* ---- gate verbs --------------------------------------------------------------------------------

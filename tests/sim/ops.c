@@ -181,6 +181,8 @@ static void confirm(struct sim_node *at, const struct ha_node *node)
 
     if (sim_node(node->id)->has_power && !sim_has_plant("operator-lies"))
         return;
+    if (sim.now < sim_node(node->id)->died + 2 * NS_S)
+        return; /* nobody walks to a rack and back that fast */
     cmd.u.fenced.evidence = HA_EVIDENCE_OPERATOR;
     snprintf(cmd.u.fenced.detail, sizeof(cmd.u.fenced.detail), "confirmed by operator");
     type_in(at, &cmd);
