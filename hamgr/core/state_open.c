@@ -89,7 +89,8 @@ static void begin_incarnation(struct ha_state *state, const struct log_entry *en
     node->incarnation = state->incarnation_high;
     take_identity(node, member);
     node->is_armed = false;
-    node->unarmed_index = 0;
+    /* A look at the keeper from before may rest on an arming that an order still under way ends. */
+    node->unarmed_index = entry->index;
     node->is_fence_wanted = false;
     node->is_hold = false;
     state_node_set_status(node, entry, HA_NODE_MEMBER);

@@ -215,6 +215,8 @@ static void armed_is_proposed_until_the_log_has_it(void **state)
     assert_int_equal(rig_type(r), 0); /* nothing is known of the keeper */
     r->keeper = (struct ha_keeper_facts){
         .is_known = true, .is_armed = true, .lease_ms = 6900, .watchdog_ms = 5000};
+    assert_int_equal(rig_type(r), 0); /* seen before this incarnation began */
+    r->keeper.seen_applied = r->b->state.applied;
     assert_int_equal(rig_proposal(r), HA_CMD_ARMED);
     const struct ha_cmd *cmd = &r->duties.list[0].cmd;
     assert_int_equal(cmd->incarnation, build_node_of(r->b, 1)->incarnation);

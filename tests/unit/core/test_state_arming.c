@@ -71,6 +71,29 @@ static void stale_armed_reports_do_not_count(void **unused)
     end(b);
 }
 
+/* DISARM is applied and the keeper told, but slow to read it; ARM; then the node rejoins with the
+ * same boot: what was seen of the keeper before that OPEN proves nothing about it after the order.
+ */
+static void a_look_at_the_keeper_from_before_a_rejoin_does_not_count(void **unused)
+{
+    struct build *b = story(2, HA_PHASE_RUNNING);
+
+    (void)unused;
+    uint64_t seen = b->state.applied;
+    assert_int_equal(build_node_cmd(b, HA_CMD_DISARM, 0), 0);
+    assert_int_equal(build_node_cmd(b, HA_CMD_ARM, 0), 0);
+    BUILD_OPEN(b, true, 2);
+    BUILD_OPEN(b, true, 1, 2);
+    struct ha_cmd cmd = build_node_command(b, HA_CMD_ARMED, 1);
+    cmd.u.armed.lease_ms = 6900;
+    cmd.u.armed.watchdog_ms = 5000;
+    cmd.epoch = seen;
+    assert_int_equal(build_cmd(b, &cmd), HA_REASON_STALE_KEEPER);
+    cmd.epoch = b->state.applied;
+    assert_int_equal(build_cmd(b, &cmd), 0);
+    end(b);
+}
+
 /* A lease begun under a longer L may still run when a restarted hamgrd reports a shorter one. */
 static void lease_and_watchdog_only_grow_within_a_boot(void **unused)
 {
@@ -302,6 +325,7 @@ int main(void)
         cmocka_unit_test(lease_evidence_needs_an_armed_incarnation),
         cmocka_unit_test(a_cold_start_fences_by_the_arming_in_the_log),
         cmocka_unit_test(stale_armed_reports_do_not_count),
+        cmocka_unit_test(a_look_at_the_keeper_from_before_a_rejoin_does_not_count),
         cmocka_unit_test(lease_and_watchdog_only_grow_within_a_boot),
         cmocka_unit_test(armed_needs_lease_and_watchdog),
         cmocka_unit_test(a_disarmed_cluster_fences_nobody),

@@ -465,7 +465,6 @@ static void a_reboot_after_leaving_is_no_evidence(void **unused)
     BUILD_OPEN(b, true, 1, 2, 3);
     assert_int_equal(build_node_of(b, 1)->evidence, 0);
     assert_int_equal(build_node_of(b, 1)->watchdog_ms, 0);
-    assert_int_equal(build_node_of(b, 1)->unarmed_index, 0);
     build_reboot(b, 1);
     BUILD_OPEN(b, true, 1, 2, 3);
     assert_int_equal(build_node_of(b, 1)->evidence, HA_EVIDENCE_REBOOT);
