@@ -234,33 +234,45 @@ void *request_kept(struct request *r)
     return r->kept;
 }
 
+/* Outside an open view this node may not have applied all that is committed: it does not say that
+ * something does not exist. */
+static void *refuse_unknown(struct request *r, const char *kind, const char *name, uint16_t reason)
+{
+    const struct server_api *api = r->server->api;
+    bool is_sure = !name || api->runtime(api->user)->is_open;
+    char message[HA_TEXT_MAX];
+
+    snprintf(message, sizeof(message),
+             is_sure ? "there is no %s %.100s"
+                     : "no %s %.100s is known here, "
+                       "and this node is in no open view: it may not know all yet",
+             kind, name ? name : "(none given)");
+    request_refuse(r, is_sure ? HA_E_NOT_FOUND : HA_E_NO_QUORUM, message,
+                   ha_reason_fix(is_sure ? reason : HA_REASON_NO_QUORUM));
+    return NULL;
+}
+
 const struct ha_guest *request_guest(struct request *r, const char *key)
 {
     const char *name = request_text(r, key);
     const struct ha_guest *guest = name ? ha_state_guest_by_name(request_state(r), name) : NULL;
     struct ha_uuid id;
-    char message[HA_TEXT_MAX];
 
     if (!guest && name && ha_uuid_parse(name, &id) == 0)
         guest = ha_state_guest(request_state(r), id);
     if (guest)
         return guest;
-    snprintf(message, sizeof(message), "there is no guest %.100s", name ? name : "(none given)");
-    request_refuse(r, HA_E_NOT_FOUND, message, ha_reason_fix(HA_REASON_NO_SUCH_GUEST));
-    return NULL;
+    return refuse_unknown(r, "guest", name, HA_REASON_NO_SUCH_GUEST);
 }
 
 const struct ha_node *request_node(struct request *r, const char *key)
 {
     const char *name = request_text(r, key);
     const struct ha_node *node = name ? ha_state_node_by_name(request_state(r), name) : NULL;
-    char message[HA_TEXT_MAX];
 
     if (node)
         return node;
-    snprintf(message, sizeof(message), "there is no node %.100s", name ? name : "(none given)");
-    request_refuse(r, HA_E_NOT_FOUND, message, ha_reason_fix(HA_REASON_NO_SUCH_NODE));
-    return NULL;
+    return refuse_unknown(r, "node", name, HA_REASON_NO_SUCH_NODE);
 }
 
 /* ---- proposals ---------------------------------------------------------------------------------

@@ -349,6 +349,21 @@ static void without_a_view_a_request_waits_a_little(void **state)
     json_decref(answer);
 }
 
+/* A hamgrd that has just started must not say that a guest does not exist. */
+static void without_a_view_nothing_is_said_to_be_missing(void **state)
+{
+    const char json[] = "{\"cmd\":\"guest-show\",\"guest\":\"nobody\"}";
+
+    (void)state;
+    rig.rt.is_open = false;
+    rig_send(root, json, sizeof(json) - 1);
+    json_t *answer = json_loads(rig_answer(root), 0, NULL);
+    assert_string_equal(rig_error(answer, "code"), "no-quorum");
+    assert_non_null(strstr(rig_error(answer, "message"), "no guest nobody is known here"));
+    json_decref(answer);
+    rig.rt.is_open = true;
+}
+
 /* A script that asks and goes, again and again: the 65th that waits is refused, the others end. */
 static void clients_that_leave_take_nothing_along(void **state)
 {
@@ -413,6 +428,7 @@ int main(void)
         HOSTILE(every_fate_of_a_proposal_is_told),
         HOSTILE(a_proposal_that_is_never_decided_ends),
         HOSTILE(without_a_view_a_request_waits_a_little),
+        HOSTILE(without_a_view_nothing_is_said_to_be_missing),
         HOSTILE(clients_that_leave_take_nothing_along),
         HOSTILE(a_long_answer_comes_in_parts),
         HOSTILE(texts_that_are_no_utf8_are_shown),
