@@ -390,8 +390,11 @@ static void start_plain(struct worker_job *job)
         job->moved = domain ? domain->d.domid : 0;
         fate = domain ? fate : FATE_FAILS;
     }
-    if (fate == FATE_HANGS)
-        ns = worker_timeout_ms(&job->verb) * NS_MS;
+    uint64_t limit_ns = worker_timeout_ms(&job->verb) * NS_MS;
+    if (fate == FATE_HANGS || ns >= limit_ns) { /* whoever is that slow is killed */
+        fate = FATE_HANGS;
+        ns = limit_ns;
+    }
     if (fate == FATE_WELL)
         begin_removal(node, job);
     bool is_shutdown = job->verb.type == HVP_SHUTDOWN && fate == FATE_WELL;

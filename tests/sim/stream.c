@@ -81,6 +81,13 @@ static void end(struct stream *s)
         sim_after(NS_MS, &node->procs[SIM_HAMGRD], reap, node, 0);
 }
 
+/* To its hamgrd, if that is there and has adopted it. */
+static void tell(struct stream *s, uint16_t type, const void *body, size_t size)
+{
+    if (s->conn && s->conn->number == s->conn_number)
+        sim_conn_reply(s->conn, type, 0, body, size);
+}
+
 static void tell_end(struct stream *s, bool is_ok, const char *text)
 {
     uint8_t body[512];
@@ -90,8 +97,7 @@ static void tell_end(struct stream *s, bool is_ok, const char *text)
     s->is_ended = true;
     snprintf(m.text, sizeof(m.text), "%s", text);
     streamp_end_encode(&w, &m);
-    if (s->conn && s->conn->number == s->conn_number)
-        sim_conn_reply(s->conn, STREAMP_END, 0, body, w.position);
+    tell(s, STREAMP_END, body, w.position);
 }
 
 static void fail(struct stream *s, const char *why)
@@ -112,8 +118,7 @@ static void tell_connected(struct stream *s)
 {
     s->is_connected = true;
     s->moved_at = sim.now;
-    if (s->conn && s->conn->number == s->conn_number)
-        sim_conn_reply(s->conn, STREAMP_CONNECTED, 0, NULL, 0);
+    tell(s, STREAMP_CONNECTED, NULL, 0);
 }
 
 static void move_bytes(struct stream *s, struct stream *to)
@@ -127,8 +132,8 @@ static void move_bytes(struct stream *s, struct stream *to)
     s->moved_at = to->moved_at = sim.now;
     streamp_progress_encode(
         &w, &(struct streamp_progress){.raw_bytes = s->bytes, .wire_bytes = s->bytes});
-    sim_conn_reply(s->conn, STREAMP_PROGRESS, 0, body, w.position);
-    sim_conn_reply(to->conn, STREAMP_PROGRESS, 0, body, w.position);
+    tell(s, STREAMP_PROGRESS, body, w.position);
+    tell(to, STREAMP_PROGRESS, body, w.position);
     sim_host_news(s->node, s->native - 1, 1, s->bytes, s->total);
     sim_host_news(to->node, to->native - 1, 1, s->bytes, s->total);
 }
