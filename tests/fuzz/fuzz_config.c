@@ -10,6 +10,7 @@
 #include "hamgr/base/id.h"
 #include "hamgr/config/config.h"
 #include "hamgr/hv/embedded/definition.h"
+#include "hamgr/ipc/streamproto.h"
 
 /* Names the file and a line, and is a whole sentence. */
 static void require_words(const struct ha_err *err, const char *file)
@@ -38,7 +39,8 @@ static void require_config(const struct ha_config *c)
     REQUIRE(c->keeper_ms >= 20 && c->keeper_ms <= 5000);
     REQUIRE(c->watchdog_ms >= 1000 && c->watchdog_ms <= 600000);
     REQUIRE(c->port_min >= 1 && c->port_min <= c->port_max);
-    REQUIRE(c->max_downtime_ms >= 1 && c->level <= 19 && c->rate_mbit <= 1000000);
+    REQUIRE(c->max_downtime_ms >= 1 && c->rate_mbit <= 1000000);
+    REQUIRE(c->level <= 19 || c->level == STREAMP_LEVEL_AUTO);
     REQUIRE(c->parallel >= 1 && c->parallel <= 64 && c->mem_kib <= UINT64_C(1) << 40);
     REQUIRE(c->start_parallel >= 1 && c->start_parallel <= 4096);
     REQUIRE(c->shutdown == HA_SHUTDOWN_MIGRATE || c->shutdown == HA_SHUTDOWN_STOP);
