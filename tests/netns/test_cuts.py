@@ -28,10 +28,11 @@ from nslab.client import HAMGR_UID, wait_until  # noqa: E402
 from nslab.cluster import HactlError  # noqa: E402
 
 GUEST = "m"
-# 16 MiB that don't compress at 12.5 MB/s, half of it written again meanwhile: seconds, and rounds.
-MEMORY = {"memory_mib": 16, "zero_percent": 0, "text_percent": 0, "dirty_kib_s": 6144,
+# 64 MiB that don't compress, at 25 MB/s: far more than the 19 MiB that the ends of a stream hold back,
+# so that each step can be seen; some are written again meanwhile: rounds.
+MEMORY = {"memory_mib": 64, "zero_percent": 0, "text_percent": 0, "dirty_kib_s": 6144,
           "disk": "direct", "writes_per_s": 5}
-SLOW = "\n[migration]\nbandwidth = 100\n"
+SLOW = "\n[migration]\nbandwidth = 200\n"
 FIRST_BYTES = 2 << 20
 REACH_S = 40  # seconds: a busy machine is slow, what is waited for is exact
 LINK_S = 6  # a link that is cut: longer than a lease, so that something must be decided
