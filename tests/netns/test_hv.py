@@ -186,7 +186,7 @@ class Hv:
             reader.at += 24
             guest = uuid.UUID(bytes=reader.data[reader.at:reader.at + 16])
             reader.at += 16
-            epoch, state, _ = reader.take("QBQ")
+            epoch, state, _, _ = reader.take("QBQI")
             reader.text()
             if is_labelled:
                 domains[(guest, epoch)] = state
@@ -221,7 +221,7 @@ class Hv:
         return self.send(kind, body + struct.pack("<I", len(data)) + data, fd)
 
     def save(self, guest, fd, epoch=1, is_live=True):
-        body = guest.bytes + struct.pack("<QBIIB", epoch, is_live, 300, 0, 2)
+        body = guest.bytes + struct.pack("<QBIIBI", epoch, is_live, 300, 0, 2, 0)
         return self.send(SAVE, body, fd)
 
     def abort(self, request):
