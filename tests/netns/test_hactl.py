@@ -178,6 +178,17 @@ def guests(hactl, cluster):
     lab.all_step(cluster)
 
 
+def records(hactl, target):
+    """What migrations says of the moves above: one that was made, one cancelled, one too slow."""
+    seen = hactl.data("migrations", "--count", "10")["migrations"]
+    equal({m["guest"] for m in seen}, {"g1", "big"}, "guests that were moved")
+    equal({m["outcome"] for m in seen if m["guest"] == "big"}, {"aborted"}, "moves of big")
+    moved = [m for m in seen if m["guest"] == "g1" and m["outcome"] == "moved"]
+    check(moved and all(m["raw_bytes"] >= 8 << 20 for m in moved), f"moves of g1: {moved}")
+    check(target.name in {m["to"] for m in seen}, f"destinations: {seen}")
+    check("big" in hactl.text("migrations"), "migrations, said")
+
+
 def moves(hactl, cluster):
     """migrate, with and without --detach, cancel, and by force."""
     home = cluster.homes()["g1"]
@@ -202,6 +213,7 @@ def moves(hactl, cluster):
                               code=REFUSED)
     equal(with_deadline["data"]["moved"], False, "a migration past its deadline")
     check("did not move" in with_deadline["errors"][0]["message"], f"{with_deadline}")
+    records(hactl, target)
     hactl.refusal("failover", "g1")  # nobody typed its name
     home = cluster.homes()["g1"]
     epoch = hactl.data("guest", "show", "g1")["epoch"]
