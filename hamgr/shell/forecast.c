@@ -18,6 +18,8 @@
 #define SETUP_US   300000u /* connect, build: until something was measured */
 #define SWITCH_US  30000u
 #define RATE_GUESS UINT64_C(100000000) /* a gigabit link */
+/* Questions of peers at once: each is a worker at hamgr-hv. Who is not answered asks again. */
+#define ASKED_MAX 16u
 
 struct forecast_wait {
     struct forecast_wait *next;
@@ -193,6 +195,12 @@ void forecast_begin(struct hamgrd *d, const struct peer_forecast *question,
 
 void forecast_asked(struct hamgrd *d, uint32_t from, const struct peer_forecast *ask)
 {
+    uint32_t asked = 0;
+
+    for (const struct forecast_wait *other = d->forecast_waits; other; other = other->next)
+        asked += other->done == NULL;
+    if (asked >= ASKED_MAX)
+        return;
     struct forecast_wait *wait = add(d, ask);
 
     wait->asker = from;
