@@ -13,6 +13,8 @@ import sys
 # 0 is nothing exposed, 10 everything. hamgr-hv drives a hypervisor: it stays root with some powers.
 LIMITS = {"hamgr-hv.service": 4.0, "hamgr-fence.service": 3.0, "hamgrd.service": 2.5}
 LIMIT = 2.0
+# What a unit needs although it costs exposure: hamgrd reads the groups of who asks it in /proc.
+NEEDED = {"hamgrd.service": "ProtectProc=default"}
 # Said of any unit whose program or manual is not installed here.
 NOT_INSTALLED = re.compile(r"not executable|exited with code|failed with code")
 
@@ -34,6 +36,10 @@ def main(argv):
         limit = LIMITS.get(name, LIMIT)
         print(f"{name}: exposure {exposure}, limit {limit}")
         bad += exposure > limit
+        with open(path, encoding="ascii") as file:
+            if NEEDED.get(name, "") not in file.read():
+                print(f"{name}: {NEEDED[name]} is missing")
+                bad += 1
         for line in analyze("verify", path).splitlines():
             if name in line and not NOT_INSTALLED.search(line):
                 print(line)
