@@ -109,7 +109,7 @@ def main():
     if os.getuid() != 0:
         print("namespaces need root", file=sys.stderr)
         return 2
-    failed = 0
+    failed = []
     for function, timeout_s in chosen:
         print(f"{function.__name__}: {function.__doc__.splitlines()[0]}", flush=True)
         began = time.monotonic()
@@ -118,10 +118,12 @@ def main():
             print("  FAILED at the first try:\n    " + failure.strip().replace("\n", "\n    "),
                   flush=True)
             failure = run_one(function, timeout_s, options)
-        failed += failure is not None
+        failed += [function.__name__] if failure else []
         print(f"  {'FAILED' if failure else 'passed'} in {time.monotonic() - began:.1f} s",
               flush=True)
         if failure:
             print("    " + failure.strip().replace("\n", "\n    "), flush=True)
-    print(f"{len(chosen) - failed} passed, {failed} failed")
+    for name in failed:
+        print(f"FAILED {name}")
+    print(f"{len(chosen) - len(failed)} passed, {len(failed)} failed")
     return 1 if failed or not chosen else 0

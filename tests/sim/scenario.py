@@ -26,7 +26,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 STARTED = ("started", "enabled")
 STOPPED = ("stopped", "disabled", "ignored", None)
 SETUP_S = 40  # before the story begins guests are brought to the nodes they are defined on
-CLOCK_S = 1   # the peer's clock ticks in seconds, and its recovery is a record, not a running guest
+CLOCK_S = 1   # the peer's clock ticks in seconds
 CALM_S = 60   # a story may end no sooner behind its last event
 
 
@@ -365,7 +365,9 @@ def idle_result(story):
 
 
 def recoveries(story, result):
-    """(guest, the peer's seconds, ours) from what felled its node to its recovery."""
+    """(guest, the peer's seconds, ours) from what felled its node to its recovery. The peer's is the
+    record that gives the guest another node, so ours is that record, too; that it then really runs
+    is what `compare` asks of the end."""
     out = []
     for event in story.expected_events:
         if event.get("what") != "recovered" or not event.get("guest"):
@@ -376,7 +378,7 @@ def recoveries(story, result):
                    ("node_net", "node_power", "node_shutdown") and not e.get("up") and
                    not e.get("on"))]
         cause = max(causes, default=None)
-        ours = min((e["t"] for e in result["events"] if e["what"] == "started" and
+        ours = min((e["t"] for e in result["events"] if e["what"] == "assigned" and
                     e["guest"] == event["guest"] and cause is not None and e["t"] > cause),
                    default=None)
         if cause is not None and ours is not None:

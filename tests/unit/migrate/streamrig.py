@@ -209,7 +209,7 @@ class End:
             pass  # it has ended meanwhile
         sock.close()
 
-    def wait(self, seconds=20, until=END):
+    def wait(self, seconds=60, until=END):
         """Takes packets until one of that kind, the end, or the time has come."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -218,7 +218,7 @@ class End:
                 return kind
         return None
 
-    def wait_note(self, words, seconds=10):
+    def wait_note(self, words, seconds=60):
         deadline = time.monotonic() + seconds
         while not any(words in note for note in self.notes):
             if time.monotonic() > deadline or self.take(deadline - time.monotonic()) is False:
@@ -228,7 +228,7 @@ class End:
     def cancel(self):
         self.control.send(packet(CANCEL))
 
-    def finish(self, seconds=20):
+    def finish(self, seconds=60):
         """Waits for END and the exit; kills what does not come. Returns (is_ok, text)."""
         if self.end is None:
             self.wait(seconds)
@@ -305,7 +305,7 @@ class Drain(threading.Thread):
             pass
         self.sock.close()
 
-    def data(self, seconds=20):
+    def data(self, seconds=60):
         self.join(seconds)
         return b"".join(self.parts)
 
@@ -360,6 +360,12 @@ class Rig:
         end.address = address
         end.feeder = Feeder(ours, data, pieces, pause)
         return end
+
+
+def is_sanitized(binary):
+    """Whether the program carries a sanitizer's run-time, whose memory says nothing of ours."""
+    with open(binary, "rb") as file:
+        return b"__asan_init" in file.read() or b"__tsan_init" in file.read()
 
 
 def stop(process):

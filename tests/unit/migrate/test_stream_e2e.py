@@ -386,7 +386,7 @@ class Faults(unittest.TestCase):
         data = streamrig.some_stream(24, batches=3, most=200)
         receiver, address, _ = RIG.receiver(Ticket(idle_ms=30000))
         sender = RIG.sender(address, data[:200000], Ticket(idle_ms=30000))
-        self.assertEqual(sender.wait(5, streamrig.CONNECTED), streamrig.CONNECTED)
+        self.assertEqual(sender.wait(30, streamrig.CONNECTED), streamrig.CONNECTED)
         begin = time.monotonic()
         streamrig.stop(receiver.process)
         self.check_failed(sender, "silent", 14)
@@ -399,7 +399,7 @@ class Faults(unittest.TestCase):
             data = streamrig.some_stream(25, batches=3, most=200)
             receiver, address, _ = RIG.receiver()
             sender = RIG.sender(address, data, pieces=[100000], pause=2)
-            self.assertEqual(sender.wait(5, streamrig.CONNECTED), streamrig.CONNECTED)
+            self.assertEqual(sender.wait(30, streamrig.CONNECTED), streamrig.CONNECTED)
             begin = time.monotonic()
             (sender if victim == "sender" else receiver).process.kill()
             self.check_failed(receiver if victim == "sender" else sender)
@@ -437,20 +437,20 @@ class Faults(unittest.TestCase):
         """hamgrd cancels, closes and terminates in one breath: the peer still learns why."""
         receiver, address, _ = RIG.receiver()
         sender = RIG.sender(address, streamrig.some_stream(27)[:100000])
-        sender.wait(5, streamrig.CONNECTED)
+        sender.wait(30, streamrig.CONNECTED)
         sender.cancel()
         sender.control.close()
         sender.process.terminate()
-        sender.process.wait(3)
+        sender.process.wait(30)
         self.check_failed(receiver, "cancelled")
 
     def test_hamgrd_gone(self):
         receiver, address, drain = RIG.receiver()
         sender = RIG.sender(address, streamrig.some_stream(27), pieces=[100000], pause=3)
-        sender.wait(5, streamrig.CONNECTED)
+        sender.wait(30, streamrig.CONNECTED)
         begin = time.monotonic()
         sender.control.close()
-        sender.process.wait(3)
+        sender.process.wait(30)
         self.check_failed(receiver, "hamgrd is gone")
         self.assertLess(time.monotonic() - begin, 3)
         drain.join(3)
@@ -517,11 +517,12 @@ class Faults(unittest.TestCase):
                    for i in range(16)]
         data = streamrig.hvm_stream(batches)
         sender = RIG.sender(address, data, Ticket(idle_ms=60000, level=0))
-        self.assertEqual(sender.wait(5, streamrig.CONNECTED), streamrig.CONNECTED)
+        self.assertEqual(sender.wait(30, streamrig.CONNECTED), streamrig.CONNECTED)
         self.assertEqual(sender.wait(9.5), None, (sender.end, receiver.end))
         with open(f"/proc/{receiver.process.pid}/status", encoding="ascii") as file:
             resident = int(next(line for line in file if line.startswith("VmRSS")).split()[1])
-        self.assertLess(resident, 24 * 1024)
+        if not streamrig.is_sanitized(BINARY):
+            self.assertLess(resident, 24 * 1024)
         drain = streamrig.Drain(ours)
         self.assertEqual(sender.finish(), (True, ""))
         self.assertEqual(receiver.finish(), (True, ""))
@@ -545,7 +546,7 @@ class Manners(unittest.TestCase):
         data = streamrig.hvm_stream([(list(range(100)), [b"x" * 4096] * 100), ([7], [bytes(4096)])])
         receiver, address, drain = RIG.receiver()
         sender = RIG.sender(address, b"")
-        self.assertEqual(sender.wait(5, streamrig.CONNECTED), streamrig.CONNECTED)
+        self.assertEqual(sender.wait(30, streamrig.CONNECTED), streamrig.CONNECTED)
         first_record = data.index(b"x" * 4096)
         records = first_record + 100 * 4096
         at = 0
