@@ -12,6 +12,13 @@
 #define LOOK_MAX   64u /* slots looked at for a victim */
 #define ADMIT_EACH 8u  /* of so many pages that find the cache full, one gets in */
 
+/* What slot_used says of a slot. */
+enum {
+    SLOT_RESTING = 0, /* it gave no delta since the hand last passed */
+    SLOT_ACTIVE,      /* it did */
+    SLOT_SPARE,       /* its page was sent once only, or is gone: anybody's who needs one */
+};
+
 _Static_assert(sizeof(struct page_record) == 24, "counts in the memory limit");
 
 int pagetable_init(struct pagetable *t, size_t record_bytes, uint32_t slot_count,
@@ -74,13 +81,20 @@ static uint32_t slot_of(const struct page_record *record)
     return number > 0 ? number - 1 : PAGETABLE_NO_SLOT;
 }
 
+static void mark(struct pagetable *t, uint32_t slot, uint8_t use)
+{
+    t->spare_count -= t->slot_used[slot] == SLOT_SPARE ? 1u : 0u;
+    t->spare_count += use == SLOT_SPARE ? 1u : 0u;
+    t->slot_used[slot] = use;
+}
+
 /* Its slot, if any, is nobody's from now on: the next victim. */
 static void drop(struct pagetable *t, struct page_record *record)
 {
     uint32_t slot = slot_of(record);
 
     if (slot != PAGETABLE_NO_SLOT) {
-        t->slot_used[slot] = 0;
+        mark(t, slot, SLOT_SPARE);
         t->slot_pfn[slot] = UINT32_MAX;
     }
     memset(record, 0, sizeof(*record));
@@ -122,35 +136,52 @@ uint32_t pagetable_slot(struct pagetable *t, const struct page_record *record)
     uint32_t slot = slot_of(record);
 
     if (slot != PAGETABLE_NO_SLOT)
-        t->slot_used[slot] = 1;
+        mark(t, slot, SLOT_ACTIVE);
     return slot;
 }
 
-static uint32_t take_over(struct pagetable *t, uint32_t slot, struct page_record *record)
+static uint32_t take_over(struct pagetable *t, uint32_t slot, struct page_record *record,
+                          uint8_t use)
 {
     t->slot_pfn[slot] = record->pfn;
-    t->slot_used[slot] = 0;
+    mark(t, slot, use);
     record->slot_type = (record->slot_type & ~SLOT_BITS) | (slot + 1u);
     return slot;
+}
+
+uint32_t pagetable_lend_slot(struct pagetable *t, struct page_record *record)
+{
+    if (t->slot_next == t->slot_count)
+        return PAGETABLE_NO_SLOT;
+    return take_over(t, t->slot_next++, record, SLOT_SPARE);
+}
+
+/* Looks at the next few slots for one to take: a spare one, or on a turn one that rests. */
+static uint32_t find_victim(struct pagetable *t, bool is_turn)
+{
+    for (uint32_t i = 0; i < LOOK_MAX; i++) {
+        uint32_t slot = t->hand;
+        t->hand = (t->hand + 1) % t->slot_count;
+        if (t->slot_used[slot] == SLOT_SPARE || (is_turn && t->slot_used[slot] == SLOT_RESTING))
+            return slot;
+        if (is_turn)
+            t->slot_used[slot] = SLOT_RESTING;
+    }
+    return PAGETABLE_NO_SLOT;
 }
 
 uint32_t pagetable_give_slot(struct pagetable *t, struct page_record *record)
 {
     if (t->slot_next < t->slot_count)
-        return take_over(t, t->slot_next++, record);
-    if (t->slot_count == 0 || t->turns++ % ADMIT_EACH != 0)
+        return take_over(t, t->slot_next++, record, SLOT_RESTING);
+    bool is_turn = t->slot_count > 0 && t->turns++ % ADMIT_EACH == 0;
+    if (!is_turn && t->spare_count == 0)
         return PAGETABLE_NO_SLOT;
-    for (uint32_t i = 0; i < LOOK_MAX; i++) {
-        uint32_t slot = t->hand;
-        t->hand = (t->hand + 1) % t->slot_count;
-        if (t->slot_used[slot] != 0) {
-            t->slot_used[slot] = 0;
-            continue;
-        }
-        struct page_record *owner = pagetable_find(t, t->slot_pfn[slot]);
-        if (owner && slot_of(owner) == slot)
-            owner->slot_type &= ~SLOT_BITS;
-        return take_over(t, slot, record);
-    }
-    return PAGETABLE_NO_SLOT;
+    uint32_t slot = find_victim(t, is_turn);
+    if (slot == PAGETABLE_NO_SLOT)
+        return slot;
+    struct page_record *owner = pagetable_find(t, t->slot_pfn[slot]);
+    if (owner && slot_of(owner) == slot)
+        owner->slot_type &= ~SLOT_BITS;
+    return take_over(t, slot, record, SLOT_RESTING);
 }

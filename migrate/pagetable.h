@@ -26,10 +26,11 @@ struct pagetable {
     struct page_record *records;
     uint64_t set_count;
     uint32_t *slot_pfn; /* by slot: whose it is */
-    uint8_t *slot_used; /* by slot: it gave a delta since the hand last passed */
+    uint8_t *slot_used; /* by slot: of what use it is */
     uint32_t slot_count;
-    uint32_t slot_next; /* slots from here on were never given out */
-    uint32_t hand;      /* where the search for a victim goes on */
+    uint32_t spare_count; /* slots that anybody may have: see pagetable_lend_slot */
+    uint32_t slot_next;   /* slots from here on were never given out */
+    uint32_t hand;        /* where the search for a victim goes on */
     uint32_t turns;
 };
 
@@ -51,8 +52,12 @@ void pagetable_prefetch(const struct pagetable *t, uint32_t pfn);
 
 /* The slot of a record, or PAGETABLE_NO_SLOT. Marks it as worth keeping. */
 uint32_t pagetable_slot(struct pagetable *t, const struct page_record *record);
-/* A slot for the record's page: a free one, or now and then another page's: a working set larger
- * than the cache must not drive itself out of it. PAGETABLE_NO_SLOT: not this time. */
+/* A slot for a page sent for the first time: one that was never given out, and only until a page
+ * that is sent again needs it. PAGETABLE_NO_SLOT: there is none. */
+uint32_t pagetable_lend_slot(struct pagetable *t, struct page_record *record);
+/* A slot for a page that was sent before: a free one, a lent one, or now and then another page's:
+ * a working set larger than the cache must not drive itself out of it. PAGETABLE_NO_SLOT: not this
+ * time. */
 uint32_t pagetable_give_slot(struct pagetable *t, struct page_record *record);
 
 static inline unsigned page_record_type(const struct page_record *record)

@@ -144,14 +144,20 @@ static int claim_slot(struct sorter *s, uint32_t slot, struct ha_err *err)
     return 0;
 }
 
-/* Which slot a page that was sent before may use; first: it was not. */
-static uint32_t choose_slot(struct sorter *s, struct page_record *record, uint8_t *ret_kind)
+/* Which slot the page may use, and for what. A page that is sent for the first time is lent a free
+ * one while groups are compressed: then bytes are dearer than the copy (STREAM.md, section 4, has
+ * the figures). Where the link takes pages as they are, it would not pay. */
+static uint32_t choose_slot(struct sorter *s, struct page_record *record, bool is_again,
+                            uint8_t *ret_kind)
 {
-    uint32_t slot = pagetable_slot(&s->table, record);
+    uint32_t slot = is_again ? pagetable_slot(&s->table, record) : PAGETABLE_NO_SLOT;
 
     *ret_kind = FRAME_DELTA;
     if (slot == PAGETABLE_NO_SLOT) {
-        slot = pagetable_give_slot(&s->table, record);
+        if (is_again)
+            slot = pagetable_give_slot(&s->table, record);
+        else if (record && s->level != 0)
+            slot = pagetable_lend_slot(&s->table, record);
         *ret_kind = slot == PAGETABLE_NO_SLOT ? FRAME_DATA : FRAME_KEEP;
     }
     /* Twice in one group: no order among its pages is promised. */
@@ -220,10 +226,8 @@ static int take_page(struct sorter *s, uint64_t entry, const uint8_t *page, bool
         memcpy(place, page, FRAME_PAGE_SIZE);
     bool is_again = record != NULL;
     uint8_t kind = FRAME_DATA;
-    uint32_t slot = UNIT_NO_SLOT;
     record = note_version(s, record, entry, hash);
-    if (is_again)
-        slot = choose_slot(s, record, &kind);
+    uint32_t slot = choose_slot(s, record, is_again, &kind);
     if (slot != UNIT_NO_SLOT)
         rc = claim_slot(s, slot, err);
     if (rc < 0)

@@ -157,11 +157,14 @@ static void slots_have_one_owner(void **state)
     for (unsigned i = 0; i < 20000; i++) {
         uint32_t pfn = (uint32_t)ha_rng_below(&rng, i < 10000 ? 64 : 4096);
         struct page_record *record = pagetable_find(&t, pfn);
-        if (!record)
+        bool is_new = !record;
+        if (is_new)
             record = pagetable_add(&t, pfn);
         uint32_t slot = pagetable_slot(&t, record);
         hits += slot != PAGETABLE_NO_SLOT;
-        if (slot == PAGETABLE_NO_SLOT)
+        if (slot == PAGETABLE_NO_SLOT && is_new && i % 2 == 0)
+            slot = pagetable_lend_slot(&t, record);
+        else if (slot == PAGETABLE_NO_SLOT)
             slot = pagetable_give_slot(&t, record);
         if (ha_rng_below(&rng, 50) == 0)
             pagetable_forget(&t, pfn);
@@ -182,6 +185,37 @@ static void slots_have_one_owner(void **state)
     pagetable_fini(&t);
 }
 
+/* A full cache: who is sent again gets the slot of a page that was sent once, at once; where all
+ * were sent again, now and then. */
+static void lent_slots_are_given_up(void **state)
+{
+    struct pagetable t;
+    struct ha_err err = {0};
+    unsigned given = 0;
+
+    (void)state;
+    assert_int_equal(pagetable_init(&t, 24 * 4096, 16, &err), 0);
+    for (uint32_t pfn = 0; pfn < 16; pfn++)
+        assert_int_equal(pagetable_lend_slot(&t, pagetable_add(&t, pfn)), pfn);
+    assert_int_equal(pagetable_lend_slot(&t, pagetable_add(&t, 16)), PAGETABLE_NO_SLOT);
+    for (uint32_t pfn = 0; pfn < 4; pfn++) /* sent again: not lent any more */
+        assert_int_equal(pagetable_slot(&t, pagetable_find(&t, pfn)), pfn);
+    for (uint32_t pfn = 100; pfn < 112; pfn++) {
+        uint32_t slot = pagetable_give_slot(&t, pagetable_add(&t, pfn));
+        assert_in_range(slot, 4, 15);
+        assert_int_equal(pagetable_slot(&t, pagetable_find(&t, slot)), PAGETABLE_NO_SLOT);
+        assert_int_equal(pagetable_slot(&t, pagetable_find(&t, pfn)), slot);
+    }
+    for (uint32_t pfn = 200; pfn < 216; pfn++)
+        given += pagetable_give_slot(&t, pagetable_add(&t, pfn)) != PAGETABLE_NO_SLOT;
+    assert_in_range(given, 1, 3);
+    /* Whose page is gone: the slot is anybody's again. */
+    pagetable_forget(&t, 100);
+    assert_int_not_equal(pagetable_give_slot(&t, pagetable_add(&t, 300)), PAGETABLE_NO_SLOT);
+    assert_int_equal(t.spare_count, 0);
+    pagetable_fini(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -189,6 +223,7 @@ int main(void)
         cmocka_unit_test(deltas_are_exact),
         cmocka_unit_test(table_finds_and_forgets),
         cmocka_unit_test(slots_have_one_owner),
+        cmocka_unit_test(lent_slots_are_given_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

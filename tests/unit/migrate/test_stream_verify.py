@@ -124,16 +124,33 @@ class Recorded(Case):
         return streamrig.hvm_stream(batches)
 
     def test_deltas(self):
-        """Second time: into the cache; from the third on: what changed."""
+        """While groups are compressed, pages enter the cache when first sent; else at the second
+        time. From then on: what changed."""
         rng = random.Random(11)
         data = self.rounds(rng, [rng.randbytes(4096) for _ in range(200)], 5)
-        for options in (("--ring", "2"), ("--level", "0"), ("--workers", "3"), ("--level", "255")):
+        for options, deltas in ((("--ring", "2"), 800), (("--level", "0"), 600), (("--workers", "3"), 800)):
             report = self.check(data, *options)
-            self.assertEqual((report["kept_pages"], report["delta_pages"]), (200, 600))
-            self.assertLess(report["wire_bytes"], 2 * 200 * 4096 + 600 * 40 + 20000)
+            self.assertEqual((report["kept_pages"], report["delta_pages"]), (200, deltas))
+            self.assertLess(report["wire_bytes"], (1000 - deltas) * 4096 + deltas * 40 + 20000)
+        report = self.check(data, "--level", "255")  # may find that storing is as good
+        self.assertEqual(report["kept_pages"], 200)
+        self.assertIn(report["delta_pages"], range(600, 801))
         report = self.check(data, "--identical", "1")
         self.assertEqual(report["pages"], 1000)
-        self.assertEqual(report["delta_pages"], 600)
+        self.assertEqual(report["delta_pages"], 800)
+
+    def test_lent_slots(self):
+        """Pages sent once give their place in a full cache to those sent again."""
+        rng = random.Random(15)
+        pages = [rng.randbytes(4096) for _ in range(600)]
+        batches = [(list(range(600)), pages)]
+        for _ in range(2):
+            pages = pages[:500] + [rng.randbytes(8) + page[8:] for page in pages[500:]]
+            batches.append((list(range(500, 600)), pages[500:]))
+        report = self.check(streamrig.hvm_stream(batches), "--cache", "1")
+        self.assertIn(report["cache_pages"], range(110, 200))
+        self.assertEqual(report["kept_pages"], report["cache_pages"] + 100)
+        self.assertEqual(report["delta_pages"], 100)
 
     def test_small_cache(self):
         """More than it holds: it costs bytes, nothing else. None at all: the same."""
