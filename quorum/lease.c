@@ -47,8 +47,9 @@ uint32_t log_wait_ms(const struct log_timing *t, uint32_t lease_ms, uint32_t wat
     return wait > UINT32_MAX ? UINT32_MAX : (uint32_t)wait;
 }
 
-static void set_end(struct log *log, uint64_t end_ms)
+static void set_end(struct log *log, uint64_t newest, uint64_t end_ms)
 {
+    log->lease.newest = newest;
     log->lease.end_ms = end_ms;
     log_act(log, LOG_ACT_LEASE)->u.lease.end_ms = end_ms;
 }
@@ -105,12 +106,23 @@ static struct acked acked_by(struct log *log, uint32_t i)
     return (struct acked){.n = peer->acked_n, .opened = peer->acked_opened};
 }
 
-/* The newest own heartbeat that a quorum acknowledged under one OPEN; 0 if there is none. */
-static uint64_t newest_of_quorum(struct log *log)
+/* Enough peers acknowledged heartbeats behind `newest` to be a quorum, whoever they are. Of those
+ * that come for a heartbeat only one is the last that was missing: most stop here. */
+static bool may_be_newer(const struct log *log, uint64_t newest)
+{
+    uint32_t count = 1; /* this node */
+
+    for (uint32_t i = 0; i < log->peer_count; i++)
+        count += log->peers[i].acked_n > newest;
+    return count >= log_quorum(&log->survey.voters);
+}
+
+/* The newest own heartbeat that a quorum acknowledged under one OPEN, if that is one behind
+ * `newest`, else `newest`. */
+static uint64_t newest_of_quorum(struct log *log, uint64_t newest)
 {
     struct acked acked[HA_NODES_MAX];
     uint32_t count = log->survey.voters.count;
-    uint64_t newest = 0;
 
     for (uint32_t i = 0; i < count; i++)
         acked[i] = acked_by(log, i);
@@ -135,8 +147,10 @@ void log_lease_count(struct log *log)
 
     if (lease->is_void || (lease->end_ms == 0 && log->phase != LOG_PHASE_OPEN))
         return;
-    uint64_t newest = newest_of_quorum(log);
-    if (newest == 0 || newest < lease->n_min || lease->n - newest >= LOG_STARTS)
+    if (!may_be_newer(log, lease->newest))
+        return;
+    uint64_t newest = newest_of_quorum(log, lease->newest);
+    if (newest == lease->newest || newest < lease->n_min || lease->n - newest >= LOG_STARTS)
         return;
     uint64_t end_ms = lease->starts[newest % LOG_STARTS] + log->config.timing.lease_ms;
     if (end_ms <= lease->end_ms || end_ms <= log->now_ms)
@@ -144,7 +158,7 @@ void log_lease_count(struct log *log)
     if (lease->end_ms == 0)
         log_trace(log, "heartbeat %llu acknowledged by a quorum -> lease for %llu ms",
                   (unsigned long long)newest, (unsigned long long)(end_ms - log->now_ms));
-    set_end(log, end_ms);
+    set_end(log, newest, end_ms);
 }
 
 /* A lease that ended is void until an OPEN names this node again, whatever is acknowledged (H21).
@@ -155,7 +169,7 @@ void log_lease_expire(struct log *log)
 
     if (lease->end_ms != 0 && log->now_ms >= lease->end_ms) {
         log_trace(log, "no quorum acknowledged a heartbeat for L -> the lease has ended");
-        set_end(log, 0);
+        set_end(log, 0, 0);
         lease->is_void = true;
         if (log->phase == LOG_PHASE_OPEN)
             log_view_leave(log, "the lease has ended");
@@ -185,10 +199,9 @@ void log_lease_ages(const struct log *log, struct log_promise *p)
 
     p->rest_age_ms = log->now_ms - since;
     p->age_count = 0;
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < log->peer_count; i++) {
         const struct log_peer *peer = &log->peers[i];
-        if (peer->node == 0 || peer->ack_ms == 0 ||
-            log_names_find(&log->current.names, peer->node) >= 0)
+        if (peer->ack_ms == 0 || log_names_find(&log->current.names, peer->node) >= 0)
             continue;
         p->ages[p->age_count].node = peer->node;
         p->ages[p->age_count].age_ms = log->now_ms - peer->ack_ms;

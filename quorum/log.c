@@ -89,6 +89,7 @@ struct log *log_init(void *memory, const struct log_config *config, const struct
     log->lease.is_void = true;
     log->rng.state = config->rng_seed;
     log->self = &log->peers[0];
+    log->peer_count = 1;
     log->self->node = config->self.node;
     log->self->nonce = config->self.nonce;
     return log;
@@ -179,7 +180,7 @@ static void down(struct log *log)
 {
     log_view_leave(log, "the transport is gone");
     log->is_connected = false;
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < log->peer_count; i++) {
         log->peers[i].is_present = false;
         log->peers[i].is_heard = false;
     }
@@ -295,9 +296,9 @@ uint64_t log_deadline_ms(const struct log *log)
         sooner(&deadline, log->now_ms + (h >= 16 ? h / 8 : 2));
     for (uint32_t i = 0; i < log->current.names.count; i++) {
         uint32_t j = 0; /* asked after every event: not one peer more is looked at than needed */
-        while (j < HA_NODES_MAX && log->peers[j].node != log->current.names.list[i].node)
+        while (j < log->peer_count && log->peers[j].node != log->current.names.list[i].node)
             j++;
-        if (j < HA_NODES_MAX && log->peers[j].is_heard &&
+        if (j < log->peer_count && log->peers[j].is_heard &&
             log->peers[j].heard_ms + half > log->now_ms)
             sooner(&deadline, log->peers[j].heard_ms + half);
     }

@@ -17,10 +17,10 @@ static uint32_t count_heard_voters(const struct log *log)
 {
     uint32_t count = 0;
 
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < log->peer_count; i++) {
         const struct log_peer *peer = &log->peers[i];
-        if (peer->node == 0 || peer == log->self || !log_peer_is_trusted(peer) ||
-            !log_peer_is_alive(log, peer) || (peer->hb.flags & LOG_FLAG_STORE_FAILED))
+        if (peer == log->self || !log_peer_is_trusted(peer) || !log_peer_is_alive(log, peer) ||
+            (peer->hb.flags & LOG_FLAG_STORE_FAILED))
             continue;
         if (log_peer_is_voter(log, &log->survey.voters, peer))
             count++;
@@ -33,9 +33,9 @@ static uint32_t count_heard_voters(const struct log *log)
 /* A log that is ahead and no longer has in memory what we would have to fetch. */
 static bool is_out_of_reach(const struct log *log)
 {
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < log->peer_count; i++) {
         const struct log_peer *peer = &log->peers[i];
-        if (peer->node != 0 && peer != log->self && log_peer_is_alive(log, peer) &&
+        if (peer != log->self && log_peer_is_alive(log, peer) &&
             log->ring.last + 1 < peer->hb.first &&
             log_peer_is_voter(log, &log->survey.voters, peer))
             return true;
@@ -114,15 +114,15 @@ static bool is_in_reach(const struct log *log, const struct log_peer *peer)
 /* May be named, its log left aside. */
 static bool is_nameable(const struct log *log, const struct log_peer *peer)
 {
-    return peer->node != 0 && peer != log->self && log_peer_is_alive(log, peer) &&
-           peer->hb.n != 0 && log_peer_is_trusted(peer);
+    return peer != log->self && log_peer_is_alive(log, peer) && peer->hb.n != 0 &&
+           log_peer_is_trusted(peer);
 }
 
 static uint64_t longest(const struct log *log)
 {
     uint64_t last = log->ring.last;
 
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < log->peer_count; i++) {
         const struct log_peer *peer = &log->peers[i];
         if (is_nameable(log, peer) && peer->hb.last > last &&
             log_view_cmp(peer->hb.log_view, log->durable_log_view) >= 0)
@@ -150,7 +150,7 @@ static uint32_t name_members(struct log *log, bool are_near, struct log_names *r
 
     ret_names->count = 0;
     add_name(ret_names, log->config.self.node, log->config.self.nonce);
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < log->peer_count; i++) {
         struct log_peer *peer = &log->peers[i];
         if (!is_nameable(log, peer))
             continue;
@@ -172,7 +172,7 @@ static uint32_t name_members(struct log *log, bool are_near, struct log_names *r
 /* They lack more than memory holds, and the voters of the log to be adopted may need them. */
 static void feed_distant(struct log *log)
 {
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < log->peer_count; i++) {
         struct log_peer *peer = &log->peers[i];
         if (is_nameable(log, peer) && !is_in_reach(log, peer) && peer->hb.commit < log->commit)
             log_lead_want_snapshot(log, peer, peer->hb.last);
@@ -240,7 +240,7 @@ static const char *leader_wants(struct log *log)
     /* Joiners can wait a moment for each other. */
     if (log->now_ms - log->current.opened_ms < log->config.timing.heartbeat_ms)
         return NULL;
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < log->peer_count; i++) {
         struct log_peer *peer = &log->peers[i];
         uint16_t low = log->config.self.proto_min;
         uint16_t high = log->config.self.proto_max;
@@ -288,10 +288,10 @@ static const char *wanted(struct log *log)
 /* A leader of an open view is heard: it takes this node in when it is ready. */
 static bool hears_open_leader(const struct log *log)
 {
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < log->peer_count; i++) {
         const struct log_peer *peer = &log->peers[i];
-        if (peer->node != 0 && peer != log->self && log_peer_is_alive(log, peer) &&
-            peer->hb.phase == LOG_PHASE_OPEN && peer->hb.open.leader == peer->node &&
+        if (peer != log->self && log_peer_is_alive(log, peer) && peer->hb.phase == LOG_PHASE_OPEN &&
+            peer->hb.open.leader == peer->node &&
             !(peer->hb.flags & (LOG_FLAG_STORE_FAILED | LOG_FLAG_STALLED)))
             return true;
     }
@@ -313,7 +313,7 @@ static uint32_t rank(const struct log *log)
 {
     uint32_t better = 0;
 
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < log->peer_count; i++) {
         const struct log_peer *peer = &log->peers[i];
         if (!is_nameable(log, peer) || !may_lead(log, peer))
             continue;
@@ -329,9 +329,9 @@ static bool awaits_newcomers(const struct log *log)
 {
     if (log->phase != LOG_PHASE_IDLE)
         return false;
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < log->peer_count; i++) {
         const struct log_peer *peer = &log->peers[i];
-        if (peer->node != 0 && peer != log->self && peer->is_present && !peer->is_heard &&
+        if (peer != log->self && peer->is_present && !peer->is_heard &&
             log->now_ms - peer->present_ms < log->config.timing.heartbeat_ms / 4)
             return true;
     }
@@ -379,7 +379,7 @@ static void check_preparing(struct log *log)
 /* Who lacks more than memory holds, or says that it found no room, needs a snapshot. */
 static void feed_by_snapshot(struct log *log)
 {
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < log->peer_count; i++) {
         struct log_peer *peer = &log->peers[i];
         if (is_nameable(log, peer) && (peer->hb.flags & LOG_FLAG_SNAPSHOT) &&
             peer->hb.commit < log->commit)

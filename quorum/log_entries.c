@@ -309,10 +309,9 @@ static void off_chain(struct log *log, struct log_peer *peer, uint64_t index)
                   peer->node, (unsigned long long)index);
     peer->is_off_chain = true;
     peer->off_chain_view = log->current.view;
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < log->peer_count; i++) {
         const struct log_peer *other = &log->peers[i];
-        if (other->node != 0 && other->is_off_chain &&
-            log_view_cmp(other->off_chain_view, log->current.view) == 0 &&
+        if (other->is_off_chain && log_view_cmp(other->off_chain_view, log->current.view) == 0 &&
             log_peer_is_voter(log, &log->survey.voters, other))
             count++;
     }

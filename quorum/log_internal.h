@@ -83,14 +83,14 @@ struct log_survey {
 };
 
 struct log_peer {
-    uint32_t node; /* 0 = slot unused */
+    uint32_t node;
     bool is_present;
     bool is_heard; /* a heartbeat since it appeared */
     uint64_t present_ms, heard_ms;
     uint64_t nonce, nonce_ms; /* and when it last spoke */
     uint64_t old_nonces[LOG_OLD_NONCES];
     uint32_t old_next;
-    struct log_heartbeat hb; /* newest; n = 0: none of this nonce */
+    struct log_heartbeat hb; /* newest, without its acks; n = 0: none of this nonce */
     struct log_view promised;
     uint64_t hb_ms; /* when hb was delivered */
     /* Leases. */
@@ -163,7 +163,8 @@ struct log_writing {
 };
 
 struct log_lease {
-    uint64_t n; /* newest own heartbeat */
+    uint64_t n;      /* newest own heartbeat */
+    uint64_t newest; /* the one the lease runs from; 0 none */
     uint64_t starts[LOG_STARTS];
     uint64_t n_min;  /* heartbeats below do not count */
     uint64_t end_ms; /* 0 none */
@@ -209,6 +210,7 @@ struct log {
     struct log_leading lead;
     struct log_lease lease;
     struct log_pendings pending;
+    uint32_t peer_count; /* slots ever used */
     struct log_peer peers[HA_NODES_MAX];
     struct log_peer *self;
     uint64_t counter_high; /* highest view counter heard of */
@@ -270,7 +272,8 @@ int log_voters_find(const struct log_voters *v, uint32_t node);
 /* True if change changes the set in an allowed way. */
 bool log_voters_accept(const struct log_voters *v, const struct log_voter_change *change);
 void log_survey_entry(struct log_survey *s, const struct log_entry *entry);
-/* Surveys base + 1 .. last (of the staged log if is_staged). Walks the log: once per view only. */
+/* Surveys base + 1 .. last (of the staged log if is_staged). Walks what is new in the stage; the
+ * whole log where the stage replaces entries: once per view only. */
 void log_survey_all(const struct log *log, bool is_staged, struct log_survey *ret);
 
 static inline uint32_t log_quorum(const struct log_voters *v)

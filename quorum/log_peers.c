@@ -10,7 +10,7 @@
 
 struct log_peer *log_peer_find(struct log *log, uint32_t node)
 {
-    for (uint32_t i = 0; node != 0 && i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < log->peer_count; i++) {
         if (log->peers[i].node == node)
             return &log->peers[i];
     }
@@ -30,12 +30,11 @@ struct log_peer *log_peer_get(struct log *log, uint32_t node)
 
     if (peer || node == 0)
         return peer;
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    bool is_full = log->peer_count == HA_NODES_MAX;
+    if (!is_full)
+        peer = &log->peers[log->peer_count++];
+    for (uint32_t i = 0; is_full && i < log->peer_count; i++) {
         struct log_peer *slot = &log->peers[i];
-        if (slot->node == 0) {
-            peer = slot;
-            break;
-        }
         if (is_slot_free(log, slot) && (!peer || slot->heard_ms < peer->heard_ms))
             peer = slot;
     }
@@ -75,10 +74,8 @@ void log_peers_members(struct log *log, const struct log_event *event)
         if (!log_peer_get(log, event->u.members.nodes[i]) && log_may_trace_drop(log, 0))
             log_trace(log, "members: no room for n%u -> it is not seen", event->u.members.nodes[i]);
     }
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
-        if (log->peers[i].node != 0)
-            set_present(log, &log->peers[i], is_listed(event, log->peers[i].node));
-    }
+    for (uint32_t i = 0; i < log->peer_count; i++)
+        set_present(log, &log->peers[i], is_listed(event, log->peers[i].node));
     log->is_connected = log->self->is_present;
     log->heartbeat_ms = log->now_ms; /* whoever is new hears at once who is there */
 }
@@ -144,9 +141,9 @@ void log_peers_after_hang(struct log *log, uint64_t gap_ms)
     uint64_t grace = 2 * (uint64_t)log->config.timing.heartbeat_ms;
     uint64_t before = log->now_ms - gap_ms;
 
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < log->peer_count; i++) {
         struct log_peer *peer = &log->peers[i];
-        if (peer->node == 0 || !peer->is_heard || before - peer->heard_ms >= half)
+        if (!peer->is_heard || before - peer->heard_ms >= half)
             continue;
         if (grace < half && log->now_ms - peer->heard_ms > half - grace)
             peer->heard_ms = log->now_ms - (half - grace);
@@ -250,7 +247,8 @@ void log_peers_heartbeat(struct log *log, struct log_peer *peer, const struct lo
 
     if (hb->member.node != peer->node || hb->n <= peer->hb.n)
         return;
-    peer->hb = *hb;
+    memcpy(&peer->hb, hb, offsetof(struct log_heartbeat, acks)); /* those are looked at here */
+    peer->hb.ack_count = 0;
     peer->promised = msg->header.view;
     peer->hb_ms = log->now_ms;
     peer->heard_ms = log->now_ms;

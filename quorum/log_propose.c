@@ -100,9 +100,9 @@ static bool is_quorum_without(struct log *log, uint32_t node)
     const struct log_voters *voters = &log->survey.voters;
     uint32_t count = 0;
 
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < log->peer_count; i++) {
         const struct log_peer *peer = &log->peers[i];
-        count += peer->node != 0 && peer->node != node && log_peer_is_named(log, peer) &&
+        count += peer->node != node && log_peer_is_named(log, peer) &&
                  log_peer_is_voter(log, voters, peer) && !(peer->hb.flags & LOG_FLAG_STORE_FAILED);
     }
     return count >= (voters->count - 1) / 2 + 1;

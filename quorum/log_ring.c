@@ -360,9 +360,11 @@ void log_survey_all(const struct log *log, bool is_staged, struct log_survey *re
 {
     const struct log_ring *r = &log->ring;
     uint64_t last = is_staged && r->is_staging ? r->stage_last : r->last;
+    bool is_longer = is_staged && r->is_staging && r->stage_first > r->last;
+    uint64_t first = is_longer ? r->stage_first : r->base + 1;
 
-    *ret = log->base_survey;
-    for (uint64_t i = r->base + 1; i <= last; i++) {
+    *ret = is_longer ? log->survey : log->base_survey;
+    for (uint64_t i = first; i <= last; i++) {
         const struct log_entry *entry = is_staged ? log_ring_staged(r, i) : log_ring_at(r, i);
         if (entry)
             log_survey_entry(ret, entry);
