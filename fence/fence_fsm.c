@@ -687,6 +687,7 @@ static struct fence_target *take_target(struct step *s, const struct ha_node *no
     t = find_target(s->fsm, node->id);
     if (t)
         return t;
+    s->fsm->is_empty = false;
     t = find_target(s->fsm, 0);
     ha_assert(t); /* as many slots as there can be nodes, and those gone were dropped before */
     t->node = node->id;
@@ -722,6 +723,19 @@ static void drop_targets(struct step *s)
     }
 }
 
+static bool is_empty(const struct fence_fsm *fsm)
+{
+    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+        if (fsm->targets[i].node != 0)
+            return false;
+    }
+    for (uint32_t i = 0; i < FENCE_RUNS_MAX; i++) {
+        if (fsm->runs[i].id != 0)
+            return false;
+    }
+    return true;
+}
+
 void fence_fsm_step(struct fence_fsm *fsm, const struct fence_input *in,
                     struct fence_actions *ret_actions)
 {
@@ -733,8 +747,11 @@ void fence_fsm_step(struct fence_fsm *fsm, const struct fence_input *in,
                    is_member(s.state, s.rt->self) && log_view_cmp(s.rt->view, s.state->view) == 0 &&
                    s.state->applied >= s.rt->commit_index;
     enter_view(&s);
-    drop_targets(&s);
-    reap_runs(&s);
+    if (!fsm->is_empty) {
+        drop_targets(&s);
+        reap_runs(&s);
+        fsm->is_empty = is_empty(fsm);
+    }
     for (uint32_t slot = 0; slot < s.state->node_count; slot++) {
         if (is_target(&s, &s.state->nodes[slot]))
             step_target(&s, take_target(&s, &s.state->nodes[slot]), slot);
@@ -744,8 +761,11 @@ void fence_fsm_step(struct fence_fsm *fsm, const struct fence_input *in,
 void fence_fsm_progress(const struct fence_fsm *fsm, const struct fence_input *in,
                         struct ha_fence_progress ret_progress[HA_NODES_MAX])
 {
-    memset(ret_progress, 0, HA_NODES_MAX * sizeof(ret_progress[0]));
-    for (uint32_t slot = 0; slot < in->state->node_count; slot++) {
+    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+        if (ret_progress[i].node != 0)
+            memset(&ret_progress[i], 0, sizeof(ret_progress[i]));
+    }
+    for (uint32_t slot = 0; slot < in->state->node_count && !fsm->is_empty; slot++) {
         const struct ha_node *node = &in->state->nodes[slot];
         struct ha_fence_progress *progress = &ret_progress[slot];
         for (uint32_t i = 0; i < HA_NODES_MAX; i++) {

@@ -115,6 +115,7 @@ struct fence_target {
 /* Transparent; private below. */
 struct fence_fsm {
     uint64_t run_high;
+    bool is_empty; /* no target and no run: most steps of most nodes have nothing to look at */
     struct log_view view; /* of the last step, {0, 0} while closed or not leading */
     struct fence_target targets[HA_NODES_MAX];
     struct fence_run runs[FENCE_RUNS_MAX];
@@ -152,7 +153,8 @@ void fence_fsm_step(struct fence_fsm *fsm, const struct fence_input *in,
  * ignored. A member that can't be reached any more needs no call: the run's deadline ends it. Step
  * next. */
 void fence_fsm_result(struct fence_fsm *fsm, uint64_t id, uint8_t outcome, const char *text);
-/* Fills rt->fences (parallel to state->nodes; node 0 where nothing is going on). */
+/* Fills rt->fences (parallel to state->nodes; node 0 where nothing is going on); what is there must
+ * be from the last call, or zero. */
 void fence_fsm_progress(const struct fence_fsm *fsm, const struct fence_input *in,
                         struct ha_fence_progress ret_progress[HA_NODES_MAX]);
 const char *fence_step_name(uint8_t step);

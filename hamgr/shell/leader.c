@@ -26,11 +26,14 @@ struct leader {
     struct fence_actions actions;
     struct fence_input input;
     struct fence_member members[HA_NODES_MAX];
-    struct fence_device devices[HA_NODES_MAX][PEER_DEVICES_MAX];
-    uint32_t device_count[HA_NODES_MAX]; /* parallel to node_ids */
-    uint32_t node_ids[HA_NODES_MAX];
-    uint32_t node_count;
+    struct announced {
+        uint32_t node;
+        uint32_t count; /* of its devices */
+    } announced[HA_NODES_MAX];
+    uint32_t announced_count;
+    struct fence_device devices[HA_NODES_MAX][PEER_DEVICES_MAX]; /* parallel to announced */
     struct fence_request requests[RUNS_MAX];
+    uint32_t request_count; /* slots in use */
     uint64_t request_high;
     uint64_t next_ms;
     uint32_t pending_count;  /* proposals of the last plan under way */
@@ -62,24 +65,25 @@ void leader_devices(struct hamgrd *d, uint32_t node, const struct peer_devices *
     struct leader *l = d->leader;
     uint32_t slot = 0;
 
-    while (slot < l->node_count && l->node_ids[slot] != node)
+    while (slot < l->announced_count && l->announced[slot].node != node)
         slot++;
     if (slot == HA_NODES_MAX)
         return;
-    if (slot == l->node_count) {
-        l->node_ids[slot] = node;
-        l->node_count++;
-    }
-    l->device_count[slot] = devices->count;
+    if (slot == l->announced_count)
+        l->announced[l->announced_count++].node = node;
+    l->announced[slot].count = devices->count;
     for (uint32_t i = 0; i < devices->count; i++)
         convert_device(d, &devices->list[i], &l->devices[slot][i]);
 }
 
-static int compare_members(const void *left, const void *right)
+/* What a member announced; NULL if it did not yet. */
+static const struct announced *announced_by(const struct leader *l, uint32_t node)
 {
-    const struct fence_member *a = left, *b = right;
-
-    return a->node < b->node ? -1 : a->node > b->node;
+    for (uint32_t i = 0; i < l->announced_count; i++) {
+        if (l->announced[i].node == node)
+            return &l->announced[i];
+    }
+    return NULL;
 }
 
 static void fill_input(struct hamgrd *d)
@@ -90,16 +94,13 @@ static void fill_input(struct hamgrd *d)
     in->state = &d->state;
     in->rt = &d->rt;
     in->member_count = 0;
-    for (uint32_t i = 0; i < l->node_count; i++) {
-        const struct ha_node *node = ha_state_node(&d->state, l->node_ids[i]);
-        if (node && node->status == HA_NODE_MEMBER)
-            l->members[in->member_count++] = (struct fence_member){
-                .node = node->id, .device_count = l->device_count[i], .devices = l->devices[i]};
-    }
-    qsort(l->members, in->member_count, sizeof(l->members[0]), compare_members);
     in->members = l->members;
-    for (uint32_t i = 0; i < d->state.node_count; i++) {
+    for (uint32_t i = 0; i < d->state.node_count; i++) { /* ascending */
         uint32_t id = d->state.nodes[i].id;
+        const struct announced *a = announced_by(l, id);
+        if (a && d->state.nodes[i].status == HA_NODE_MEMBER)
+            l->members[in->member_count++] = (struct fence_member){
+                .node = id, .device_count = a->count, .devices = l->devices[a - l->announced]};
         in->evidence_ms[i] = log_evidence_ms(d->log, id, d->rt.now_ms);
         in->is_host_up[i] = d->transport && transport_is_host_up(d->transport, id);
     }
@@ -147,6 +148,7 @@ static void request_run(struct hamgrd *d, uint32_t leader, uint64_t run_id,
             break;
         l->requests[i] = (struct fence_request){
             .id = ++l->request_high, .run = run_id, .leader = leader, .order = *run};
+        l->request_count++;
         if (d->log)
             l->requests[i].view = log_view_now(d->log);
         return;
@@ -171,7 +173,7 @@ static void cancel_request(struct hamgrd *d, struct fence_request *r)
  * node they are about may have returned in the next one. */
 static void cancel_old_orders(struct hamgrd *d)
 {
-    for (uint32_t i = 0; i < RUNS_MAX; i++) {
+    for (uint32_t i = 0; d->leader->request_count > 0 && i < RUNS_MAX; i++) {
         if (log_view_cmp(d->leader->requests[i].view, log_view_now(d->log)) != 0)
             cancel_request(d, &d->leader->requests[i]);
     }
@@ -243,6 +245,7 @@ static void on_result(struct hamgrd *d, const struct ha_packet *packet)
         reply.id = r->run;
         reply.run = r->order;
         r->id = 0;
+        d->leader->request_count--;
         tell_result(d, r->leader, &reply);
     }
 }
@@ -257,7 +260,9 @@ static void on_devices(struct hamgrd *d, const struct ha_packet *packet)
         d->incoming_devices.list[d->incoming_devices.count++] = part.device;
     if (!part.is_last)
         return;
-    d->own_devices = d->incoming_devices;
+    d->own_devices.count = d->incoming_devices.count;
+    memcpy(d->own_devices.list, d->incoming_devices.list,
+           d->incoming_devices.count * sizeof(d->incoming_devices.list[0]));
     d->incoming_devices.count = 0;
     leader_devices(d, d->identity.node, &d->own_devices);
     d->report_sent_ms = 0; /* tell the others at once */
@@ -289,9 +294,11 @@ static void on_down(void *user, const char *why)
     leader_devices(d, d->identity.node, &d->own_devices);
     for (uint32_t i = 0; i < RUNS_MAX; i++) {
         struct fence_request r = d->leader->requests[i];
+        if (!r.id)
+            continue;
         d->leader->requests[i].id = 0;
-        if (r.id)
-            tell_failure(d, r.leader, r.run, &r.order, "the connection to hamgr-fence was lost");
+        d->leader->request_count--;
+        tell_failure(d, r.leader, r.run, &r.order, "the connection to hamgr-fence was lost");
     }
     shell_wake(d);
 }

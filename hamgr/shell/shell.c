@@ -189,7 +189,6 @@ static void on_log_timer(void *data)
 static void set_log_timer(struct hamgrd *d)
 {
     uint64_t deadline_ms = log_deadline_ms(d->log);
-    uint64_t now_ms = shell_now_ms();
 
     if (d->log_timer && d->log_timer_ms == deadline_ms)
         return; /* most messages leave it where it is */
@@ -199,6 +198,7 @@ static void set_log_timer(struct hamgrd *d)
     d->log_timer_ms = deadline_ms;
     if (deadline_ms == UINT64_MAX)
         return;
+    uint64_t now_ms = shell_now_ms();
     uint64_t delay_ms = deadline_ms > now_ms ? deadline_ms - now_ms : 0;
     qb_loop_timer_add(d->loop, QB_LOOP_HIGH, delay_ms * QB_TIME_NS_IN_MSEC, d, on_log_timer,
                       &d->log_timer);
@@ -446,7 +446,7 @@ static void note_damaged(struct hamgrd *d, uint32_t from)
 
 static void on_message(void *user, uint32_t from, const uint8_t *data, size_t size)
 {
-    struct log_event event = {.type = LOG_EV_MESSAGE};
+    struct log_event event; /* large, and most of it another kind's: not cleared for each message */
 
     shell_turn_begin(user);
     if (!peer_is_whole(from, data, &size)) {
@@ -454,6 +454,7 @@ static void on_message(void *user, uint32_t from, const uint8_t *data, size_t si
     } else if (peer_is_message(data, size)) {
         peers_message(user, from, data, size);
     } else {
+        event.type = LOG_EV_MESSAGE;
         event.u.message.from = from;
         event.u.message.data = data;
         event.u.message.size = size;

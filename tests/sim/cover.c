@@ -138,14 +138,15 @@ void __wrap_fence_fsm_step(struct fence_fsm *fsm, const struct fence_input *in,
     struct {
         uint32_t node;
         uint8_t step;
-    } before[HA_NODES_MAX];
+    } before[HA_NODES_MAX] = {0};
 
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < HA_NODES_MAX && !fsm->is_empty; i++) {
         before[i].node = fsm->targets[i].node;
         before[i].step = fsm->targets[i].step;
     }
+    bool was_empty = fsm->is_empty;
     __real_fence_fsm_step(fsm, in, ret_actions);
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < HA_NODES_MAX && !(was_empty && fsm->is_empty); i++) {
         const struct fence_target *t = &fsm->targets[i];
         uint8_t from = before[i].node ? before[i].step : FENCE_IDLE;
         note(SIM_SM_FENCE, from, t->node ? t->step : FENCE_IDLE);
