@@ -10,19 +10,31 @@
 
 #include "hamgr/base/assert.h"
 
-#define ARENA_BYTES ((size_t)96 << 20)
+#define ZONE_BYTES  ((size_t)32 << 20)
+#define ARENA_BYTES (ZONES * ZONE_BYTES)
 #define ARENAS_MAX  64u
 #define CLASSES     24u /* sizes 32, 64, ... */
+#define LARGE       ((size_t)32 << 10)
+#define WIPE_MAX    ((size_t)256 << 10) /* above that it is cheaper to give the pages back */
+
+/* A process dies and starts again some dozen times in a seed, and page faults are dear. So its
+ * small blocks keep their pages and are wiped; large ones that were asked for as zeros, most of
+ * which nobody ever touches, give them back; other large ones stay as they are. */
+enum zone_kind { ZONE_SMALL = 0, ZONE_ZERO, ZONE_RAW, ZONES };
 
 struct block {
     size_t size; /* usable bytes */
     struct block *next;
 };
 
-struct sim_arena {
+struct zone {
     size_t used; /* of memory */
     struct block *free[CLASSES];
     uint8_t *memory;
+};
+
+struct sim_arena {
+    struct zone zones[ZONES];
 };
 
 static struct sim_arena arenas[ARENAS_MAX];
@@ -50,7 +62,9 @@ struct sim_arena *sim_arena_new(void)
     }
     ha_assert(arena_count < ARENAS_MAX);
     struct sim_arena *arena = &arenas[arena_count];
-    arena->memory = all + ARENA_BYTES * arena_count++;
+    for (unsigned i = 0; i < ZONES; i++)
+        arena->zones[i].memory = all + ARENA_BYTES * arena_count + ZONE_BYTES * i;
+    arena_count++;
     return arena;
 }
 
@@ -61,37 +75,39 @@ void sim_arena_use(struct sim_arena *arena)
 
 void sim_arena_clear(struct sim_arena *arena)
 {
-    if (arena->used > 0)
-        madvise(arena->memory, arena->used, MADV_DONTNEED);
-    arena->used = 0;
-    memset(arena->free, 0, sizeof(arena->free));
+    for (unsigned i = 0; i < ZONES; i++) {
+        struct zone *zone = &arena->zones[i];
+        if (i == ZONE_SMALL && zone->used <= WIPE_MAX)
+            memset(zone->memory, 0, zone->used);
+        else if (i != ZONE_RAW && zone->used > 0)
+            madvise(zone->memory, zone->used, MADV_DONTNEED);
+        zone->used = 0;
+        memset(zone->free, 0, sizeof(zone->free));
+    }
 }
 
 static unsigned class_of(size_t size)
 {
-    unsigned class = 0;
-
-    while (((size_t)32 << class) < size)
-        class ++;
-    return class;
+    return size <= 32 ? 0 : 59 - (unsigned)__builtin_clzl(size - 1);
 }
 
-/* *ret_is_zero: its memory was never touched before. */
-static void *take(struct sim_arena *arena, size_t size, bool *ret_is_zero)
+/* large: the zone of a large block. *ret_is_zero: its memory was never touched before. */
+static void *take(struct sim_arena *arena, size_t size, enum zone_kind large, bool *ret_is_zero)
 {
     unsigned class = class_of(size);
-    struct block *b = arena->free[class];
+    struct zone *zone = &arena->zones[size >= LARGE ? large : ZONE_SMALL];
+    struct block *b = zone->free[class];
 
     *ret_is_zero = b == NULL;
     if (b) {
-        arena->free[class] = b->next;
+        zone->free[class] = b->next;
         return (uint8_t *)b + 64;
     }
     size_t whole = ((size_t)32 << class) + 64; /* the head, kept apart so that blocks align to 64 */
     whole = (whole + 63) / 64 * 64;
-    ha_assert(arena->used + whole <= ARENA_BYTES);
-    b = (struct block *)(void *)(arena->memory + arena->used);
-    arena->used += whole;
+    ha_assert(zone->used + whole <= ZONE_BYTES);
+    b = (struct block *)(void *)(zone->memory + zone->used);
+    zone->used += whole;
     b->size = (size_t)32 << class;
     return (uint8_t *)b + 64;
 }
@@ -111,7 +127,7 @@ void *__wrap_malloc(size_t size)
 {
     bool is_zero;
 
-    return current ? take(current, size, &is_zero) : __real_malloc(size);
+    return current ? take(current, size, ZONE_RAW, &is_zero) : __real_malloc(size);
 }
 
 void *__wrap_calloc(size_t count, size_t size)
@@ -120,7 +136,7 @@ void *__wrap_calloc(size_t count, size_t size)
 
     if (!current)
         return __real_calloc(count, size);
-    void *data = take(current, count * size, &is_zero);
+    void *data = take(current, count * size, ZONE_ZERO, &is_zero);
     if (!is_zero)
         memset(data, 0, count * size);
     return data;
@@ -131,7 +147,8 @@ void *__wrap_aligned_alloc(size_t alignment, size_t size)
     bool is_zero;
 
     ha_assert(!current || alignment <= 64);
-    return current ? take(current, size, &is_zero) : __real_aligned_alloc(alignment, size);
+    return current ? take(current, size, ZONE_RAW, &is_zero)
+                   : __real_aligned_alloc(alignment, size);
 }
 
 void __wrap_free(void *data)
@@ -140,11 +157,12 @@ void __wrap_free(void *data)
         __real_free(data);
         return;
     }
-    struct sim_arena *arena = &arenas[(size_t)((uint8_t *)data - all) / ARENA_BYTES];
+    size_t at = (size_t)((uint8_t *)data - all);
+    struct zone *zone = &arenas[at / ARENA_BYTES].zones[at % ARENA_BYTES / ZONE_BYTES];
     struct block *b = head_of(data);
     unsigned class = class_of(b->size);
-    b->next = arena->free[class];
-    arena->free[class] = b;
+    b->next = zone->free[class];
+    zone->free[class] = b;
 }
 
 void *__wrap_realloc(void *old, size_t size)
@@ -155,7 +173,7 @@ void *__wrap_realloc(void *old, size_t size)
         return __real_realloc(old, size);
     if (old && head_of(old)->size >= size)
         return old;
-    void *data = take(current, size, &is_zero);
+    void *data = take(current, size, ZONE_RAW, &is_zero);
     if (old) {
         memcpy(data, old, head_of(old)->size);
         __wrap_free(old);
