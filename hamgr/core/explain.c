@@ -216,6 +216,21 @@ static uint32_t say_nodes(struct explain *e)
     return able;
 }
 
+static void summarize_free(struct explain *e, uint32_t able, uint64_t wait_ms)
+{
+    const char *name = e->guest->name;
+
+    if (!e->rt->is_open)
+        snprintf(e->out->summary, HA_TEXT_MAX, "%s waits until most voters hear each other", name);
+    else if (able == 0)
+        snprintf(e->out->summary, HA_TEXT_MAX, "%s is down: no node can take it", name);
+    else if (wait_ms > 0)
+        snprintf(e->out->summary, HA_TEXT_MAX, "%s is down and will be started in %" PRIu64 " s",
+                 name, (wait_ms + 999) / 1000);
+    else
+        snprintf(e->out->summary, HA_TEXT_MAX, "%s is about to be started", name);
+}
+
 static void explain_free(struct explain *e)
 {
     const struct ha_guest *guest = e->guest;
@@ -243,17 +258,11 @@ static void explain_free(struct explain *e)
                  (wait_ms + 999) / 1000);
         snprintf(condition->fix, HA_TEXT_MAX, "wait, or hactl guest start %s", guest->name);
     }
-    uint32_t able = say_nodes(e);
-    if (!e->rt->is_open)
-        snprintf(e->out->summary, HA_TEXT_MAX, "%s waits until most voters hear each other",
-                 guest->name);
-    else if (able == 0)
-        snprintf(e->out->summary, HA_TEXT_MAX, "%s is down: no node can take it", guest->name);
-    else if (wait_ms > 0)
-        snprintf(e->out->summary, HA_TEXT_MAX, "%s is down and will be started in %" PRIu64 " s",
-                 guest->name, (wait_ms + 999) / 1000);
-    else
-        snprintf(e->out->summary, HA_TEXT_MAX, "%s is about to be started", guest->name);
+    uint64_t settle_ms = plan_settle_wait_ms(e->state, e->rt);
+    if (settle_ms > 0)
+        say(e, HA_REASON_SETTLING, false, ha_reason_text(HA_REASON_SETTLING),
+            ha_reason_fix(HA_REASON_SETTLING));
+    summarize_free(e, say_nodes(e), wait_ms > settle_ms ? wait_ms : settle_ms);
 }
 
 static void explain_owner(struct explain *e)

@@ -154,9 +154,7 @@ uint16_t plan_check_node(const struct ha_state *state, const struct ha_runtime *
     return report->is_hv_ready && !report->is_quarantined ? HA_REASON_NONE : HA_REASON_HV_NOT_READY;
 }
 
-/* Wall clocks may jump: one that went back means "long ago", for a jump must never keep a guest
- * down. */
-static uint64_t since_ms(uint64_t then_wall_ms, uint64_t wall_ms)
+uint64_t plan_since_ms(uint64_t then_wall_ms, uint64_t wall_ms)
 {
     return wall_ms >= then_wall_ms ? wall_ms - then_wall_ms : UINT64_MAX;
 }
@@ -178,7 +176,7 @@ uint64_t plan_restart_wait_ms(const struct ha_guest *guest, uint64_t wall_ms)
     if (!is_failure || guest->failures < 2)
         return 0;
     uint64_t delay_ms = doubled(PLAN_RESTART_MIN_MS, guest->failures - 2u, PLAN_RESTART_MAX_MS);
-    uint64_t passed_ms = since_ms(guest->phase_wall_ms, wall_ms);
+    uint64_t passed_ms = plan_since_ms(guest->phase_wall_ms, wall_ms);
     return passed_ms < delay_ms ? delay_ms - passed_ms : 0;
 }
 
@@ -186,7 +184,7 @@ uint64_t plan_restart_wait_ms(const struct ha_guest *guest, uint64_t wall_ms)
 uint64_t plan_failed_moves(const struct ha_guest *guest, uint64_t wall_ms)
 {
     if (guest->phase != HA_PHASE_RUNNING ||
-        since_ms(guest->phase_wall_ms, wall_ms) > PLAN_MOVE_MEMORY_MS)
+        plan_since_ms(guest->phase_wall_ms, wall_ms) > PLAN_MOVE_MEMORY_MS)
         return 0;
     return guest->epoch_high - guest->epoch;
 }
@@ -198,7 +196,7 @@ uint64_t plan_move_wait_ms(const struct ha_guest *guest, uint64_t wall_ms)
     if (failed == 0)
         return 0;
     uint64_t delay_ms = doubled(PLAN_MOVE_MIN_MS, failed - 1, PLAN_MOVE_MAX_MS);
-    uint64_t passed_ms = since_ms(guest->phase_wall_ms, wall_ms);
+    uint64_t passed_ms = plan_since_ms(guest->phase_wall_ms, wall_ms);
     return passed_ms < delay_ms ? delay_ms - passed_ms : 0;
 }
 

@@ -7,7 +7,8 @@
  * Passes, in order: stop what is wanted stopped; abort migrations whose end or deadline says so;
  * free guests of failed starts within their limits; place FREE wanted guests (priority, then start
  * order, then larger first; on the eligible node with the most free memory, then fewest starts in
- * flight, then lowest id); drain nodes in maintenance or shutting down by migration.
+ * flight, then lowest id; after a cold start not before most nodes can take some, PLAN_SETTLE_MS at
+ * most); drain nodes in maintenance or shutting down by migration.
  */
 #ifndef HAMGR_CORE_PLAN_H
 #define HAMGR_CORE_PLAN_H

@@ -25,6 +25,11 @@
  * away, and it saves the guest's memory. A commit takes < 0.5 s, with a lost message < 1.5 s. */
 #define PLAN_SWITCH_GRACE_MS 2000u
 
+/* After a cold start the first armed node would be given every guest. Placing waits until most
+ * nodes that could take guests can, but at most 2 s after the last of them joined: a node reports
+ * its memory and its armed watchdog within two commits and a keeper's start, 0.2 to 0.8 s. */
+#define PLAN_SETTLE_MS 2000u
+
 struct plan_ctx {
     const struct ha_state *state;
     const struct ha_runtime *rt;
@@ -47,6 +52,11 @@ uint16_t plan_check_node(const struct ha_state *state, const struct ha_runtime *
 /* The node's own report, NULL before there is one. */
 const struct ha_report *plan_report(const struct ha_state *state, const struct ha_runtime *rt,
                                     const struct ha_node *node);
+/* Time passed on wall clocks, which may jump: one that went back means "long ago" (UINT64_MAX), for
+ * a jump must never keep a guest down. */
+uint64_t plan_since_ms(uint64_t then_wall_ms, uint64_t wall_ms);
+/* How long placing still waits for nodes that have just joined (PLAN_SETTLE_MS), ms; 0 = not. */
+uint64_t plan_settle_wait_ms(const struct ha_state *state, const struct ha_runtime *rt);
 /* How long a FREE guest still waits before its next start, ms; 0 = now. */
 uint64_t plan_restart_wait_ms(const struct ha_guest *guest, uint64_t wall_ms);
 /* Moves of the present copy that failed lately. */

@@ -92,7 +92,10 @@
     X(HA_REASON_BUSY, 139, "busy", "the node has as many operations in flight as allowed",         \
       "wait until some have ended")                                                                \
     X(HA_REASON_STILL_THERE, 140, "still-there", "the hypervisor still lists a copy", "")          \
-    X(HA_REASON_NOT_OURS, 141, "not-ours", "the log does not give this copy to this node", "")
+    X(HA_REASON_NOT_OURS, 141, "not-ours", "the log does not give this copy to this node", "")     \
+    X(HA_REASON_SETTLING, 142, "settling",                                                         \
+      "nodes that joined a moment ago are still coming up and shall get their share",              \
+      "wait: at most 2 s after the last of them joined")
 
 enum ha_reason {
 #define X(symbol, number, name, text, fix) symbol = number,

@@ -9,6 +9,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "hamgr/core/plan_internal.h"
 #include "tests/unit/core/plan_rig.h"
 
 /* --- When --- */
@@ -57,6 +58,32 @@ static void guests_go_where_most_memory_is(void **state)
                                           "assign g5 n1 e1 placement\n");
     assert_int_equal(r->plan.next_ms, UINT64_MAX);
     assert_false(r->plan.is_more);
+    plan_rig_free(r);
+}
+
+/* After a cold start the first node that is armed would be given everything. */
+static void a_cold_start_waits_for_most_nodes(void **state)
+{
+    struct plan_rig *r = plan_rig_empty(8);
+
+    (void)state;
+    build_nodes(r->b, 3);
+    BUILD_OPEN(r->b, false, 1, 2, 3);
+    for (uint32_t node = 1; node <= 3; node++)
+        build_capacity(r->b, node, BUILD_MEM_KIB);
+    build_guest(r->b, 1, HA_WANT_STARTED);
+    build_guest(r->b, 2, HA_WANT_STARTED);
+    build_armed(r->b, 1);
+    assert_string_equal(plan_rig_plan(r), "");
+    assert_true(r->plan.next_ms > r->rt.now_ms);
+    assert_true(r->plan.next_ms <= r->rt.now_ms + PLAN_SETTLE_MS);
+    r->rt.wall_ms += PLAN_SETTLE_MS; /* the others can't arm: no guest stays down for them */
+    assert_string_equal(plan_rig_plan(r), "assign g1 n1 e1 placement\n"
+                                          "assign g2 n1 e1 placement\n");
+    r->rt.wall_ms -= PLAN_SETTLE_MS;
+    build_armed(r->b, 3);
+    assert_string_equal(plan_rig_plan(r), "assign g1 n1 e1 placement\n"
+                                          "assign g2 n3 e1 placement\n");
     plan_rig_free(r);
 }
 
@@ -481,6 +508,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(only_the_leader_of_an_open_view_plans),
         cmocka_unit_test(guests_go_where_most_memory_is),
+        cmocka_unit_test(a_cold_start_waits_for_most_nodes),
         cmocka_unit_test(order_is_priority_then_start_order_then_size_then_uuid),
         cmocka_unit_test(memory_is_never_over_committed),
         cmocka_unit_test(memory_of_both_ends_of_a_move_is_taken),
