@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * hamgr-hv: the root daemon beside the hypervisor. Composition root: options, the choice of the
- * driver (here and nowhere else), the loop, and what makes the gate dependable: locked memory,
+ * driver (of those in drivers.h), the loop, and what makes the gate dependable: locked memory,
  * real-time priority, a blackbox.
  */
 #include <errno.h>
@@ -23,25 +23,16 @@
 #include <qb/qbloop.h>
 #include <systemd/sd-daemon.h>
 
-#include "hamgr/hv/embedded/embedded.h"
+#include "hamgr/hv/drivers.h"
 #include "hamgr/hv/gate.h"
 
 #define DEFAULT_DIR    "/run/hamgr"
 #define DEFAULT_IDENT  "/run/hamgr-node"
 #define GUEST_NAME     "hamgr-guest"
+#define XEN_PROGRAM    "hamgr-hv-xen"
 #define BLACKBOX_BYTES (256 * 1024)
 /* Above every ordinary process, below the kernel's own threads and corosync (RR 99). */
 #define GATE_PRIORITY 50
-
-struct config {
-    const char *driver;
-    const char *dir;
-    const char *run_dir;
-    const char *guest_binary;
-    const char *peer_user;
-    const char *ident_dir;
-    bool is_verbose;
-};
 
 struct daemon {
     qb_loop_t *loop;
@@ -52,35 +43,37 @@ struct daemon {
 /* ---- drivers -----------------------------------------------------------------------------------
  */
 
-static struct hv *open_embedded(void *user, struct ha_err *err)
+static const struct hv_driver *find_driver(const char *name)
 {
-    const struct config *config = user;
-    struct hv_embedded_options options;
-    char disk_dir[PATH_MAX];
-
-    hv_embedded_options_from_env(&options);
-    snprintf(disk_dir, sizeof(disk_dir), "%s/disks", config->run_dir);
-    options.run_dir = config->run_dir;
-    options.guest_binary = config->guest_binary;
-    if (!options.disk_dir)
-        options.disk_dir = disk_dir;
-    return hv_embedded_open_with(&options, err);
+    for (const struct hv_driver *driver = hv_drivers; driver->name; driver++)
+        if (strcmp(driver->name, name) == 0)
+            return driver;
+    return NULL;
 }
 
-static const struct driver {
-    const char *name;
-    worker_open_fn open;
-    const char *run_dir;
-} drivers[] = {
-    {"embedded", open_embedded, "/run/hamgr/embedded"},
-};
-
-static const struct driver *find_driver(const char *name)
+/* A program beside our own: they are built and installed together. False: our place is unknown. */
+static bool find_beside(const char *name, char *ret_path, size_t capacity)
 {
-    for (size_t i = 0; i < sizeof(drivers) / sizeof(drivers[0]); i++)
-        if (strcmp(drivers[i].name, name) == 0)
-            return &drivers[i];
-    return NULL;
+    ssize_t length = readlink("/proc/self/exe", ret_path, capacity - 1);
+    char *slash = length > 0 ? memrchr(ret_path, '/', (size_t)length) : NULL;
+
+    if (!slash || (size_t)(slash - ret_path) + strlen(name) + 2 > capacity)
+        return false;
+    memcpy(slash + 1, name, strlen(name) + 1);
+    return true;
+}
+
+/* Xen's libraries belong to one release of Xen and are only on its hosts: they have a program of
+ * their own, which this one becomes when asked for that driver. Returns only if it can't. */
+static void become_other(const char *name, char **argv)
+{
+    char path[PATH_MAX];
+
+    if (strcmp(name, "xen") != 0 || !find_beside(XEN_PROGRAM, path, sizeof(path)))
+        return;
+    execv(path, argv);
+    fprintf(stderr, "hamgr-hv: --driver xen: %s: %s (built without libxen-dev?)\n", path,
+            strerror(errno));
 }
 
 /* ---- options -----------------------------------------------------------------------------------
@@ -91,7 +84,7 @@ static void print_help(void)
     printf("Usage: hamgr-hv [OPTION...]\n"
            "Runs the guests of this node: makes them runnable while the lease is valid, pauses\n"
            "them when it ends. Stays in the foreground; guests go on when it stops.\n\n"
-           "  --driver NAME        hypervisor driver: embedded (default)\n"
+           "  --driver NAME        hypervisor driver: embedded or xen (default: %s)\n"
            "  --peer-user NAME     user whose processes may connect, beside root (hamgrd's)\n"
            "  --dir DIR            sockets, lease page and state (default " DEFAULT_DIR ")\n"
            "  --run-dir DIR        the driver's own directory (default: by driver)\n"
@@ -99,11 +92,13 @@ static void print_help(void)
            " beside this)\n"
            "  --ident-dir DIR      boot_id and product_uuid here win over the machine's\n"
            "                       (default " DEFAULT_IDENT ")\n"
+           "  --xen-allow FILE     xen: what definitions may name\n"
            "  --verbose            log more\n"
-           "  --version, --help\n");
+           "  --version, --help\n",
+           hv_drivers[0].name);
 }
 
-enum { OPT_DRIVER = 256, OPT_PEER, OPT_DIR, OPT_RUN_DIR, OPT_GUEST, OPT_IDENT };
+enum { OPT_DRIVER = 256, OPT_PEER, OPT_DIR, OPT_RUN_DIR, OPT_GUEST, OPT_IDENT, OPT_ALLOW };
 
 static const struct option long_options[] = {
     {"driver", required_argument, NULL, OPT_DRIVER},
@@ -112,6 +107,7 @@ static const struct option long_options[] = {
     {"run-dir", required_argument, NULL, OPT_RUN_DIR},
     {"guest-binary", required_argument, NULL, OPT_GUEST},
     {"ident-dir", required_argument, NULL, OPT_IDENT},
+    {"xen-allow", required_argument, NULL, OPT_ALLOW},
     {"verbose", no_argument, NULL, 'v'},
     {"version", no_argument, NULL, 'V'},
     {"help", no_argument, NULL, 'h'},
@@ -119,7 +115,7 @@ static const struct option long_options[] = {
 };
 
 /* Returns -1 to go on, else the exit code. */
-static int take_option(int option, struct config *config)
+static int take_option(int option, struct hv_config *config)
 {
     switch (option) {
     case OPT_DRIVER:
@@ -140,6 +136,9 @@ static int take_option(int option, struct config *config)
     case OPT_IDENT:
         config->ident_dir = optarg;
         return -1;
+    case OPT_ALLOW:
+        config->xen_allow = optarg;
+        return -1;
     case 'v':
         config->is_verbose = true;
         return -1;
@@ -154,7 +153,7 @@ static int take_option(int option, struct config *config)
     }
 }
 
-static int parse_options(int argc, char **argv, struct config *config)
+static int parse_options(int argc, char **argv, struct hv_config *config)
 {
     int option, code;
 
@@ -168,17 +167,11 @@ static int parse_options(int argc, char **argv, struct config *config)
     return -1;
 }
 
-/* The guest program beside our own: they are built and installed together. */
 static const char *find_guest_binary(void)
 {
     static char path[PATH_MAX];
-    ssize_t length = readlink("/proc/self/exe", path, sizeof(path) - sizeof(GUEST_NAME));
-    char *slash = length > 0 ? memrchr(path, '/', (size_t)length) : NULL;
 
-    if (!slash)
-        return "/usr/sbin/" GUEST_NAME;
-    memcpy(slash + 1, GUEST_NAME, sizeof(GUEST_NAME));
-    return path;
+    return find_beside(GUEST_NAME, path, sizeof(path)) ? path : "/usr/sbin/" GUEST_NAME;
 }
 
 static int find_peer(const char *user, struct gate_options *options)
@@ -200,7 +193,7 @@ static int find_peer(const char *user, struct gate_options *options)
 /* ---- log ---------------------------------------------------------------------------------------
  */
 
-static void open_log(const struct config *config)
+static void open_log(const struct hv_config *config)
 {
     uint8_t level = config->is_verbose ? LOG_DEBUG : LOG_INFO;
 
@@ -229,7 +222,7 @@ static void on_crash(int number)
     raise(number); /* SA_RESETHAND: now for real */
 }
 
-static void catch_crashes(const struct config *config)
+static void catch_crashes(const struct hv_config *config)
 {
     const int numbers[] = {SIGSEGV, SIGBUS, SIGABRT, SIGFPE, SIGILL};
     struct sigaction action = {.sa_handler = on_crash,
@@ -303,7 +296,8 @@ static int open_signals(struct daemon *daemon)
                             on_signal);
 }
 
-static int run(struct config *config, const struct driver *driver, struct gate_options *options)
+static int run(struct hv_config *config, const struct hv_driver *driver,
+               struct gate_options *options)
 {
     struct daemon daemon = {.loop = qb_loop_create()};
     struct ha_err err = {0};
@@ -334,18 +328,19 @@ static int run(struct config *config, const struct driver *driver, struct gate_o
 
 int main(int argc, char **argv)
 {
-    struct config config = {.driver = "embedded",
-                            .dir = DEFAULT_DIR,
-                            .guest_binary = find_guest_binary(),
-                            .ident_dir = DEFAULT_IDENT};
+    struct hv_config config = {.driver = hv_drivers[0].name,
+                               .dir = DEFAULT_DIR,
+                               .guest_binary = find_guest_binary(),
+                               .ident_dir = DEFAULT_IDENT};
     int code = parse_options(argc, argv, &config);
 
     if (code >= 0)
         return code;
-    const struct driver *driver = find_driver(config.driver);
+    const struct hv_driver *driver = find_driver(config.driver);
     struct gate_options options = {
         .dir = config.dir, .worker_max = GATE_WORKERS, .ident_dir = config.ident_dir};
     if (!driver) {
+        become_other(config.driver, argv);
         fprintf(stderr, "hamgr-hv: --driver: there is no driver \"%s\"\n", config.driver);
         return 2;
     }

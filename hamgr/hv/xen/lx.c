@@ -1,0 +1,250 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * libxl, asynchronous: every operation is started with a callback and waited for in a loop of our
+ * own, which also looks at the domain, the time and whether the stream was taken away. A worker
+ * that is killed takes libxl's direct children (save and restore helpers, scripts) with it; QEMU, a
+ * grandchild, stays with its guest.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "hamgr/hv/xen/xen_priv.h"
+
+/* How often the loop looks around. A helper's death or a claim that is due waits this long. */
+#define TICK_MS 20
+/* After an abort libxl ends its helper and takes back what it did; the gate kills us soon after. */
+#define ABORT_MS 60000u
+#define TELL_MS  100u
+
+struct lx {
+    xentoollog_logger logger; /* first: libxl gives it back as this */
+    libxl_ctx *ctx;
+    struct pollfd *fds;
+    int capacity;
+    char words[HA_TEXT_MAX];
+    struct lx_op *op;
+    pid_t owner; /* whose children are told to die with it */
+};
+
+/* ---- libxl's words -----------------------------------------------------------------------------
+ */
+
+static void take_words(struct xentoollog_logger *logger, xentoollog_level level, int errnoval,
+                       const char *context, const char *format, va_list args)
+{
+    struct lx *lx = (struct lx *)logger;
+
+    (void)context;
+    if (level < XTL_ERROR || lx->words[0] != '\0')
+        return;
+    vsnprintf(lx->words, sizeof(lx->words), format, args);
+    size_t used = strlen(lx->words);
+    if (errnoval > 0 && used + 4 < sizeof(lx->words))
+        snprintf(lx->words + used, sizeof(lx->words) - used, ": %s", strerror(errnoval));
+}
+
+/* "Frames iteration 2 of 5": rounds as libxc counts them. */
+static void take_progress(struct xentoollog_logger *logger, const char *context, const char *what,
+                          int percent, unsigned long done, unsigned long total)
+{
+    static const char prefix[] = "Frames iteration ";
+    struct lx_op *op = ((struct lx *)logger)->op;
+    unsigned long round;
+
+    (void)context;
+    (void)percent;
+    if (!op || strncmp(what, "Frames", 6) != 0)
+        return;
+    round = strncmp(what, prefix, sizeof(prefix) - 1) == 0
+                ? strtoul(what + sizeof(prefix) - 1, NULL, 10)
+                : op->now.round + (done == 0 && op->now.pages_sent > 0);
+    if (round != op->now.round) {
+        op->pages_before += op->now.pages_sent;
+        op->now.round = (uint32_t)round;
+        op->now.pages_dirty = total;
+    }
+    op->now.pages_sent = done;
+    if (op->now.pages_total < total)
+        op->now.pages_total = total;
+    /* libxl counts pages; what else is in the stream is little. */
+    op->now.bytes = (op->pages_before + done) * PAGE_KIB * 1024;
+}
+
+static void keep(struct xentoollog_logger *logger)
+{
+    (void)logger;
+}
+
+const char *lx_words(const struct lx *lx)
+{
+    return lx->words[0] != '\0' ? lx->words : "libxl does not say why";
+}
+
+/* ---- children ----------------------------------------------------------------------------------
+ */
+
+static pid_t fork_dependent(void *user)
+{
+    const struct lx *lx = user;
+    bool is_direct = getpid() == lx->owner;
+    pid_t pid = fork();
+
+    /* SIGTERM: a save helper then cleans up (dirty tracking off) before it goes. */
+    if (pid == 0 && is_direct) {
+        prctl(PR_SET_PDEATHSIG, SIGTERM);
+        if (getppid() != lx->owner)
+            _exit(EXIT_FAILURE);
+    }
+    return pid;
+}
+
+static const libxl_childproc_hooks CHILDREN = {
+    .chldowner = libxl_sigchld_owner_libxl_always_selective_reap,
+    .fork_replacement = fork_dependent,
+};
+
+struct lx *xen_lx(struct hv_xen *x, struct ha_err *err)
+{
+    if (x->lx)
+        return x->lx;
+    struct lx *lx = calloc(1, sizeof(*lx));
+    if (!lx) {
+        ha_err_set(err, HA_E_NO_MEMORY, "libxl");
+        return NULL;
+    }
+    lx->logger =
+        (xentoollog_logger){.vmessage = take_words, .progress = take_progress, .destroy = keep};
+    lx->owner = getpid();
+    if (libxl_ctx_alloc(&lx->ctx, LIBXL_VERSION, 0, &lx->logger) != 0) {
+        ha_err_set(err, HA_E_UNREACHABLE, "libxl: %.200s (does xenstored run?)", lx_words(lx));
+        free(lx);
+        return NULL;
+    }
+    libxl_childproc_setmode(lx->ctx, &CHILDREN, lx);
+    x->lx = lx;
+    return lx;
+}
+
+void xen_lx_close(struct lx *lx)
+{
+    if (!lx)
+        return;
+    libxl_ctx_free(lx->ctx);
+    free(lx->fds);
+    free(lx);
+}
+
+libxl_ctx *lx_ctx(struct lx *lx)
+{
+    return lx->ctx;
+}
+
+/* ---- operations --------------------------------------------------------------------------------
+ */
+
+static void on_done(libxl_ctx *ctx, int rc, void *for_callback)
+{
+    struct lx_op *op = for_callback;
+
+    (void)ctx;
+    op->rc = rc;
+    op->is_done = true;
+}
+
+void lx_begin(struct lx *lx, struct lx_op *op)
+{
+    op->lx = lx;
+    op->is_done = false;
+    op->how = (libxl_asyncop_how){.callback = on_done, .u.for_callback = op};
+    lx->words[0] = '\0';
+    lx->op = op;
+}
+
+void lx_abort(struct lx_op *op)
+{
+    (void)libxl_ao_abort(op->lx->ctx, &op->how);
+}
+
+static struct timeval time_now(void)
+{
+    struct timeval now;
+
+    gettimeofday(&now, NULL);
+    return now;
+}
+
+static bool grow(struct lx *lx, int wanted)
+{
+    int capacity = wanted > lx->capacity ? wanted : lx->capacity * 2 + 16;
+    struct pollfd *fds = realloc(lx->fds, (size_t)capacity * sizeof(*fds));
+
+    if (!fds)
+        return false;
+    lx->fds = fds;
+    lx->capacity = capacity;
+    return true;
+}
+
+/* One turn of libxl's loop. False: it can't go on. */
+static bool turn(struct lx *lx)
+{
+    int count = lx->capacity, timeout_ms = TICK_MS;
+    int rc;
+
+    while ((rc = libxl_osevent_beforepoll(lx->ctx, &count, lx->fds, &timeout_ms, time_now())) ==
+           ERROR_BUFFERFULL) {
+        if (!grow(lx, count))
+            return false;
+        count = lx->capacity;
+    }
+    if (rc != 0)
+        return false;
+    int ready = poll(lx->fds, (nfds_t)count, timeout_ms);
+    if (ready < 0 && errno != EINTR)
+        return false;
+    if (ready >= 0)
+        libxl_osevent_afterpoll(lx->ctx, count, lx->fds, time_now());
+    return true;
+}
+
+static void tell_progress(struct lx_op *op, uint64_t now_ms)
+{
+    if (!op->progress || now_ms < op->told_ms + TELL_MS)
+        return;
+    op->told_ms = now_ms;
+    op->progress(op->user, &op->now);
+}
+
+int lx_wait(struct lx_op *op, int call_rc, uint32_t timeout_ms,
+            void (*tick)(void *user, struct lx_op *op), void *tick_user)
+{
+    uint64_t end_ms = timeout_ms > 0 ? xen_now_ms() + timeout_ms : UINT64_MAX;
+    bool is_aborted = false;
+
+    /* A call that fails at once has not begun anything, and calls nobody back. */
+    while (call_rc == 0 && !op->is_done) {
+        uint64_t now_ms = xen_now_ms();
+        if (!turn(op->lx))
+            _exit(
+                EXIT_FAILURE); /* libxl would call back into what is gone: the outcome is unknown */
+        if (tick)
+            tick(tick_user, op);
+        tell_progress(op, now_ms);
+        if (now_ms < end_ms)
+            continue;
+        if (is_aborted)
+            _exit(EXIT_FAILURE);
+        is_aborted = true;
+        end_ms = now_ms + ABORT_MS;
+        lx_abort(op);
+    }
+    op->lx->op = NULL;
+    return call_rc != 0 ? call_rc : op->rc;
+}

@@ -1,0 +1,86 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "hamgr/hv/xen/rules.h"
+
+#include "hamgr/base/assert.h"
+
+/* SHUTDOWN_* of the hypervisor's public interface, which this part does not need otherwise. */
+enum { REASON_POWEROFF = 0, REASON_REBOOT, REASON_SUSPEND, REASON_CRASH, REASON_WATCHDOG };
+
+/* Beside its memory a domain costs a shadow pool (about 1/128 of it, and 1 MiB a processor), page
+ * tables and structures (a few MiB). 1/64 covers that for guests of usual size, 32 MiB for the
+ * first small ones; what is really free is looked at for each promise anyway. */
+#define CUSHION_PART 64u
+#define CUSHION_KIB  (32u * 1024u)
+
+enum hv_domain_state xen_state_of(const struct xen_facts *facts, bool is_building,
+                                  const struct xen_ends *ends)
+{
+    /* Its destruction was begun and did not end: nothing of it can run, it is to be removed. */
+    if (facts->is_dying)
+        return HV_CRASHED;
+    if (!facts->is_shutdown && !facts->is_paused)
+        return HV_RUNNING; /* whatever a record says */
+    if (is_building)
+        return HV_BUILDING;
+    if (!facts->is_shutdown)
+        return HV_PAUSED;
+    switch (facts->reason) {
+    case REASON_POWEROFF:
+        return (enum hv_domain_state)ends->on_poweroff;
+    case REASON_REBOOT:
+        return (enum hv_domain_state)ends->on_reboot;
+    case REASON_SUSPEND:
+        return HV_SUSPENDED;
+    case REASON_CRASH:
+    case REASON_WATCHDOG:
+    default: /* a reason nobody taught us (soft reset among them): ended, not as wanted */
+        return HV_CRASHED;
+    }
+}
+
+uint32_t xen_domid_after(uint32_t last)
+{
+    return last < XEN_DOMID_FIRST || last >= XEN_DOMID_LAST ? XEN_DOMID_FIRST : last + 1;
+}
+
+static uint64_t less(uint64_t a, uint64_t b)
+{
+    return a > b ? a - b : 0;
+}
+
+uint64_t xen_memory_free(const struct xen_memory *m)
+{
+    uint64_t by_books = less(less(m->total, m->held), m->promised);
+    uint64_t real = less(less(m->free_real, m->missing), m->promised);
+
+    return by_books < real ? by_books : real;
+}
+
+uint64_t xen_memory_total(uint64_t free_kib, uint64_t guests_kib)
+{
+    uint64_t all = free_kib + guests_kib;
+
+    return less(all, all / CUSHION_PART + CUSHION_KIB) & ~UINT64_C(3); /* whole pages */
+}
+
+uint16_t xen_cap_of(uint32_t percent, uint32_t vcpus, uint32_t cap_percent)
+{
+    uint64_t whole = cap_percent != 0 ? cap_percent : (uint64_t)vcpus * 100;
+
+    ha_assert(percent >= 1 && percent <= 100);
+    if (percent == 100)
+        whole = cap_percent;
+    else
+        whole = whole * percent / 100 > 0 ? whole * percent / 100 : 1; /* 0 would be no cap */
+    return whole < UINT16_MAX ? (uint16_t)whole : UINT16_MAX;
+}
+
+const char *xen_live_refusal(uint8_t kind, bool has_shadow, bool has_hap)
+{
+    if (kind == XEN_KIND_PV && !has_shadow)
+        return "this hypervisor is built without shadow paging, so it can't track what a PV guest "
+               "writes: such a guest can be moved only while it stands still (or be PVH)";
+    if (kind != XEN_KIND_PV && !has_shadow && !has_hap)
+        return "this hypervisor has neither HAP nor shadow paging: no guest can be moved live";
+    return NULL;
+}

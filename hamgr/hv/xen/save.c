@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Save through libxl's stock helper: at most five live rounds, then suspended, whatever is still to
+ * be sent. The helper knows neither a pause to keep nor a deadline: one that passes in the live
+ * phase aborts if the operator said so.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+
+#include "hamgr/hv/xen/work.h"
+
+struct save {
+    struct hv_xen *x;
+    uint32_t domid;
+    struct stream_mark mark;
+    uint64_t deadline_ms; /* abort then, when still live; UINT64_MAX = never */
+    bool is_aborted;
+    const char *why;
+};
+
+int stream_mark_take(struct stream_mark *mark, int fd, struct ha_err *err)
+{
+    struct stat info;
+
+    if (fstat(fd, &info) != 0)
+        return ha_err_set(err, errno, "stream: %s", strerror(errno));
+    *mark = (struct stream_mark){.fd = fd, .device = info.st_dev, .inode = info.st_ino};
+    return 0;
+}
+
+bool stream_is_taken_away(const struct stream_mark *mark)
+{
+    struct stat info;
+
+    return fstat(mark->fd, &info) != 0 || info.st_dev != mark->device || info.st_ino != mark->inode;
+}
+
+static void look_around(void *user, struct lx_op *op)
+{
+    struct save *s = user;
+    struct xen_look look;
+
+    if (op->now.phase == HV_LIVE && xen_look_at(s->x, s->domid, &look) == 1 &&
+        look.state == HV_SUSPENDED)
+        op->now.phase = HV_STOPPED;
+    if (s->is_aborted)
+        return;
+    if (stream_is_taken_away(&s->mark))
+        s->why = "aborted";
+    else if (op->now.phase == HV_LIVE && xen_now_ms() > s->deadline_ms)
+        s->why = "the deadline passed in the live phase";
+    s->is_aborted = s->why != NULL;
+    if (s->is_aborted)
+        lx_abort(op);
+}
+
+/* What is left behind by a save that failed: as before, or paused where the gate lets it go on. */
+static enum hv_outcome take_back(struct save *s, const char *words, struct ha_err *err)
+{
+    struct ha_err other = {0};
+    struct xen_look look;
+    const char *why = s->why ? s->why : words;
+
+    if (!xen_look_ours(s->x, s->domid, &look, &other))
+        return xen_unknown(err, HA_E_UNKNOWN, "save of domain %u: %.160s", s->domid, why);
+    if (xen_tracking_off(s->x, &look, &other) != 0)
+        return xen_unknown(err, HA_E_UNKNOWN, "save: %.80s; %.120s", why, other.text);
+    if (look.state == HV_SUSPENDED && xen_resume_prepare(&s->x->hv, s->domid, &other) != HV_OK)
+        return xen_unknown(err, HA_E_UNKNOWN, "save: %.80s; %.120s", why, other.text);
+    return xen_failed(err, s->why ? HA_E_CANCELLED : HA_E_UNKNOWN, "save of domain %u: %.180s",
+                      s->domid, why);
+}
+
+static int check(struct hv_xen *x, const struct xen_look *look, const struct hv_save_params *params,
+                 struct ha_err *err)
+{
+    const char *refusal =
+        params->is_live ? xen_live_refusal(look->record.kind, x->has_shadow, x->has_hap) : NULL;
+    int flags = fcntl(params->fd, F_GETFL);
+
+    if (look->state != HV_RUNNING)
+        return ha_err_set(err, HA_E_REFUSED,
+                          "domain %u does not run: a guest of Xen suspends itself, it must run for "
+                          "that",
+                          look->domid);
+    if (refusal)
+        return ha_err_set(err, HA_E_REFUSED, "%s", refusal);
+    if (flags < 0 || (flags & O_ACCMODE) == O_RDONLY)
+        return ha_err_set(err, EBADF, "the stream can't be written to");
+    return xen_tracking_off(x, look, err);
+}
+
+static enum hv_outcome run_save(struct save *s, struct lx *lx, const struct hv_save_params *params,
+                                struct lx_op *op, struct ha_err *err)
+{
+    int flags = params->is_live ? LIBXL_SUSPEND_LIVE : 0;
+    struct xen_look look;
+
+    lx_begin(lx, op);
+    int rc = libxl_domain_suspend(lx_ctx(lx), s->domid, params->fd, flags, &op->how);
+    rc = lx_wait(op, rc, 0, look_around, s);
+    /* Complete only if libxl says that it sent all, and the hypervisor that it stands still. */
+    if (rc != 0 || s->is_aborted || !xen_look_ours(s->x, s->domid, &look, err) ||
+        look.state != HV_SUSPENDED)
+        return take_back(s, lx_words(lx), err);
+    /* Its pages count while it waits for its destruction: nothing tracks them any more. */
+    (void)xen_tracking_off(s->x, &look, NULL);
+    op->now.phase = HV_COMPLETE;
+    if (op->progress)
+        op->progress(op->user, &op->now);
+    return HV_OK;
+}
+
+enum hv_outcome xen_save(struct hv *hv, uint32_t domid, const struct hv_save_params *params,
+                         hv_progress_fn progress, void *user, struct ha_err *err)
+{
+    struct hv_xen *x = xen_of(hv);
+    struct save s = {.x = x, .domid = domid, .deadline_ms = UINT64_MAX};
+    struct lx_op op = {.progress = progress, .user = user};
+    struct xen_look look;
+
+    if (!xen_look_ours(x, domid, &look, err) || check(x, &look, params, err) != 0 ||
+        stream_mark_take(&s.mark, params->fd, err) != 0)
+        return HV_FAILED;
+    if (params->deadline_ms > 0 && params->on_slow == HV_SLOW_ABORT)
+        s.deadline_ms = xen_now_ms() + params->deadline_ms;
+    op.now.phase = params->is_live ? HV_LIVE : HV_STOPPED;
+    op.now.pages_total = look.record.mem_kib / PAGE_KIB;
+    struct lx *lx = xen_lx(x, err);
+    return lx ? run_save(&s, lx, params, &op, err) : HV_FAILED;
+}

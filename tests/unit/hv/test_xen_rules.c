@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the xen driver decides: states from flags, domids, memory, caps, live or not.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <string.h>
+#include <cmocka.h>
+
+#include "hamgr/hv/xen/rules.h"
+
+static const struct xen_ends USUAL = {.on_poweroff = HV_POWEROFF, .on_reboot = HV_REBOOT};
+
+static enum hv_domain_state state(struct xen_facts facts, bool is_building)
+{
+    return xen_state_of(&facts, is_building, &USUAL);
+}
+
+static void test_what_runs_is_running(void **state_)
+{
+    (void)state_;
+    assert_int_equal(state((struct xen_facts){0}, false), HV_RUNNING);
+    /* A record that says otherwise does not make it harmless. */
+    assert_int_equal(state((struct xen_facts){0}, true), HV_RUNNING);
+    assert_int_equal(state((struct xen_facts){.reason = 2}, false), HV_RUNNING);
+}
+
+static void test_paused(void **state_)
+{
+    (void)state_;
+    assert_int_equal(state((struct xen_facts){.is_paused = true}, false), HV_PAUSED);
+    assert_int_equal(state((struct xen_facts){.is_paused = true}, true), HV_BUILDING);
+    /* A half-made domain that "shut down" is half-made. */
+    assert_int_equal(state((struct xen_facts){.is_shutdown = true, .reason = 2}, true),
+                     HV_BUILDING);
+}
+
+static void test_ended(void **state_)
+{
+    static const struct {
+        uint8_t reason;
+        enum hv_domain_state state;
+    } rows[] = {{0, HV_POWEROFF}, {1, HV_REBOOT},  {2, HV_SUSPENDED}, {3, HV_CRASHED},
+                {4, HV_CRASHED},  {5, HV_CRASHED}, {255, HV_CRASHED}};
+
+    (void)state_;
+    for (size_t n = 0; n < sizeof(rows) / sizeof(rows[0]); n++) {
+        struct xen_facts facts = {.is_shutdown = true, .reason = rows[n].reason};
+        assert_int_equal(state(facts, false), rows[n].state);
+        facts.is_paused = true; /* held by the controller beside: the same */
+        assert_int_equal(state(facts, false), rows[n].state);
+        facts.is_dying = true;
+        assert_int_equal(state(facts, false), HV_CRASHED);
+    }
+}
+
+static void test_ends_of_a_definition(void **state_)
+{
+    const struct xen_ends ends = {.on_poweroff = HV_REBOOT, .on_reboot = HV_POWEROFF};
+    struct xen_facts facts = {.is_shutdown = true, .reason = 0};
+
+    (void)state_;
+    assert_int_equal(xen_state_of(&facts, false, &ends), HV_REBOOT);
+    facts.reason = 1;
+    assert_int_equal(xen_state_of(&facts, false, &ends), HV_POWEROFF);
+    facts.reason = 2; /* a migration is nobody's wish to change */
+    assert_int_equal(xen_state_of(&facts, false, &ends), HV_SUSPENDED);
+}
+
+static void test_domids_come_round(void **state_)
+{
+    uint32_t domid = xen_domid_after(0);
+
+    (void)state_;
+    assert_int_equal(domid, XEN_DOMID_FIRST);
+    assert_int_equal(xen_domid_after(domid), XEN_DOMID_FIRST + 1);
+    assert_int_equal(xen_domid_after(XEN_DOMID_LAST - 1), XEN_DOMID_LAST);
+    assert_int_equal(xen_domid_after(XEN_DOMID_LAST), XEN_DOMID_FIRST);
+    assert_int_equal(xen_domid_after(UINT32_MAX), XEN_DOMID_FIRST);
+    assert_int_equal(xen_domid_after(17), XEN_DOMID_FIRST); /* a damaged file */
+}
+
+static void test_memory(void **state_)
+{
+    struct xen_memory m = {.total = 1000, .free_real = 1000};
+
+    (void)state_;
+    assert_int_equal(xen_memory_free(&m), 1000);
+    m.held = 300;
+    m.promised = 200;
+    assert_int_equal(xen_memory_free(&m), 500);
+    /* Somebody else took memory: the books alone would over-commit. */
+    m.free_real = 450;
+    assert_int_equal(xen_memory_free(&m), 250);
+    m.missing = 100;
+    assert_int_equal(xen_memory_free(&m), 150);
+    m.missing = 1000;
+    assert_int_equal(xen_memory_free(&m), 0);
+    m = (struct xen_memory){.total = 10, .held = 20, .free_real = 1000};
+    assert_int_equal(xen_memory_free(&m), 0);
+}
+
+static void test_memory_has_a_cushion(void **state_)
+{
+    const uint64_t gib = 1024 * 1024;
+
+    (void)state_;
+    assert_int_equal(xen_memory_total(0, 0), 0);
+    assert_int_equal(xen_memory_total(16 * 1024, 0), 0);
+    assert_int_equal(xen_memory_total(64 * gib, 0), 63 * gib - 32 * 1024);
+    /* What guests hold already is part of it: the same before and after a restart. */
+    assert_int_equal(xen_memory_total(24 * gib, 40 * gib), xen_memory_total(64 * gib, 0));
+    assert_int_equal(xen_memory_total(64 * gib + 1, 0) % 4, 0);
+}
+
+static void test_caps(void **state_)
+{
+    (void)state_;
+    assert_int_equal(xen_cap_of(50, 4, 0), 200);
+    assert_int_equal(xen_cap_of(100, 4, 0), 0);   /* off */
+    assert_int_equal(xen_cap_of(100, 4, 80), 80); /* off: the guest's own again */
+    assert_int_equal(xen_cap_of(50, 4, 80), 40);
+    assert_int_equal(xen_cap_of(1, 1, 0), 1);
+    assert_int_equal(xen_cap_of(1, 1, 10), 1); /* never 0: that would be none */
+    assert_int_equal(xen_cap_of(99, 100000, 0), UINT16_MAX);
+}
+
+static void test_live(void **state_)
+{
+    (void)state_;
+    assert_null(xen_live_refusal(XEN_KIND_PV, true, false));
+    assert_non_null(xen_live_refusal(XEN_KIND_PV, false, true)); /* Debian's own build */
+    assert_null(xen_live_refusal(XEN_KIND_PVH, false, true));
+    assert_null(xen_live_refusal(XEN_KIND_HVM, true, false));
+    assert_non_null(xen_live_refusal(XEN_KIND_HVM, false, false));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_what_runs_is_running),
+        cmocka_unit_test(test_paused),
+        cmocka_unit_test(test_ended),
+        cmocka_unit_test(test_ends_of_a_definition),
+        cmocka_unit_test(test_domids_come_round),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_memory_has_a_cushion),
+        cmocka_unit_test(test_caps),
+        cmocka_unit_test(test_live),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
