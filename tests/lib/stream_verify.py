@@ -8,6 +8,8 @@ that a mistake has to be made twice to pass.
   stream_verify.py native FILE                  a hypervisor's native stream (libxl v2, libxc v2/v3)
   stream_verify.py wire SENT [--answers FILE]   frames recorded from one end, decrypted: what the
                                                 sender sent, and what the receiver answered
+        [--lane FILE]...                        what went over each further connection, JOIN first;
+                                                --answers once for each control connection, in order
         [--rebuilt FILE]                        write the native stream the frames stand for
         [--secret HEX [--binding HEX]]          check the proofs of HELLO and WELCOME too
   stream_verify.py same FILE FILE               do two native streams leave the same memory?
@@ -229,7 +231,10 @@ class Native:
 FRAMES = {1: ("HELLO", 96, 1024), 2: ("WELCOME", 40, 1024), 3: ("ABORT", 4, 204), 4: ("PING", 0, 0),
           7: ("SETUP", 200, 200), 8: ("RAW", 9, 262152), 9: ("BATCH", 25, 262168),
           10: ("PAGES", 32, 263448),
-          11: ("END", 48, 48), 12: ("END_ACK", 24, 24)}
+          11: ("END", 48, 48), 12: ("END_ACK", 24, 24),
+          32: ("JOIN", 16, 16), 33: ("BARRIER", 8, 8), 34: ("ACK", 8, 8), 35: ("PARCEL", 24, 270336)}
+STREAM = ("SETUP", "RAW", "BATCH", "PAGES", "BARRIER", "END", "optional")  # may be in a parcel
+LANES = 1
 
 
 def library(name):
@@ -280,24 +285,107 @@ class Xxh3:
         return struct.pack("<QQ", got.low, got.high)
 
 
-def frames(data):
-    """Yields (type, payload) of one direction."""
+def headers(data, may_be_cut=False):
+    """Yields (type, sequence, payload) of one connection's direction, or of a parcel."""
     data = memoryview(data)
     at = number = 0
     while at < len(data):
+        if may_be_cut and len(data) - at < 24:
+            return
         want(len(data) - at >= 24, f"frame {number}: header cut")
         magic, kind, flags, size, epoch, sequence = struct.unpack_from("<4sHHIIQ", data, at)
         want(magic == b"HMS1", f"frame {number}: magic")
         want(flags in (0, 1), f"frame {number}: flags {flags:#x}")
         want(epoch == 0, f"frame {number}: epoch {epoch}")
-        want(sequence == number, f"frame {number}: sequence {sequence}")
         want(kind in FRAMES or flags == 1, f"frame {number}: unknown type {kind}")
         name, least, most = FRAMES.get(kind, ("optional", 0, 266240))
         want(least <= size <= most, f"frame {number}: {name} of {size} bytes")
+        if may_be_cut and len(data) - at - 24 < size:
+            return
         want(len(data) - at - 24 >= size, f"frame {number}: payload cut")
-        yield name, data[at + 24:at + 24 + size]
+        yield name, sequence, data[at + 24:at + 24 + size]
         at += 24 + size
         number += 1
+
+
+def frames(data, may_be_cut=False):
+    """Yields (type, payload) of one direction that counts its frames."""
+    for number, (name, sequence, payload) in enumerate(headers(data, may_be_cut)):
+        want(sequence == number, f"frame {number}: sequence {sequence}")
+        yield name, payload
+
+
+class Lanes:
+    """The further connections of a migration: section 8, put together from what each one carried."""
+
+    def __init__(self, recordings):
+        self.tickets = set()
+        self.by_lane = {}  # lane -> {attempt: recording}
+        self.parcels = {}  # number -> payload
+        self.repeated = self.barriers = 0
+        for data in recordings:
+            self.join(data)
+
+    def join(self, data):
+        name, sequence, payload = next(headers(data, True), ("nothing", 0, b""))
+        want(name == "JOIN" and sequence == 0, f"{name} where JOIN is due")
+        ticket, lane, zero, attempt = struct.unpack("<QHHI", payload)
+        want(zero == 0 and attempt > 0, "JOIN: attempt or reserved bytes")
+        attempts = self.by_lane.setdefault(lane, {})
+        want(attempt not in attempts, f"JOIN: attempt {attempt} of lane {lane} twice")
+        attempts[attempt] = data
+        self.tickets.add(ticket)
+
+    def highest(self):
+        return max(self.by_lane, default=0)
+
+    def lost(self):
+        """Data connections that were replaced by a later one."""
+        return sum(len(attempts) - 1 for lane, attempts in self.by_lane.items() if lane > 0)
+
+    def gather(self, ticket, connections, window):
+        """Takes all parcels: each connection by itself, then all together."""
+        want(self.tickets == {ticket}, "JOIN: ticket")
+        want(self.highest() <= connections, f"lane {self.highest()} of {connections}")
+        for lane in sorted(self.by_lane):
+            for attempt, data in sorted(self.by_lane[lane].items()):
+                is_last = attempt == max(self.by_lane[lane])
+                if lane == 0:
+                    self.control(data, not is_last)
+                else:
+                    self.connection(data, not is_last, window)
+        want(set(self.parcels) == set(range(len(self.parcels))), "parcels are missing")
+        want(self.repeated == 0 or self.lost() > 0, "parcels repeated though no connection was lost")
+
+    def control(self, data, may_be_cut):
+        for number, (name, _) in enumerate(frames(data, may_be_cut)):
+            want(number == 0 or name in ("PING", "optional"), f"{name} on a later control connection")
+
+    def connection(self, data, may_be_cut, window):
+        seen, highest = set(), -1
+        for name, number, payload in list(headers(data, may_be_cut))[1:]:
+            want(name == "PARCEL", f"{name} on a data connection")
+            want(number not in seen, f"parcel {number} twice on a connection")
+            want(number > highest - window, f"parcel {number} behind {highest}: outside of the window")
+            seen.add(number)
+            highest = max(highest, number)
+            if number in self.parcels:
+                self.repeated += 1
+                want(self.parcels[number] == payload, f"parcel {number} again with other content")
+            self.parcels[number] = payload
+
+    def frames(self):
+        """The frames of the stream, in order; barriers are taken here."""
+        due = 0
+        for parcel in range(len(self.parcels)):
+            for name, sequence, payload in headers(self.parcels[parcel]):
+                want(sequence == due, f"parcel {parcel}: frame {sequence} where {due} is due")
+                want(name in STREAM, f"{name} in a parcel")
+                due += 1
+                if name == "BARRIER":
+                    want(struct.unpack("<Q", payload)[0] == self.barriers, "BARRIER out of order")
+                    self.barriers += 1
+                yield name, payload
 
 
 class Wire:
@@ -310,8 +398,9 @@ class Wire:
         self.counts = {}
         self.batches = self.pages = self.zero = 0
         self.due = self.first = 0  # pages of the open batch still to come, and already there
-        self.hello = None
+        self.hello = self.offer = self.granted = None  # the latter two: (connections, window)
         self.end = None
+        self.lanes = None
         self.stored = self.packed = self.runs = 0
         self.xxh3 = Xxh3()
         self.secret = None     # of SETUP: what END's digest is over is gathered in hashed
@@ -453,43 +542,86 @@ class Wire:
     def greet(self, payload):
         least, most, features, cluster, generation, ticket, guest, epoch = struct.unpack_from(
             "<HHI16sQQ16sQ", payload)
-        want(1 <= least <= 1 <= most and features == 0, "HELLO: version range or features")
+        want(1 <= least <= 1 <= most and features in (0, LANES), "HELLO: version range or features")
         self.proof(b"hamgr-stream sender 1", payload, 64)
         self.hello = {"cluster": cluster.hex(), "generation": generation, "ticket": ticket,
                       "guest": guest.hex(), "epoch": epoch}
+        if features:
+            want(len(payload) >= 104, "HELLO offers lanes and says nothing of them")
+            connections, window, zero = struct.unpack_from("<HHI", payload, 96)
+            want(connections > 0 and window > 0 and zero == 0, "HELLO: connections, window or reserved bytes")
+            self.offer = (connections, window)
 
-    def sent(self, data):
+    def take(self, name, payload):
         takers = {"SETUP": self.setup, "RAW": self.raw, "BATCH": self.batch, "PAGES": self.group, "END": self.finish}
-        for name, payload in frames(data):
-            self.counts[name] = self.counts.get(name, 0) + 1
-            want(self.end is None, f"{name} behind END")
-            want(name != "ABORT", "the sender aborted: " + bytes(payload[4:]).decode("ascii", "replace"))
+        want(self.end is None, f"{name} behind END")
+        if name in takers:
+            takers[name](payload)
+        else:
+            want(name in ("PING", "BARRIER", "optional"), f"{name} from a sender")
+
+    def seen(self, name, payload):
+        self.counts[name] = self.counts.get(name, 0) + 1
+        want(name != "ABORT", "an end aborted: " + bytes(payload[4:]).decode("ascii", "replace"))
+
+    def sent(self, data, recordings=()):
+        """The first connection, then what went over the others."""
+        self.lanes = Lanes(recordings)
+        for name, payload in frames(data, 0 in self.lanes.by_lane):
+            self.seen(name, payload)
             want((name == "HELLO") == (self.hello is None) or name in ("PING", "optional"),
                  f"{name} where HELLO is due, or a second HELLO")
             if name == "HELLO":
                 self.greet(payload)
-            elif name in takers:
-                takers[name](payload)
             else:
-                want(name in ("PING", "optional"), f"{name} from a sender")
+                want(name != "BARRIER" and not recordings or name in ("PING", "optional"),
+                     f"{name} on the control connection")
+                self.take(name, payload)
+        if recordings:
+            want(self.offer, "lanes that HELLO does not offer")
+            self.lanes.gather(self.hello["ticket"], *self.offer)
+        for name, payload in self.lanes.frames():
+            self.seen(name, payload)
+            self.take(name, payload)
         want(self.end is not None, "no END")
         return self
 
-    def answers(self, data):
-        acked = greeted = False
-        for name, payload in frames(data):
-            want(name != "ABORT", "the receiver aborted: " + bytes(payload[4:]).decode("ascii", "replace"))
-            want(not acked, f"{name} behind END_ACK")
-            if name == "WELCOME":
-                version, zero, features = struct.unpack_from("<HHI", payload)
-                want(not greeted and (version, zero, features) == (1, 0, 0), "WELCOME")
-                self.proof(b"hamgr-stream receiver 1", payload, 8)
-                greeted = True
-            elif name == "END_ACK":
-                want(struct.unpack("<QQQ", payload) == self.end, "END_ACK differs from END")
-                acked = True
-            else:
-                want(name in ("PING", "optional"), f"{name} from a receiver")
+    def welcome(self, payload):
+        version, zero, features = struct.unpack_from("<HHI", payload)
+        want((version, zero) == (1, 0) and features in (0, LANES), "WELCOME")
+        want((features == LANES) == bool(self.lanes.by_lane), "WELCOME and the connections differ on lanes")
+        self.proof(b"hamgr-stream receiver 1", payload, 8)
+        if features:
+            want(self.offer and len(payload) >= 80, "WELCOME grants what was not offered")
+            connections, window = struct.unpack_from("<HH", payload, 40)
+            want(1 <= connections <= min(8, self.offer[0]) and 4 <= window <= min(64, self.offer[1]),
+                 "WELCOME: connections or window")
+            want(self.lanes.highest() <= connections, "more lanes than WELCOME grants")
+
+    def answers(self, recordings):
+        """What the receiver said: one recording for each control connection, in their order."""
+        want(len(recordings) == 1 + len(self.lanes.by_lane.get(0, ())), "control connections of the two ends")
+        greeted = acked = False
+        taken = 0
+        for number, data in enumerate(recordings):
+            ended = False
+            for name, payload in frames(data, number + 1 < len(recordings)):
+                self.seen(name, payload)
+                want(not ended, f"{name} behind END_ACK")
+                if name == "WELCOME":
+                    want(number == 0 and not greeted, "a second WELCOME")
+                    self.welcome(payload)
+                    greeted = True
+                elif name == "ACK":
+                    next_parcel, = struct.unpack("<Q", payload)
+                    want(taken <= next_parcel <= len(self.lanes.parcels), f"ACK {next_parcel} after {taken}")
+                    taken = next_parcel
+                elif name == "END_ACK":
+                    want(struct.unpack("<QQQ", payload) == self.end, "END_ACK differs from END")
+                    acked = ended = True
+                else:
+                    want(name in ("PING", "optional"), f"{name} from a receiver")
+                want(greeted, f"{name} before WELCOME")
         want(greeted and acked, "no WELCOME or no END_ACK")
 
 
@@ -505,19 +637,21 @@ def check_native(options):
 
 
 def check_wire(options):
-    sent = load(options.sent)
-    wire = Wire(options).sent(sent)
+    recorded = [load(path) for path in (options.sent, *options.lane)]
+    wire = Wire(options).sent(recorded[0], recorded[1:])
     if options.answers:
-        wire.answers(load(options.answers))
+        wire.answers([load(path) for path in options.answers])
     if options.rebuilt:
         with open(options.rebuilt, "wb") as file:
             file.write(wire.native)
     report = Native(wire.native).check().report()
     want(report["pages"] == wire.pages, "pages of frames and of the native stream differ")
-    report.update({"wire_bytes": len(sent), "frames": wire.counts, "hello": wire.hello,
+    report.update({"wire_bytes": sum(map(len, recorded)), "frames": wire.counts, "hello": wire.hello,
                    "zero_on_wire": wire.zero, "stored_blocks": wire.stored, "packed_blocks": wire.packed,
                    "run_blocks": wire.runs, "kept_pages": wire.kept, "delta_pages": wire.deltas,
-                   "cache_pages": wire.slot_count})
+                   "cache_pages": wire.slot_count, "parcels": len(wire.lanes.parcels),
+                   "repeated_parcels": wire.lanes.repeated, "lost_lanes": wire.lanes.lost(),
+                   "barriers": wire.lanes.barriers})
     return report
 
 
@@ -529,7 +663,8 @@ def check_same(options):
             "is_canonical": reports[0]["canonical_sha256"] == reports[1]["canonical_sha256"]}
 
 
-def main():
+def judge(arguments):
+    """The report of a command line, or {"error": what is wrong}."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     native = commands.add_parser("native")
@@ -537,7 +672,8 @@ def main():
     native.set_defaults(function=check_native)
     wire = commands.add_parser("wire")
     wire.add_argument("sent")
-    wire.add_argument("--answers")
+    wire.add_argument("--lane", action="append", default=[])
+    wire.add_argument("--answers", action="append", default=[])
     wire.add_argument("--rebuilt")
     wire.add_argument("--secret")
     wire.add_argument("--binding", default="00" * 32)
@@ -545,13 +681,17 @@ def main():
     same = commands.add_parser("same")
     same.add_argument("files", nargs=2)
     same.set_defaults(function=check_same)
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
-        print(json.dumps(options.function(options)))
+        return options.function(options)
     except (Bad, OSError, struct.error) as error:
-        print(json.dumps({"error": str(error)}))
-        return 1
-    return 0
+        return {"error": str(error)}
+
+
+def main():
+    report = judge(sys.argv[1:])
+    print(json.dumps(report))
+    return 1 if "error" in report else 0
 
 
 if __name__ == "__main__":

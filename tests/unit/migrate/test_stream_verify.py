@@ -15,8 +15,10 @@ import unittest
 
 import streamrig
 
+sys.path.insert(0, os.path.join(streamrig.ROOT, "tests", "lib"))
+import stream_verify  # noqa: E402
+
 RECORDER = ""
-VERIFY = os.path.join(streamrig.ROOT, "tests", "lib", "stream_verify.py")
 SECRET = bytes(range(32)).hex()
 
 
@@ -41,8 +43,12 @@ class Case(unittest.TestCase):
             return file.read()
 
     def verify(self, *arguments):
-        done = subprocess.run([sys.executable, VERIFY, *arguments], capture_output=True, text=True,
-                              check=False)
+        """In this process: a start of Python costs more than most streams here."""
+        return stream_verify.judge(arguments)
+
+    def verify_as_people_do(self, *arguments):
+        done = subprocess.run([sys.executable, stream_verify.__file__, *arguments], capture_output=True,
+                              text=True, check=False)
         report = json.loads(done.stdout)
         self.assertEqual(done.returncode == 0, "error" not in report)
         return report
@@ -55,14 +61,19 @@ class Case(unittest.TestCase):
         return done.stdout
 
 
-class Recorded(Case):
+    def recordings(self):
+        """Arguments for all connections that were recorded."""
+        names = sorted(os.listdir(self.dir), key=lambda name: [int(part) for part in name.split(".")[1:]])
+        return ([self.path("sent")]
+                + [word for name in names if name.startswith("sent.") for word in ("--lane", self.path(name))]
+                + [word for name in names if name.startswith("answers") for word in ("--answers", self.path(name))])
+
     def check(self, data, *options):
         self.record(data, *options)
         is_identical = "--identical" in options
         if is_identical:
             self.assertEqual(self.get("rebuilt"), data)
-        wire = self.verify("wire", self.path("sent"), "--answers", self.path("answers"), "--rebuilt",
-                           self.path("decoded"), "--secret", SECRET)
+        wire = self.verify("wire", *self.recordings(), "--rebuilt", self.path("decoded"), "--secret", SECRET)
         self.assertNotIn("error", wire)
         self.assertEqual(self.get("decoded"), self.get("rebuilt"))
         native = self.verify("native", self.path("native"))
@@ -74,6 +85,7 @@ class Recorded(Case):
         self.assertTrue(report["is_canonical"])
         return wire
 
+class Recorded(Case):
     def test_proxy(self):
         for seed in range(4):
             report = self.check(streamrig.some_stream(seed), "--level", str(seed))
@@ -195,8 +207,116 @@ class Recorded(Case):
 
     def test_wrong_secret_is_seen(self):
         self.record(streamrig.some_stream(1, batches=1))
-        report = self.verify("wire", self.path("sent"), "--secret", "11" * 32)
+        self.assertNotIn("error", self.verify_as_people_do("wire", self.path("sent"), "--secret", SECRET))
+        report = self.verify_as_people_do("wire", self.path("sent"), "--secret", "11" * 32)
         self.assertIn("proof", report["error"])
+
+
+def header(kind, sequence, payload):
+    return b"HMS1" + struct.pack("<HHIIQ", kind, 0, len(payload), 0, sequence) + payload
+
+
+def frames_of(data):
+    """[(type, payload)] of whole frames."""
+    found, at = [], 0
+    while at < len(data):
+        kind, _, size = struct.unpack_from("<HHI", data, at + 4)
+        found.append((kind, data[at + 24:at + 24 + size]))
+        at += 24 + size
+    return found
+
+
+class Lanes(Case):
+    """Several connections, each recorded by itself, judged together."""
+
+    def test_counts(self):
+        rng = random.Random(20)
+        for lanes, options in ((1, ()), (3, ("--ring", "2")), (8, ("--level", "0", "--identical", "1"))):
+            data = streamrig.hvm_stream([(list(range(1000)), streamrig.some_pages(rng, 1000))] * 2)
+            report = self.check(data, "--lanes", str(lanes), *options)
+            self.assertEqual((report["lost_lanes"], report["repeated_parcels"]), (0, 0))
+            self.assertEqual(len(os.listdir(self.dir)), 5 + lanes)
+            for name in os.listdir(self.dir):
+                os.unlink(self.path(name))
+
+    def test_cuts(self):
+        """Data connections, and the control connection, break and come back."""
+        rng = random.Random(21)
+        data = streamrig.hvm_stream([(list(range(at, at + 1000)), [rng.randbytes(4096) for _ in range(1000)])
+                                     for at in range(0, 5000, 1000)])
+        report = self.check(data, "--lanes", "2", "--level", "0", "--cut", "700", "--cut-answers", "300")
+        self.assertEqual(report["lost_lanes"], 2)
+        self.assertIn("sent.0.1", os.listdir(self.dir))
+
+    PLAN = (1, 2, 2, 1)  # the lanes of parcels
+
+    def repacked(self):
+        """A recorded stream in other parcels, with barriers: [(lane, [frame])], as the rules allow."""
+        rng = random.Random(22)
+        self.record(streamrig.hvm_stream([([1, 2], streamrig.some_pages(rng, 2, zero=0.0))]), "--lanes", "2")
+        found = []
+        for name in ("sent.1.1", "sent.2.1"):
+            found += [payload for kind, payload in frames_of(self.get(name)) if kind == 35]
+        found = [frame for payload in sorted(found, key=lambda p: struct.unpack_from("<Q", p, 16))
+                 for frame in frames_of(payload)]
+        middle = [(33, struct.pack("<Q", 0)), (33, struct.pack("<Q", 1))]
+        found = [*found[:2], middle[0], *found[2:-1], middle[1], found[-1]]
+        frames = [header(kind, number, payload) for number, (kind, payload) in enumerate(found)]
+        step = -(-len(frames) // len(self.PLAN))
+        return [(lane, frames[i * step:(i + 1) * step]) for i, lane in enumerate(self.PLAN)]
+
+    def judge(self, parcels, more=(), joins=((77, 1, 1), (77, 2, 1)), tail=b""):
+        """parcels: [(lane, [frame])], numbered as they come; more: [(lane, number, payload)]."""
+        lanes = {join[1]: header(32, 0, struct.pack("<QHHI", join[0], join[1], 0, join[2])) for join in joins}
+        numbered = [(lane, number, b"".join(frames)) for number, (lane, frames) in enumerate(parcels)]
+        for lane, number, payload in [*numbered, *more]:
+            lanes[lane] += header(35, number, payload)
+        lanes[1] += tail
+        words = []
+        for lane, data in lanes.items():
+            words += ["--lane", self.put(f"lane{lane}", data)]
+        return self.verify("wire", self.path("sent"), *words, "--secret", SECRET)
+
+    def test_rules(self):
+        good = self.repacked()
+        report = self.judge(good)
+        self.assertEqual((report.get("error"), report.get("barriers"), report.get("parcels")), (None, 2, 4))
+        payload = b"".join(good[0][1])
+        barrier = header(33, 2, struct.pack("<Q", 1))
+        cases = {
+            "parcels are missing": dict(parcels=good, more=[(1, 5, payload)]),
+            "no END": dict(parcels=good[:-1]),
+            "repeated though no": dict(parcels=good, more=[(2, 0, payload)]),
+            "again with other content": dict(parcels=good, more=[(2, 0, payload[:-1] + b"x")]),
+            "twice on a connection": dict(parcels=good, more=[(1, 0, payload)]),
+            "outside of the window": dict(parcels=good, more=[(1, 60, payload), (1, 1, payload)]),
+            "where 0 is due": dict(parcels=[*good[1:], good[0]]),
+            "BARRIER out of order": dict(parcels=[(lane, [barrier if frame[4] == 33 and frame[16] == 2 else frame
+                                                          for frame in frames]) for lane, frames in good]),
+            "HELLO in a parcel": dict(parcels=[(1, [header(1, 0, bytes(96))]), *good]),
+            "payload cut": dict(parcels=[(1, [payload[:-1]]), *good[1:]]),
+            "PING on a data connection": dict(parcels=good, tail=header(4, 0, b"")),
+            "header cut": dict(parcels=good, tail=header(35, 9, payload)[:20]),
+            "JOIN: ticket": dict(parcels=good, joins=((77, 1, 1), (78, 2, 1))),
+            "JOIN: attempt": dict(parcels=good, joins=((77, 1, 1), (77, 2, 0))),
+            "lane 3 of 2": dict(parcels=good, joins=((77, 1, 1), (77, 2, 1), (77, 3, 1))),
+        }
+        for words, case in cases.items():
+            with self.subTest(words=words):
+                self.assertIn(words, self.judge(**case).get("error", "nothing"))
+
+    def test_answers(self):
+        self.repacked()
+        arguments = self.recordings()
+        answers = frames_of(self.get("answers"))
+        self.assertEqual((answers[0][0], answers[-1][0]), (2, 12))
+        ack = [(34, struct.pack("<Q", number)) for number in (1, 0, 99)]
+        for words, more in (("ACK 0 after 1", ack[:2]), ("ACK 99 after", ack[2:]), ("second WELCOME", [answers[0]]),
+                            ("RAW from", [(8, bytes(9))])):
+            with self.subTest(words=words):
+                told = answers[:-1] + more + answers[-1:]
+                self.put("answers", b"".join(header(*(kind, i, p)) for i, (kind, p) in enumerate(told)))
+                self.assertIn(words, self.verify("wire", *arguments).get("error", "nothing"))
 
 
 class Broken(Case):
