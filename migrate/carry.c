@@ -18,7 +18,13 @@ static void seal(struct session *s)
     if (s->parcel && s->parcel_used > 0) {
         lanes_queue(s->lanes, s->parcel_used);
         s->parcel = NULL;
+        s->sealed++;
     }
+}
+
+uint64_t session_parcels(const struct session *s)
+{
+    return s->sealed + (s->parcel && s->parcel_used > 0 ? 1 : 0);
 }
 
 /* Something may have changed: a parcel arrived or was written, an ACK came, a lane was lost. */
@@ -281,6 +287,8 @@ static int hear_ack(struct session *s, const uint8_t *payload, struct ha_err *er
     if (rc == 0 && next > s->taken) {
         s->taken = next;
         s->moved_ms = s->clock_ms;
+        if (s->on_ack)
+            s->on_ack(s->on_ack_user);
     }
     return rc;
 }

@@ -40,6 +40,9 @@ struct page_source_ops {
      * readable), or a negative error (the stream is malformed, or ended too early); after END or an
      * error it is not called again. Never blocks. */
     int (*next)(struct page_source *source, struct page_item *ret_item, struct ha_err *err);
+    /* Tells whoever feeds it how many bytes of the stream the receiver has taken over
+     * (takenproto.h). Never blocks; false: it can't be said just now, and should be again. */
+    bool (*tell)(struct page_source *source, uint64_t taken);
     /* Closes its descriptors and frees. */
     void (*close)(struct page_source *source);
 };

@@ -269,6 +269,11 @@ uint64_t pipeline_oldest(const struct pipeline *p)
     return p->first;
 }
 
+uint64_t pipeline_opened(const struct pipeline *p)
+{
+    return p->next;
+}
+
 bool pipeline_is_busy(struct pipeline *p, uint64_t number)
 {
     return number >= p->first && number < p->next && state_of(p, unit_of(p, number)) != UNIT_DONE;

@@ -85,7 +85,8 @@ bool pipeline_is_busy(struct pipeline *p, uint64_t number);
  * Returns 0 when it is done, 1 when fd came first, or a negative error. */
 int pipeline_wait(struct pipeline *p, uint64_t number, int fd, struct session *s,
                   struct ha_err *err);
-/* The number of the oldest unit in use. */
+/* The number of the oldest unit in use; how many were ever opened. */
 uint64_t pipeline_oldest(const struct pipeline *p);
+uint64_t pipeline_opened(const struct pipeline *p);
 
 #endif

@@ -15,6 +15,7 @@
 #include "migrate/pack.h"
 #include "migrate/pipeline.h"
 #include "migrate/sort.h"
+#include "migrate/trail.h"
 #include "migrate/workers.h"
 
 /* A record of 1024 entries makes at most 17 groups, and its BATCH comes before them but is known
@@ -23,10 +24,15 @@
 #define UNITS_PER_WORKER 2u
 /* While nothing is compressed, one group of so many shows what compression would do. */
 #define PROBE_EACH 48u
+/* A feeder that did not listen may wait for just this word: said again after so long. */
+#define UNTOLD_MS 10
 
 struct sender {
-    struct session *session; /* set by send_stream */
+    struct session *session; /* this and source: set by send_stream */
+    struct page_source *source;
     struct pipeline *pipeline;
+    bool is_untold;     /* the source could not be told of the last step */
+    struct trail trail; /* over lanes: what the receiver has of the source's bytes */
     struct sorter sorter;
     struct packer *packers; /* the owner's, then the workers' */
     unsigned packer_count;
@@ -166,6 +172,27 @@ static int commit_watched(struct sender *d, struct unit *unit, struct ha_err *er
     return rc;
 }
 
+/* The source hears how much of it the receiver has. */
+static void tell(struct sender *d)
+{
+    d->is_untold = !d->source->ops->tell(d->source, d->session->taken_raw);
+}
+
+/* Units became parcels, or parcels were acknowledged. */
+static void follow(void *user)
+{
+    struct sender *d = user;
+    struct session *s = d->session;
+
+    if (!s->lanes)
+        return;
+    trail_packed(&d->trail, pipeline_oldest(d->pipeline), session_parcels(s));
+    if (!trail_acked(&d->trail, s->taken))
+        return;
+    s->taken_raw = d->trail.taken;
+    tell(d);
+}
+
 /* The oldest unit is done: out with it. */
 static int commit_head(struct sender *d, struct unit *unit, struct ha_err *err)
 {
@@ -173,6 +200,7 @@ static int commit_head(struct sender *d, struct unit *unit, struct ha_err *err)
     int rc = is_watched ? commit_watched(d, unit, err) : commit_any(d, unit, err);
 
     pipeline_pop(d->pipeline);
+    follow(d);
     return rc;
 }
 
@@ -249,6 +277,9 @@ static int send_end(struct sender *d, struct ha_err *err)
         return rc;
     if (s->ack.raw_bytes != m.raw_bytes || !ha_digest_equal(s->ack.digest, m.digest))
         return ha_err_set(err, HA_E_PEER, "the receiver confirmed something else than was sent");
+    s->taken_raw = s->progress.raw_bytes;
+    if (s->lanes)
+        tell(d);
     return 0;
 }
 
@@ -264,7 +295,9 @@ static int wait_for_source(struct sender *d, const struct page_source *source, s
     }
     rc = session_flush(d->session, err);
     if (rc == 0)
-        rc = session_wait_fd(d->session, source->fd, POLLIN, -1, err);
+        rc = session_wait_fd(d->session, source->fd, POLLIN, d->is_untold ? UNTOLD_MS : -1, err);
+    if (d->is_untold)
+        tell(d);
     return rc < 0 ? rc : 1;
 }
 
@@ -302,6 +335,7 @@ static int send_loop(struct sender *d, struct page_source *source, struct ha_err
         if (item.kind == PAGE_ITEM_END)
             break;
         rc = sorter_take(&d->sorter, &item, err);
+        trail_read(&d->trail, pipeline_opened(d->pipeline), d->session->progress.raw_bytes);
         if (rc == 0)
             rc = commit_done(d, err);
         if (rc == 0)
@@ -380,6 +414,11 @@ void sender_free(struct sender *d)
 int send_stream(struct sender *d, struct session *s, struct page_source *source, struct ha_err *err)
 {
     d->session = d->sorter.session = s;
+    d->source = source;
+    s->on_ack = follow;
+    s->on_ack_user = d;
+    if (s->lanes)
+        tell(d);
     d->window_ns = now_ns(CLOCK_MONOTONIC);
     s->progress.level = (int8_t)d->sorter.level;
     s->is_listening_peer = true;
@@ -387,5 +426,6 @@ int send_stream(struct sender *d, struct session *s, struct page_source *source,
     if (rc == 0)
         rc = send_loop(d, source, err);
     s->is_listening_peer = false;
+    s->on_ack = NULL;
     return rc;
 }

@@ -82,6 +82,9 @@ static struct streamp_progress total(struct session *s)
 
     result.elapsed_ms = real_now() - s->started_ms;
     result.wire_bytes += s->lanes ? lanes_bytes(s->lanes) : 0;
+    /* What only went into buffers is no progress. */
+    if (s->lanes && s->is_sender)
+        result.raw_bytes = s->taken_raw;
     return result;
 }
 

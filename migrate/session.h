@@ -112,6 +112,10 @@ struct session {
     uint64_t taken; /* receiver: parcels taken over; sender: acknowledged */
     uint64_t told;  /* receiver: the last ACK */
     uint64_t barriers;
+    uint64_t sealed;        /* sender: parcels queued so far */
+    uint64_t taken_raw;     /* sender: bytes of the native stream the receiver has taken over */
+    void (*on_ack)(void *); /* sender: `taken` grew; called in any wait. May be NULL */
+    void *on_ack_user;
 };
 
 /* Allocates all buffers. control_fd is borrowed, -1: none (tests). idle_timeout_ms 0: the default.
@@ -141,6 +145,8 @@ uint8_t *session_begin(struct session *s, size_t room, struct ha_err *err);
 int session_commit(struct session *s, uint16_t type, size_t size, const void *tail,
                    size_t tail_size, struct ha_err *err);
 int session_flush(struct session *s, struct ha_err *err);
+/* Over lanes: all frames committed so far are in parcels below this number. */
+uint64_t session_parcels(const struct session *s);
 /* Takes the next frame of the peer, PINGs excepted; ABORT becomes an error. Waits for it, at most
  * timeout_ms (-1: as long as the limits of time allow, 0: not at all). 1, 0 at the timeout, or a
  * negative error.

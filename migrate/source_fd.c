@@ -8,8 +8,11 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include "hamgr/ipc/takenproto.h"
 #include "migrate/frame.h"
 #include "migrate/native.h"
 #include "migrate/ring.h"
@@ -23,6 +26,7 @@ struct source_fd {
     uint8_t *window;
     size_t start; /* of what the parser has not consumed */
     size_t end;
+    bool is_mute;   /* the feeder can't be told anything: a pipe, or it is gone */
     bool has_stash; /* a token that ended a run of RAW ones: the next item */
     struct native_token stash;
     /* feeder 2 */
@@ -50,9 +54,10 @@ static int fill(struct source_fd *s, struct ha_err *err)
     while (r < 0 && errno == EINTR);
     if (r < 0 && (errno == EAGAIN || errno == EWOULDBLOCK))
         return 0;
-    if (r < 0)
+    if (r < 0 && errno != ECONNRESET)
         return ha_err_set(err, errno, "native stream: %s", strerror(errno));
-    if (r == 0)
+    /* A socket whose other end was closed before it read all we told says so. */
+    if (r <= 0)
         return ha_err_set(err, HA_E_CORRUPT, "native stream: it ended before its end record");
     s->end += (size_t)r;
     return 1;
@@ -191,6 +196,23 @@ static int source_next(struct page_source *source, struct page_item *ret_item, s
     }
 }
 
+static bool source_tell(struct page_source *source, uint64_t taken)
+{
+    struct source_fd *s = (struct source_fd *)source;
+    uint8_t record[TAKEN_SIZE];
+    struct iovec piece = {.iov_base = record, .iov_len = sizeof(record)};
+    const struct msghdr message = {.msg_iov = &piece, .msg_iovlen = 1};
+
+    if (s->is_mute)
+        return true;
+    taken_encode(record, taken);
+    ssize_t r = sendmsg(source->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (r < 0 && (errno == EAGAIN || errno == EINTR))
+        return false;
+    s->is_mute = r != (ssize_t)sizeof(record);
+    return true;
+}
+
 static void source_close(struct page_source *source)
 {
     struct source_fd *s = (struct source_fd *)source;
@@ -205,12 +227,14 @@ static void source_close(struct page_source *source)
 static const struct page_source_ops fd_ops = {
     .name = "fd",
     .next = source_next,
+    .tell = source_tell,
     .close = source_close,
 };
 
 static const struct page_source_ops ring_ops = {
     .name = "ring",
     .next = source_next,
+    .tell = source_tell,
     .close = source_close,
 };
 

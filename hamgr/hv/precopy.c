@@ -132,6 +132,15 @@ static void take_round(struct precopy *p, const struct precopy_round *round, uin
         p->least_us = predicted_us;
 }
 
+/* Round 0 is no rehearsal. One that never has its like at all is believed in the end. */
+static bool is_rehearsed(const struct precopy *p, const struct precopy_round *round)
+{
+    bool is_tried =
+        p->rounds > 1 && round->dirty_pages <= round->round_pages * PRECOPY_REHEARSED_TIMES;
+
+    return round->dirty_pages == 0 || is_tried || p->rounds >= PRECOPY_ROUNDS_MAX;
+}
+
 struct precopy_decision precopy_decide(struct precopy *p, const struct precopy_round *round)
 {
     uint64_t copy_us = copying_us(round);
@@ -142,6 +151,8 @@ struct precopy_decision precopy_decide(struct precopy *p, const struct precopy_r
                      is_past(p, round, 3, 4);
     if (!is_within(p, predicted_us))
         return slow(p, round, predicted_us);
+    if (!is_rehearsed(p, round))
+        return make(p, PRECOPY_GO_ON, predicted_us, "more pages than were tried");
     if (copy_us <= PRECOPY_AIM_US)
         return make(p, PRECOPY_STOP, predicted_us, "nothing to gain by more rounds");
     if (is_enough)
@@ -194,34 +205,20 @@ static uint64_t distance(uint64_t a, uint64_t b)
     return a > b ? a - b : b - a;
 }
 
-static void take_rate(struct precopy_rate *r, uint64_t rate)
+void precopy_rate_round(struct precopy_rate *r, uint64_t bytes, uint64_t us)
 {
-    if (r->rate_bytes_s == 0) {
+    if (bytes == 0 || us == 0)
+        return;
+    uint64_t rate = bytes / us * 1000000 + bytes % us * 1000000 / us;
+    uint64_t off = distance(r->rate_bytes_s, rate);
+
+    if (r->rounds < 2) {
+        r->rounds++;
         r->rate_bytes_s = rate;
         return;
     }
-    uint64_t off = distance(r->rate_bytes_s, rate);
     r->spread_bytes_s = r->spread_bytes_s - r->spread_bytes_s / 4 + off / 4;
     r->rate_bytes_s = r->rate_bytes_s / 2 + rate / 2;
-}
-
-void precopy_rate_update(struct precopy_rate *r, uint64_t written, uint64_t backlog,
-                         uint64_t now_us, bool is_idle)
-{
-    uint64_t drained = written > backlog ? written - backlog : 0;
-    uint64_t bytes = drained > r->drained_mark ? drained - r->drained_mark : 0;
-    uint64_t us = now_us > r->time_mark_us ? now_us - r->time_mark_us : 0;
-
-    if (r->time_mark_us == 0 || is_idle || (r->rate_bytes_s == 0 && drained < PRECOPY_BUFFER)) {
-        r->drained_mark = drained;
-        r->time_mark_us = now_us;
-        return;
-    }
-    if (bytes < PRECOPY_INTERVAL || us == 0)
-        return;
-    take_rate(r, bytes / us * 1000000 + bytes % us * 1000000 / us);
-    r->drained_mark = drained;
-    r->time_mark_us = now_us;
 }
 
 void precopy_cost_update(struct precopy_cost *c, uint64_t us)

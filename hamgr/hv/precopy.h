@@ -4,9 +4,16 @@
  * Pure. The caller measures a round (what is dirty now, what the stream drains per second and how
  * much that varies, how long everything else of the pause takes) and does as it is told.
  *
- *   copying         = (dirty bytes + bytes still in the pipe) / (drain rate - twice its spread)
+ *   copying         = (dirty bytes + bytes written, but not taken over at the other end)
+ *                     / (rate - twice its spread)
  *   predicted pause = fixed cost + copying
  *
+ *   rate: of whole rounds, from the first byte written until the receiver has the last one. So each
+ *   round is a rehearsal of the last: the same kind of pages, the same buffers, the same way there
+ *   and back. Round 0 is none: it may be zeros, which cost a link nothing.
+ *
+ *   predicted <= max_downtime, but more dirty pages
+ *       than a rehearsal can speak for                -> GO_ON (rehearse)
  *   predicted <= max_downtime, and copying <= aim     -> STOP (more rounds can't make it better)
  *   predicted <= max_downtime, two rounds in a row
  *       did not shrink it, or the deadline is near    -> STOP (good enough)
@@ -32,7 +39,10 @@
 /* Copying for this long is as good as none: the larger part of a pause is the switch itself. */
 #define PRECOPY_AIM_US 4000u
 /* No progress: this many rounds without the dirty set getting smaller by a tenth. */
-#define PRECOPY_STALE_ROUNDS    8u
+#define PRECOPY_STALE_ROUNDS 8u
+/* A round speaks for as many pages as it had, and for twice as many: a shaper that lets a burst
+ * through free of charge would make more than that look cheap. */
+#define PRECOPY_REHEARSED_TIMES 2u
 #define PRECOPY_FLAT_ROUNDS     2u /* rounds in a row that did not shrink it by a quarter */
 #define PRECOPY_THROTTLE_ROUNDS 3u /* rounds without progress before another throttle step */
 #define PRECOPY_ROUNDS_MAX      60u
@@ -63,8 +73,9 @@ struct precopy_round {
     uint64_t elapsed_us;     /* since the save began */
     uint64_t dirty_pages;    /* to be sent in the next round, or stopped */
     uint64_t page_bytes;     /* stream bytes of one page */
-    uint64_t backlog_bytes;  /* written, but not drained yet */
-    uint64_t rate_bytes_s;   /* measured drain rate, 0 = not measured yet */
+    uint64_t round_pages;    /* sent in the round that is over */
+    uint64_t backlog_bytes;  /* written, but not taken over yet */
+    uint64_t rate_bytes_s;   /* of precopy_rate, 0 = not measured yet */
     uint64_t spread_bytes_s; /* its mean deviation */
     uint64_t dirty_bytes_s;  /* what the guest writes, for the words */
     uint64_t fixed_us;       /* stop, last scan, end of stream, hand-over */
@@ -93,26 +104,22 @@ void precopy_explain(const struct precopy *p, const struct precopy_round *round,
 /* The percent of a throttle step, 1 .. PRECOPY_THROTTLE_STEPS; 0: 100. */
 uint32_t precopy_throttle_percent(uint32_t step);
 
-/* How long a writer that sees its pipe empty waits before it collects: what the stream process took
- * out of the pipe is not sent yet, and would be sent within the pause. */
+/* A writer waits at the end of a round until everything was taken over: what is under way when the
+ * guest stops is waited for within its pause. Whose stream does not tell (takenproto.h) sees its
+ * pipe run empty, and waits for so long besides. */
 #define PRECOPY_HIDDEN        UINT64_C(524288)
 #define PRECOPY_SETTLE_MAX_US 100000u
 uint64_t precopy_settle_us(uint64_t rate_bytes_s, uint64_t round_bytes);
 
-/* Drain rate. Bytes that only went into buffers are no progress: intervals count from the moment
- * the pipe was full for the first time or PRECOPY_BUFFER bytes were written. */
-#define PRECOPY_BUFFER   UINT64_C(1048576)
-#define PRECOPY_INTERVAL UINT64_C(4194304) /* bytes drained before a rate is believed */
+/* The rate of rounds. */
 struct precopy_rate {
-    uint64_t drained_mark;
-    uint64_t time_mark_us;
-    uint64_t rate_bytes_s;   /* 0 until known; newer intervals weigh a half */
+    uint64_t rate_bytes_s;   /* 0 until known; newer rounds weigh a half */
     uint64_t spread_bytes_s; /* mean deviation; newer ones weigh a quarter */
+    uint32_t rounds;
 };
-/* Tells the meter the state of the stream: bytes written so far and still in the pipe, at now_us.
- * is_idle: nothing was being written (the interval is dropped, not averaged). */
-void precopy_rate_update(struct precopy_rate *r, uint64_t written, uint64_t backlog,
-                         uint64_t now_us, bool is_idle);
+/* A round is over: so many bytes in so long a time, from the first one written until the last was
+ * taken over. The first two replace what was known: round 0, and the first that is a rehearsal. */
+void precopy_rate_round(struct precopy_rate *r, uint64_t bytes, uint64_t us);
 
 /* A cost that is measured now and then, and what it may be next time: mean plus twice the mean
  * deviation. Newer ones weigh a quarter. */

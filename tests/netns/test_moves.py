@@ -16,6 +16,8 @@ from nslab.cluster import HactlError  # noqa: E402
 # 100 Mbit/s move 12 MB/s of what does not compress: a guest that writes 40 MB/s is too fast for it.
 SLOW = "\n[migration]\nbandwidth = 100\n"
 FAST = {"memory_mib": 24, "zero_percent": 0, "text_percent": 0, "dirty_kib_s": 40000, "step_ms": 5}
+# Writes 2 MB/s that do not compress: a fifth of 100 Mbit/s, nearly all of 20.
+MODERATE = {"memory_mib": 24, "zero_percent": 50, "text_percent": 0, "dirty_kib_s": 1024, "step_ms": 5}
 CALM = {"memory_mib": 24, "zero_percent": 0, "text_percent": 0, "dirty_kib_s": 512, "step_ms": 5}
 
 
@@ -128,6 +130,53 @@ def deadline_and_cancel_release_the_throttle(context):
     cluster.hactl("cancel", str(begun["op"]))
     wait_until(lambda: not capped(), "no control group is left after the cancel", 20)
     lab.all_step(cluster)
+    lab.no_harm(cluster)
+
+
+def slow_links(cluster, mbit):
+    """Every cable carries so much from now on, each way, as tc sees it: not our own cap."""
+    for node in cluster.nodes:
+        node.run(["tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", f"{mbit}mbit",
+                  "burst", "64kb", "latency", "50ms"])
+
+
+def moves_in_time(context, cluster, mbit, limit_ms, count):
+    """A migration with a contract over slow cables: moved, and the guest's own pause within it; or
+    refused, and it runs on. Returns whether it moved."""
+    home, target = ends(cluster)
+    try:
+        cluster.hactl("migrate", "big", "--to", target, "--max-downtime", f"{limit_ms}ms",
+                      "--on-slow", "abort", timeout_s=120)
+    except HactlError as error:
+        equal(error.code, 3, f"exit code of a refused migration ({error})")
+        equal(cluster.homes().get("big"), home, "where the guest runs on")
+        context.note(f"{mbit} Mbit/s: refused: {str(error)[-200:]}")
+        return False
+    moved = record(cluster, count)
+    context.note(f"{mbit} Mbit/s: {moved['pause_us']}, foreseen {moved['predicted_us']} us")
+    check(moved["pause_us"]["guest"] <= limit_ms * 1000, f"a broken contract: {moved}")
+    return True
+
+
+@scenario(300)
+def slow_links_keep_the_contract(context):
+    """Cables of 100 and 20 Mbit/s: what a stream holds back is not forgotten in the pause."""
+    cluster = start(context, MODERATE)
+    for so_far, mbit in ((0, 100), (2, 20)):
+        slow_links(cluster, mbit)
+        moved = [moves_in_time(context, cluster, mbit, 300, so_far + n) for n in (1, 2)]
+        check(any(moved), f"at {mbit} Mbit/s all of them were refused")
+        lab.all_step(cluster)
+    lab.no_harm(cluster)
+
+
+@scenario(240)
+def slow_links_refuse_in_time(context):
+    """A guest that writes more than such a cable carries: refused with the numbers, by its deadline."""
+    cluster = start(context, FAST)
+    slow_links(cluster, 100)
+    words = refused(cluster, "--max-downtime", "300ms", "--on-slow", "abort", "--deadline", "30s")
+    check("300 ms are allowed" in words and "drains" in words, words)
     lab.no_harm(cluster)
 
 

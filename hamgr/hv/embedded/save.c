@@ -7,6 +7,10 @@
  *   live rounds ── lock, SIGSTOP, proof ── last round ── SUSPENDED ── end of stream ── unlock
  *   failure here: it never stopped         here: left PAUSED        here: PAUSED again
  *
+ * A live save waits at the end of each round, and before it says that it is done, until the stream
+ * tells that the other end has everything (takenproto.h): until then it may give up, and the guest
+ * goes on. A pipe or a reader that tells nothing is asked how much is still in it.
+ *
  * The lock keeps `run` away from the first stop to the last byte: nothing changes under the last
  * round. A page read while the guest writes it is torn in the stream; but then the write came after
  * the page was protected, so it is dirty and sent once more.
@@ -31,15 +35,20 @@
 #include "hamgr/hv/embedded/proc.h"
 #include "hamgr/hv/embedded/record.h"
 #include "hamgr/hv/precopy.h"
+#include "hamgr/ipc/takenproto.h"
 
 #define PROGRESS_EVERY_NS 100000000u
 /* Stream bytes of a page: its content and its entry. */
 #define PAGE_STREAM_BYTES (EMB_PAGE + 8u)
 /* Stop, proof and end of stream besides the last scan: measured below 2 ms on two busy cores. */
 #define STOP_COST_US 2000u
-/* A pipe that does not run empty within this is looked at no longer: the stream has stalled. */
+/* A pipe that tells nothing and does not run empty within this is looked at no longer. */
 #define SETTLE_TRIES_US UINT64_C(5000000)
 #define SETTLE_STEP_NS  300000
+/* What is told wakes us; a stop's contract is looked at so often besides: a tenth of the least
+ * pause that anybody would ask for. */
+#define STEP_MS    5
+#define TOLD_BYTES (64u * TAKEN_SIZE)
 /* A guest that was slowed down is let run for this long before it is stopped, so that its pause
  * does not begin with the rest of a period without a processor. */
 #define LIFTED_NS 1000000
@@ -55,6 +64,8 @@ struct save {
     struct emb_domain d;
     const struct hv_save_params *params;
     bool is_socket;
+    bool is_deaf; /* the stream tells nothing any more: it is gone, or this save was aborted */
+    struct taken_reader taken;
     int busy_fd;
     uint8_t *memory;
     uint64_t page_count;
@@ -71,7 +82,7 @@ struct save {
     uint64_t limit_us; /* stopped: give up then; 0 none */
     uint64_t predicted_us;
     uint64_t stopped_us;    /* when the guest was stopped; 0 not yet */
-    uint64_t left_pages;    /* of the last round */
+    uint64_t left_bytes;    /* of the last round, not written yet */
     uint64_t used_ns;       /* processor time of the guest when the save began */
     uint32_t used_permille; /* what it used of a processor when it was slowed down first */
     bool is_capped;
@@ -98,24 +109,92 @@ static void tell(struct save *s, enum hv_progress_phase phase, bool is_due)
     s->progress(s->user, &s->now);
 }
 
-/* ---- writing ---- */
+/* ---- what is under way ---- */
 
-static int wait_writable(struct save *s)
+/* Hears what the stream has told. */
+static void hear(struct save *s)
 {
-    struct pollfd p = {.fd = s->params->fd, .events = POLLOUT};
-    int timeout_ms = -1;
+    uint8_t bytes[TOLD_BYTES];
+    ssize_t n = 1;
 
-    if (s->limit_us != 0) {
-        uint64_t at_us = now_us();
-        if (at_us >= s->limit_us)
-            return ha_err_set(s->err, HA_E_TIMEOUT,
-                              "the stream stalled while the guest was stopped");
-        timeout_ms = (int)((s->limit_us - at_us) / 1000) + 1;
+    while (s->is_socket && !s->is_deaf && n > 0) {
+        n = recv(s->params->fd, bytes, sizeof(bytes), MSG_DONTWAIT);
+        if (n > 0)
+            taken_read(&s->taken, bytes, (size_t)n, s->now.bytes);
+        else
+            s->is_deaf = n == 0 || (errno != EAGAIN && errno != EINTR);
     }
-    if (poll(&p, 1, timeout_ms) < 0 && errno != EINTR)
+}
+
+static bool is_telling(const struct save *s)
+{
+    return s->taken.is_known && !s->is_deaf;
+}
+
+/* What was written and is not taken over yet; of a stream that does not tell, what is in its pipe:
+ * sockets and pipes both know. */
+static uint64_t backlog(struct save *s)
+{
+    int bytes = 0;
+
+    hear(s);
+    if (s->taken.is_known)
+        return s->now.bytes - s->taken.taken;
+    if (ioctl(s->params->fd, s->is_socket ? SIOCOUTQ : FIONREAD, &bytes) != 0 || bytes < 0)
+        return s->now.bytes;
+    return (uint64_t)bytes;
+}
+
+static struct precopy_round round_now(struct save *s, uint64_t dirty_pages)
+{
+    return (struct precopy_round){
+        .elapsed_us = now_us() - s->begin_us,
+        .dirty_pages = dirty_pages,
+        .page_bytes = PAGE_STREAM_BYTES,
+        .round_pages = s->now.pages_sent,
+        .backlog_bytes = backlog(s),
+        .rate_bytes_s = s->rate.rate_bytes_s,
+        .spread_bytes_s = s->rate.spread_bytes_s,
+        .dirty_bytes_s = (uint64_t)s->now.dirty_kib_s * 1024,
+        .fixed_us = STOP_COST_US + s->collect_cost_us + s->params->switch_us,
+    };
+}
+
+/* Behind the stop: more pages than predicted, or a stream that became slow, end the save while the
+ * guest can still go on in time. */
+static int keep_contract(struct save *s)
+{
+    if (s->stopped_us == 0 || !s->params->is_live)
+        return 0;
+    struct precopy_round round = round_now(s, 0);
+    uint64_t left = s->left_bytes + round.backlog_bytes;
+    uint64_t since_us = now_us() - s->stopped_us;
+    round.fixed_us = s->params->switch_us;
+    if (precopy_may_finish(&s->precopy, since_us, left, &round))
+        return 0;
+    return ha_err_set(s->err, HA_E_TIMEOUT,
+                      "stopped for %llu ms, %llu KiB are left: longer than the %u ms allowed",
+                      (unsigned long long)(since_us / 1000), (unsigned long long)(left >> 10),
+                      s->params->max_downtime_ms);
+}
+
+/* Waits for an event of the stream. A guest that stands still does so no longer than it may. */
+static int await_stream(struct save *s, short events)
+{
+    struct pollfd p = {.fd = s->params->fd, .events = events};
+    bool is_limited = s->limit_us != 0;
+
+    if (is_limited && now_us() >= s->limit_us)
+        return ha_err_set(s->err, HA_E_TIMEOUT, "the stream stalled while the guest was stopped");
+    int rc = keep_contract(s);
+    if (rc != 0)
+        return rc;
+    if (poll(&p, 1, is_limited ? STEP_MS : -1) < 0 && errno != EINTR)
         return ha_err_set(s->err, errno, "wait for the stream: %s", strerror(errno));
     return 0;
 }
+
+/* ---- writing ---- */
 
 static ssize_t write_some(const struct save *s, struct iovec *iov, int count)
 {
@@ -132,7 +211,7 @@ static int write_vector(struct save *s, struct iovec *iov, int count)
     while (count > 0) {
         ssize_t n = write_some(s, iov, count);
         if (n < 0 && errno == EAGAIN) {
-            int rc = wait_writable(s);
+            int rc = await_stream(s, POLLOUT);
             if (rc != 0)
                 return rc;
             continue;
@@ -142,6 +221,7 @@ static int write_vector(struct save *s, struct iovec *iov, int count)
         if (n < 0)
             return ha_err_set(s->err, errno, "write the stream: %s", strerror(errno));
         s->now.bytes += (uint64_t)n;
+        s->left_bytes -= s->left_bytes < (uint64_t)n ? s->left_bytes : (uint64_t)n;
         while (count > 0 && (size_t)n >= iov->iov_len) {
             n -= (ssize_t)iov->iov_len;
             iov++;
@@ -162,49 +242,6 @@ static int write_bytes(struct save *s, void *bytes, size_t size)
     return write_vector(s, &iov, 1);
 }
 
-/* What was written and is still in the pipe: sockets and pipes both tell. */
-static uint64_t backlog(const struct save *s)
-{
-    int bytes = 0;
-
-    if (ioctl(s->params->fd, s->is_socket ? SIOCOUTQ : FIONREAD, &bytes) != 0 || bytes < 0)
-        return s->now.bytes < PRECOPY_BUFFER ? s->now.bytes : PRECOPY_BUFFER;
-    return (uint64_t)bytes;
-}
-
-static struct precopy_round round_now(const struct save *s, uint64_t dirty_pages)
-{
-    return (struct precopy_round){
-        .elapsed_us = now_us() - s->begin_us,
-        .dirty_pages = dirty_pages,
-        .page_bytes = PAGE_STREAM_BYTES,
-        .backlog_bytes = backlog(s),
-        .rate_bytes_s = s->rate.rate_bytes_s,
-        .spread_bytes_s = s->rate.spread_bytes_s,
-        .dirty_bytes_s = (uint64_t)s->now.dirty_kib_s * 1024,
-        .fixed_us = STOP_COST_US + s->collect_cost_us + s->params->switch_us,
-    };
-}
-
-/* Behind the stop: more pages than predicted, or a stream that became slow, end the save while the
- * guest can still go on in time. */
-static int keep_contract(struct save *s, uint32_t count)
-{
-    if (s->stopped_us == 0 || !s->params->is_live)
-        return 0;
-    struct precopy_round round = round_now(s, s->left_pages);
-    uint64_t left = s->left_pages * PAGE_STREAM_BYTES + round.backlog_bytes;
-    uint64_t since_us = now_us() - s->stopped_us;
-    round.fixed_us = s->params->switch_us;
-    s->left_pages -= s->left_pages > count ? count : s->left_pages;
-    if (precopy_may_finish(&s->precopy, since_us, left, &round))
-        return 0;
-    return ha_err_set(s->err, HA_E_TIMEOUT,
-                      "stopped for %llu ms, %llu KiB are left: longer than the %u ms allowed",
-                      (unsigned long long)(since_us / 1000), (unsigned long long)(left >> 10),
-                      s->params->max_downtime_ms);
-}
-
 /* One PAGE_DATA record: header and pfns from here, pages from the guest; pages that are neighbours
  * in memory go as one piece. */
 static int send_batch(struct save *s, uint32_t count)
@@ -223,11 +260,11 @@ static int send_batch(struct save *s, uint32_t count)
         else
             s->iov[pieces++] = (struct iovec){.iov_base = page, .iov_len = EMB_PAGE};
     }
-    int rc = keep_contract(s, count);
+    int rc = keep_contract(s);
     if (rc == 0)
         rc = write_vector(s, s->iov, pieces);
     s->now.pages_sent += count;
-    precopy_rate_update(&s->rate, s->now.bytes, backlog(s), now_us(), false);
+    hear(s); /* so that what it tells finds room */
     return rc;
 }
 
@@ -237,7 +274,6 @@ static int send_round(struct save *s, enum hv_progress_phase phase)
     int rc = 0;
 
     s->now.pages_sent = 0;
-    precopy_rate_update(&s->rate, s->now.bytes, backlog(s), now_us(), true);
     for (uint64_t word = 0; word < emb_bitmap_words(s->page_count) && rc == 0; word++) {
         uint64_t bits = s->bitmap[word];
         s->bitmap[word] = 0;
@@ -287,22 +323,49 @@ static int throttle(struct save *s, uint32_t percent)
     return emb_cap_set(&s->d, s->used_permille * percent / 100, s->err);
 }
 
-/* Lets the stream take what was written: bytes that are in the pipe when the guest stops are sent
- * in its pause. What the guest writes meanwhile is less. */
-static void settle(struct save *s, uint64_t round_bytes)
+/* Something may have been told, or a little time has passed. */
+static void await_word(struct save *s)
+{
+    struct pollfd p = {.fd = s->params->fd, .events = POLLIN};
+
+    (void)poll(&p, 1, STEP_MS);
+}
+
+/* How long what was written may take: a stream that tells may be slow, one that stalls ends itself;
+ * only the deadline is ours. */
+static uint64_t settled_by_us(const struct save *s)
+{
+    uint64_t deadline_us = (uint64_t)s->params->deadline_ms * 1000;
+
+    if (!is_telling(s))
+        return now_us() + SETTLE_TRIES_US;
+    return deadline_us != 0 ? s->begin_us + deadline_us : UINT64_MAX;
+}
+
+/* Lets the stream take what was written: what is under way when the guest stops is sent in its
+ * pause. What the guest writes meanwhile is less. Returns when it was taken, as far as is known. */
+static uint64_t settle(struct save *s, uint64_t round_bytes)
 {
     const struct timespec nap = {.tv_nsec = SETTLE_STEP_NS};
-    uint64_t end_us = now_us() + SETTLE_TRIES_US;
-    uint64_t left;
+    uint64_t left = backlog(s), end_us = settled_by_us(s);
+    bool is_told = is_telling(s);
 
-    while ((left = backlog(s)) > 0 && now_us() < end_us) {
-        precopy_rate_update(&s->rate, s->now.bytes, left, now_us(), false);
-        nanosleep(&nap, NULL);
+    while (left > 0 && now_us() < end_us && is_told == is_telling(s)) {
+        if (is_told)
+            await_word(s);
+        else
+            nanosleep(&nap, NULL);
+        tell(s, HV_LIVE, false);
+        left = backlog(s);
     }
+    uint64_t taken_us = now_us();
+    if (s->taken.is_known)
+        return taken_us;
     uint64_t us = precopy_settle_us(s->rate.rate_bytes_s, round_bytes);
     struct timespec rest = {.tv_sec = (time_t)(us / 1000000),
                             .tv_nsec = (long)(us % 1000000) * 1000};
     nanosleep(&rest, NULL);
+    return taken_us;
 }
 
 static void set_all(struct save *s)
@@ -324,11 +387,13 @@ static int give_up(struct save *s, uint64_t dirty)
 /* One round and what follows from it. Returns 1 to go on, 0 to stop the guest, or an error. */
 static int live_round(struct save *s)
 {
-    uint64_t dirty = 0, before = s->now.bytes;
+    uint64_t dirty = 0, before = s->now.bytes, begin_us = now_us();
     int rc = send_round(s, HV_LIVE);
 
     if (rc == 0) {
-        settle(s, s->now.bytes - before);
+        uint64_t sent = s->now.bytes - before;
+        uint64_t taken_us = settle(s, sent), left = backlog(s);
+        precopy_rate_round(&s->rate, sent > left ? sent - left : 0, taken_us - begin_us);
         rc = collect(s, false, &dirty);
     }
     if (rc != 0)
@@ -371,6 +436,19 @@ static int set_phase(struct save *s, enum emb_phase phase, struct ha_err *err)
     return rc;
 }
 
+/* Until the other end has all of it, the save may still be given up: who was told that it is done
+ * has the guest run there. */
+static int await_taken(struct save *s)
+{
+    int rc = 0;
+
+    while (rc == 0 && backlog(s) > 0 && is_telling(s))
+        rc = await_stream(s, POLLIN);
+    if (rc == 0 && s->taken.is_known && backlog(s) > 0)
+        rc = ha_err_set(s->err, HA_E_PEER, "the stream ended before the other end had all of it");
+    return rc;
+}
+
 static int finish_stream(struct save *s)
 {
     uint8_t tail[EMB_NATIVE_TAIL];
@@ -379,6 +457,8 @@ static int finish_stream(struct save *s)
     emb_native_tail(tail, s->page_count);
     if (rc == 0)
         rc = write_bytes(s, tail, sizeof(tail));
+    if (rc == 0 && s->params->is_live)
+        rc = await_taken(s);
     /* Without its last bytes the stream is nobody's guest. */
     if (rc != 0)
         set_phase(s, EMB_COMPLETE, NULL);
@@ -422,7 +502,7 @@ static int send_stopped(struct save *s)
         uint64_t allowed_us = s->predicted_us * STOPPED_FACTOR;
         s->limit_us = now_us() + (allowed_us > STOPPED_MIN_US ? allowed_us : STOPPED_MIN_US);
         rc = collect(s, true, &dirty);
-        s->left_pages = bits_of(s);
+        s->left_bytes = bits_of(s) * PAGE_STREAM_BYTES;
     }
     tell(s, HV_STOPPED, true);
     if (rc == 0)
