@@ -71,12 +71,33 @@ static int code_of(int rc)
     }
 }
 
+/* What an operator can do about it; "" where a word would be a guess. */
+static const char *fix_for(int code)
+{
+    switch (code) {
+    case ENOSPC:
+        return ": free space on the file system that holds it";
+    case EROFS:
+        return ": its file system is mounted read-only; see dmesg, then remount it";
+    case EIO:
+        return ": the disk beneath fails; see dmesg";
+    case EBUSY:
+        return ": another process has it open; only one hamgrd may";
+    default:
+        return "";
+    }
+}
+
 int db_error(struct db *db, int rc, const char *what, struct ha_err *err)
 {
     int system = sqlite3_system_errno(db->sql);
+    int code = code_of(rc);
 
-    return ha_err_set(err, code_of(rc), "%s: %s%s%s (SQLite %d)", what, sqlite3_errmsg(db->sql),
-                      system ? ", " : "", system ? strerror(system) : "", rc);
+    /* The disk may be full though SQLite could only see that a read or a lock failed. */
+    if ((code == EIO || code == EACCES) && (system == ENOSPC || system == EDQUOT))
+        code = ENOSPC;
+    return ha_err_set(err, code, "%s: %s%s%s (SQLite %d)%s", what, sqlite3_errmsg(db->sql),
+                      system ? ", " : "", system ? strerror(system) : "", rc, fix_for(code));
 }
 
 static int exec(struct db *db, const char *text, const char *what, struct ha_err *err)
