@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole lab: its nodes, network and BMCs from up to down, kept in a directory between commands."""
+
+import json
+import os
+import shutil
+import time
+
+from . import bmc, cluster, initramfs, net, seed
+from .errors import LabError, read, wait_until, write
+from .machine import Machine
+from .recipe import HERE
+
+
+class Lab:
+    """The lab at `place`, running or not."""
+
+    def __init__(self, place):
+        self.place = place
+        text = read(place.of_lab("lab.json"))
+        self.settings = json.loads(text) if text else None
+        if self.settings:
+            place.image = self.settings["image"]  # what it was started with, whatever the tree says now
+
+    @property
+    def machines(self):
+        """Its nodes in order; LabError if there is no lab."""
+        if self.settings is None:
+            raise LabError(f"no lab {self.place.name} is up; start one: deploy/lab up")
+        return [Machine(self.place, i) for i in range(1, self.settings["nodes"] + 1)]
+
+    def machine(self, name):
+        found = {m.name: m for m in self.machines}
+        if name not in found:
+            raise LabError(f"there is no node {name}; there are {' '.join(found)}")
+        return found[name]
+
+    # --- up ---
+
+    def up(self, options, say):
+        """Starts a new lab; what went up before a failure stays, for a look, until down."""
+        if self.settings is not None:
+            raise LabError(f"lab {self.place.name} is up already; end it with: deploy/lab down")
+        self.place.need_image()
+        began = time.monotonic()
+        shutil.rmtree(self.place.lab, ignore_errors=True)
+        os.makedirs(self.place.lab, mode=0o700)
+        self.settings = {"nodes": options.nodes, "hypervisor": options.hypervisor,
+                         "driver": options.driver, "build": options.build,
+                         "image": self.place.image}
+        write(self.place.of_lab("lab.json"), json.dumps(self.settings))
+        write(self.place.of_lab("hypervisor"), options.hypervisor)
+        machines = self.machines
+        net.make(self.place.namespace, options.nodes)
+        self.make_seeds(machines, options)
+        for machine in machines:
+            machine.make_disk()
+            bmc.start(self.place, machine)
+            machine.power_on()
+        for machine in machines:
+            machine.wait_ready(0)
+            self.wait_ssh(machine)
+        say(f"{options.nodes} nodes run Xen after {time.monotonic() - began:.1f} s")
+        if options.driver != "none":
+            cluster.create(machines, say)
+            say(f"hamgr's cluster is made, after {time.monotonic() - began:.1f} s")
+
+    def make_seeds(self, machines, options):
+        for machine in machines:
+            os.makedirs(machine.dir)
+        write(self.place.of_lab("initrd"), initramfs.of_dom0(self.place, read(
+            os.path.join(HERE, "dom0", "initramfs-init"))))
+        seed.make_shared(self.place, options.build)
+        seed.make_keys(self.place, machines)
+        seed.make_certificates(self.place, machines)
+        key = os.urandom(256)
+        for machine in machines:
+            seed.make_own(self.place, machine, machines, options, key)
+
+    def wait_ssh(self, machine):
+        machine.forget_ssh()
+
+        def answers():
+            try:
+                cluster.inside(machine, "true", timeout_s=40)
+                return True
+            except LabError:
+                return False
+        wait_until(answers, f"{machine.name} answers to ssh", 180, 0.5)
+
+    # --- in between ---
+
+    def switch_on(self, machine):
+        state = machine.state()
+        before = machine.boots()
+        machine.power_on()
+        if state == "off":
+            machine.wait_ready(before)
+            self.wait_ssh(machine)
+
+    def install(self, build):
+        """Brings a newer build to all nodes that are on, and to the others' next boot."""
+        seed.make_shared(self.place, build)
+        on = [m for m in self.machines if m.state() == "on"]
+        for machine in on:
+            with open(self.place.of_lab("shared.tar"), "rb") as file:
+                cluster.feed(machine, file, "tar", "-x", "--unlink-first", "-C", "/", "-f", "-")
+        return [m.name for m in on]
+
+    # --- down ---
+
+    def down(self):
+        """Ends everything of this lab, however far it got. True if there was one."""
+        found = os.path.exists(self.place.lab) or net.exists(self.place.namespace)
+        if self.settings is not None:
+            for machine in self.machines:
+                if os.path.isdir(machine.dir):
+                    machine.forget_ssh()
+                    bmc.stop(machine)
+                    machine.power_off()
+        net.remove(self.place.namespace)
+        shutil.rmtree(self.place.lab, ignore_errors=True)
+        return found

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node's machine: QEMU with Xen in it. Power is the process: off means that it is gone."""
+
+import os
+import uuid
+
+from . import net, process, qmp
+from .errors import LabError, read, run, wait_until
+
+# More of a CPU does harm: with AVX, SMAP or RDTSCP emulated, dom0 or its guests crash.
+CPU = "qemu64,+svm,+npt"
+MEMORY_MIB, DOM0_MIB = 1536, 768
+NAMESPACE_ID = uuid.UUID("6e0a4a3c-1c1e-4f0e-9a7a-4c616248614d")
+XEN = f"dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M dom0_max_vcpus=1 com1=115200,8n1 console=com1"
+LINUX = "console=hvc0 net.ifnames=0 quiet panic=1"
+
+
+class Machine:
+    """Node number `index` (1..) of the lab at `place`."""
+
+    def __init__(self, place, index):
+        self.place = place
+        self.index = index
+        self.name = f"n{index}"
+        self.dir = place.of_lab(self.name)
+        self.pid_file = os.path.join(self.dir, "pid")
+        self.qmp_socket = os.path.join(self.dir, "qmp")
+        self.console_log = os.path.join(self.dir, "console.log")
+
+    @property
+    def uuid(self):
+        return uuid.uuid5(NAMESPACE_ID, f"{self.place.name}/{self.name}")
+
+    def state(self):
+        """off, on, or hung (its processors stand still)."""
+        if process.find(self.pid_file) is None:
+            return "off"
+        try:
+            return "on" if qmp.ask(self.qmp_socket, "query-status")["running"] else "hung"
+        except LabError:
+            return "hung"
+
+    # --- power ---
+
+    def make_disk(self):
+        """An empty disk over the image: what a node writes stays through power cuts, until down."""
+        os.makedirs(self.dir, exist_ok=True)
+        run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b",
+             self.place.of_image("root.img"), os.path.join(self.dir, "disk.qcow2")], 60,
+            f"{self.name}: making its disk")
+
+    def power_on(self):
+        if process.find(self.pid_file) is not None:
+            if self.state() == "hung":
+                qmp.ask(self.qmp_socket, "cont")
+            return
+        pid_file = os.path.join(self.dir, "qemu.pid")
+        run(self.command(pid_file), 60, f"{self.name}: starting QEMU")
+        process.remember(self.pid_file, int(read(pid_file)))
+
+    def power_off(self):
+        """As a cable that is torn out: nothing in the machine gets to know."""
+        return process.end(self.pid_file)
+
+    def hang(self):
+        self.need_on()
+        qmp.ask(self.qmp_socket, "stop")
+
+    def reset(self):
+        self.need_on()
+        qmp.ask(self.qmp_socket, "system_reset")
+
+    def cable(self, is_in):
+        self.need_on()
+        qmp.ask(self.qmp_socket, "set_link", name="cluster", up=is_in)
+
+    def need_on(self):
+        if process.find(self.pid_file) is None:
+            raise LabError(f"{self.name} is off; switch it on first: "
+                           f"deploy/lab power {self.name} on")
+
+    def command(self, pid_file):
+        hypervisor = read(self.place.of_lab("hypervisor")).strip() or "stock"
+        image, shared = self.place.of_image, self.place.of_lab
+        disk = "if=none,cache=writeback"
+        return [
+            *net.inside(self.place.namespace),
+            "qemu-system-x86_64", "-name", f"hamgr-{self.place.name}-{self.name}",
+            "-machine", "q35", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", CPU,
+            "-m", MEMORY_MIB, "-smp", "1", "-uuid", self.uuid, "-rtc", "base=utc",
+            "-nodefaults", "-display", "none", "-daemonize", "-pidfile", pid_file,
+            "-kernel", image(f"xen-{hypervisor}"), "-append", XEN,
+            "-initrd", f"{image('vmlinuz')} {LINUX},{shared('initrd')}",
+            "-chardev", f"socket,id=console,path={self.dir}/console,server=on,wait=off,"
+                        f"logfile={self.console_log},logappend=on",
+            "-serial", "chardev:console",
+            "-qmp", f"unix:{self.qmp_socket},server=on,wait=off",
+            "-drive", f"id=disk,file={self.dir}/disk.qcow2,format=qcow2,{disk}",
+            "-device", "virtio-blk-pci,drive=disk",
+            "-drive", f"id=shared,file={shared('shared.tar')},format=raw,readonly=on,{disk}",
+            "-device", "virtio-blk-pci,drive=shared",
+            "-drive", f"id=own,file={self.dir}/own.tar,format=raw,readonly=on,{disk}",
+            "-device", "virtio-blk-pci,drive=own",
+            *self.nic("cluster", f"tap{self.index}", f"52:54:00:77:00:{self.index:02x}"),
+            *self.nic("admin", f"adm{self.index}", f"52:54:00:78:00:{self.index:02x}"),
+            "-device", "i6300esb", "-action", "watchdog=reset",
+        ]
+
+    @staticmethod
+    def nic(name, tap, mac):
+        return ["-netdev", f"tap,id=net-{name},ifname={tap},script=no,downscript=no",
+                "-device", f"virtio-net-pci,netdev=net-{name},id={name},mac={mac}"]
+
+    # --- inside ---
+
+    def ssh(self, *options):
+        """The beginning of an ssh command line to this node."""
+        key = self.place.of_lab("key")
+        return [*net.inside(self.place.namespace), "ssh", "-F", "none", "-i", key,
+                "-o", f"UserKnownHostsFile={self.place.of_lab('known_hosts')}",
+                "-o", "ControlMaster=auto", "-o", "ControlPersist=300",
+                "-o", f"ControlPath={self.dir}/ssh", "-o", "ConnectTimeout=30",
+                "-o", "ServerAliveInterval=10", "-o", "LogLevel=ERROR", "-o", "BatchMode=yes",
+                *options, f"root@{net.admin_address(self.index)}"]
+
+    def forget_ssh(self):
+        """The kept connection of an earlier boot would only hang."""
+        if os.path.exists(os.path.join(self.dir, "ssh")):
+            try:
+                run(self.ssh("-O", "exit"), 20, f"{self.name}: closing its ssh")
+            except LabError:
+                os.unlink(os.path.join(self.dir, "ssh"))
+
+    def wait_ready(self, boots, timeout_s=300):
+        """Waits until the console has told of more than `boots` finished boots."""
+        wait_until(lambda: self.boots() > boots or self.explain_off(),
+                   f"{self.name} boots (its console: {self.console_log})", timeout_s)
+
+    def boots(self):
+        return read(self.console_log).count("lab: ready")
+
+    def explain_off(self):
+        if process.find(self.pid_file) is None:
+            raise LabError(f"{self.name}: QEMU ended while it booted; see {self.console_log}")
+        return False

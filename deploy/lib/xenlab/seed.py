@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a node gets beside Debian: plain tar archives that its initramfs unpacks at each boot.
+
+shared.tar: the lab's own files and hamgr as `cmake --install` leaves it: a new build needs no new
+image. own.tar: name, addresses, keys, certificate, corosync's and hamgr's configuration.
+"""
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+
+from . import bmc, net
+from .errors import LabError, read, run
+from .place import HERE, ROOT
+
+sys.path.insert(0, os.path.dirname(HERE))
+from nslab import corosync  # noqa: E402
+
+HAMGR_UID = 990  # as lab-init makes it
+SBIN = "/usr/local/sbin"
+SSHD_CONFIG = """HostKey /etc/ssh/lab_host_key
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+UseDNS no
+Subsystem sftp internal-sftp
+AcceptEnv LANG
+"""
+SSH_CONFIG = """Host *
+    IdentityFile /root/.ssh/lab_key
+    UserKnownHostsFile /root/.ssh/known_hosts
+    LogLevel ERROR
+"""
+
+
+class Tar:
+    """A tar archive under way."""
+
+    def __init__(self, path):
+        self.path = path
+        self.tar = tarfile.open(f"{path}.new", "w", format=tarfile.GNU_FORMAT)
+
+    def add(self, name, content, mode=0o644, gid=0):
+        data = content.encode() if isinstance(content, str) else content
+        member = tarfile.TarInfo(name)
+        member.size, member.mode, member.gid = len(data), mode, gid
+        member.mtime = time.time()
+        self.tar.addfile(member, io.BytesIO(data))
+
+    def add_tree(self, directory):
+        for name in sorted(os.listdir(directory)):  # not the directory itself: / is not ours
+            self.tar.add(os.path.join(directory, name), arcname=name, filter=as_root)
+
+    def done(self):
+        self.tar.close()
+        # A whole number of what a disk counts in, and tar reads.
+        with open(f"{self.path}.new", "ab") as file:
+            file.truncate(-(-file.tell() // 10240) * 10240)
+        os.rename(f"{self.path}.new", self.path)
+
+
+def as_root(member):
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    return member
+
+
+# --- what all nodes share -------------------------------------------------------------------------
+
+def install(build, directory):
+    """cmake --install of a build directory into `directory`, stripped."""
+    if not os.path.exists(os.path.join(build, "cmake_install.cmake")):
+        raise LabError(f"{build} is no build directory; make one (cmake --preset release && cmake "
+                       "--build --preset release), or name one with --build DIR")
+    run(["cmake", "--install", build, "--strip"], 120, f"installing {build}",
+        env={**os.environ, "DESTDIR": directory})
+    if not os.access(directory + os.path.join(SBIN, "hamgr-init"), os.X_OK):
+        raise LabError(f"{build} does not install {SBIN}/hamgr-init; configure it with the prefix "
+                       "/usr/local (the default) and build it")
+
+
+def make_shared(place, build, guests=()):
+    """shared.tar from a build; guests = [(name in the node, path here)]."""
+    with tempfile.TemporaryDirectory(prefix="install-", dir=place.lab) as directory:
+        install(build, directory)
+        archive = Tar(place.of_lab("shared.tar"))
+        archive.add_tree(directory)
+        archive.add("sbin/lab-init", read(os.path.join(HERE, "dom0", "lab-init")), 0o755)
+        archive.add("usr/local/sbin/lab-service", read(os.path.join(HERE, "dom0", "lab-service")),
+                    0o755)
+        for name, path in guests:
+            with open(path, "rb") as file:
+                archive.add(name, file.read())
+        archive.done()
+
+
+# --- what is a node's own -------------------------------------------------------------------------
+
+def make_keys(place, machines):
+    """One ssh key for the lab and its nodes among themselves, one host key for all nodes."""
+    for name in ("key", "host_key"):
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", place.of_lab(name)], 30,
+            "making ssh keys")
+    host = " ".join(read(place.of_lab("host_key.pub")).split()[:2])
+    names = [name for m in machines for name in (m.name, net.address(m.index),
+                                                 net.admin_address(m.index))]
+    with open(place.of_lab("known_hosts"), "w", encoding="ascii") as file:
+        file.write("".join(f"{name} {host}\n" for name in names))
+
+
+def make_certificates(place, machines):
+    pki = os.path.join(ROOT, "deploy", "pki")
+    run([sys.executable, pki, "all", place.of_lab("pki"), *(m.name for m in machines)], 60,
+        "making certificates")
+
+
+def hamgr_conf(machine, options):
+    lines = ["[node]", f"name = {machine.name}", f"hypervisor = {options.driver}"]
+    lines += [f"memory = {options.memory}MiB"] if options.memory else []
+    return "\n".join([*lines, "", "[watchdog]", "device = /dev/watchdog",
+                      f"timeout = {options.watchdog}s", ""])
+
+
+def services(driver):
+    """What hamgr-init starts, as siblings: sshd, and hamgr's daemons unless there is no driver."""
+    sshd = "sshd 0:0 /usr/sbin/sshd -D\n"
+    if driver == "none":
+        return sshd
+    return sshd + "\n".join([
+        corosync.PROGRAM,
+        f"hamgr-watchdog 0:0 {SBIN}/hamgr-watchdog",
+        f"hamgr-hv 0:0 {SBIN}/hamgr-hv --driver {driver} --peer-user hamgr",
+        f"hamgr-fence 0:0 {SBIN}/hamgr-fence",
+        f"hamgrd {HAMGR_UID}:{HAMGR_UID} {SBIN}/hamgrd",
+        "!shutdown 0:0 /usr/local/bin/hactl node-shutdown --timeout 120s", ""])
+
+
+def make_own(place, machine, machines, options, corosync_key):
+    """own.tar of a node."""
+    archive = Tar(os.path.join(machine.dir, "own.tar"))
+    archive.add("etc/hamgr-lab", f"NODE={machine.name}\nINDEX={machine.index}\n"
+                f"ADDR={net.address(machine.index)}\nADMIN={net.admin_address(machine.index)}\n")
+    hosts = "127.0.0.1 localhost\n" + "".join(f"{net.address(m.index)} {m.name}\n" for m in machines)
+    archive.add("etc/hosts", hosts)
+    archive.add("etc/hostname", f"{machine.name}\n")
+    archive.add("etc/hamgr-lab.services", services(options.driver))
+    archive.add("etc/ssh/sshd_config", SSHD_CONFIG)
+    archive.add("etc/ssh/lab_host_key", read(place.of_lab("host_key")), 0o600)
+    archive.add("root/.ssh/authorized_keys", read(place.of_lab("key.pub")), 0o600)
+    archive.add("root/.ssh/lab_key", read(place.of_lab("key")), 0o600)
+    archive.add("root/.ssh/config", SSH_CONFIG, 0o600)
+    archive.add("root/.ssh/known_hosts", read(place.of_lab("known_hosts")))
+    entries = [(m.name, m.index, net.address(m.index)) for m in machines]
+    archive.add("etc/corosync/corosync.conf", corosync.config(entries, options.token))
+    archive.add("etc/corosync/authkey", corosync_key, 0o400)
+    archive.add("etc/corosync/uidgid.d/hamgr", corosync.UIDGID)
+    archive.add("etc/hamgr/hamgr.conf", hamgr_conf(machine, options))
+    archive.add("etc/hamgr/fence.conf", bmc.fence_conf(machines), 0o600)
+    for name, mode in (("ca.pem", 0o644), ("node.pem", 0o644), ("node.key", 0o640)):
+        archive.add(f"etc/hamgr/pki/{name}", read(place.of_lab("pki", machine.name, name)), mode,
+                    HAMGR_UID)
+    archive.done()
+
+
+def supports(build, driver):
+    """Does the built hamgr-hv know this driver? It lists them in its help."""
+    for path in ("hamgr/hv/hamgr-hv", "sbin/hamgr-hv"):
+        binary = os.path.join(build, path)
+        if os.access(binary, os.X_OK):
+            done = subprocess.run([binary, "--help"], capture_output=True, text=True, timeout=20,
+                                  check=False)
+            line = next((x for x in done.stdout.splitlines() if "--driver" in x), "")
+            return driver in line
+    return False
