@@ -37,7 +37,10 @@
 #define COROSYNC_UDP 5405
 #define WAITING_MAX  16384u /* datagrams: more than a second of everything corosync can say */
 #define PAYLOAD_AT   (sizeof(struct virtio_net_hdr) + 42u) /* Ethernet, IPv4, UDP */
-#define FRAME_MAX    2048u /* with the virtio header in front; corosync keeps to the MTU */
+/* A switch's buffer: what does not fit is lost, as on a wire. With seconds of room, what corosync
+ * said long ago arrives as news, and those who look for each other never agree. */
+#define BUFFER_SIZE (512 << 10)
+#define FRAME_MAX   2048u /* with the virtio header in front; corosync keeps to the MTU */
 
 /* Little-endian, as its writer packs it. All zero: as it comes, at once. */
 struct rule {
@@ -247,7 +250,7 @@ static int open_wire(void)
 {
     const struct sock_fprog program = {.len = sizeof(only_corosync) / sizeof(only_corosync[0]),
                                        .filter = only_corosync};
-    int yes = 1, size = 4 << 20;
+    int yes = 1, size = BUFFER_SIZE;
     int sock = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
 
     if (sock < 0)
