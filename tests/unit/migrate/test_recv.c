@@ -3,6 +3,7 @@
  * The receiver against a hostile sender that passed TLS: every broken rule ends the stream, and
  * nothing but a prefix of the true native stream ever reached the sink. Codec and bombs too.
  */
+#include <glob.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -63,7 +64,8 @@ static const struct page_sink_ops mem_ops = {"memory", mem_bytes, mem_bytes, mem
 struct script {
     uint8_t *wire;
     size_t size;
-    uint64_t sequence;
+    uint64_t sequence; /* of the next frame put */
+    uint64_t first;    /* of the first one */
 };
 
 static uint8_t native[NATIVE_MAX];
@@ -208,6 +210,7 @@ static int run(const struct script *s, struct ha_err *err)
     memcpy(wire, s->wire, s->size);
     session.chan = chan_mem_new(wire, s->size);
     assert_non_null(session.chan);
+    session.inbox.sequence = s->first;
     int rc = recv_stream(receiver, &session, &sink.sink, err);
     assert_int_equal(session.progress.raw_bytes, 0); /* the fd sink counts, this one does not */
     session_fini(&session);
@@ -688,6 +691,37 @@ static void random_damage(void **state)
     }
 }
 
+/* The streams kept in the tree: what the independent decoder takes is taken, and the same is
+ * refused (tests/fuzz/make_streams.py; test_stream_verify.py judges the same files). */
+static void kept_streams(void **state)
+{
+    unsigned good = 0, bad = 0;
+    glob_t files;
+
+    (void)state;
+    assert_int_equal(glob(STREAMS "/*.wire", 0, NULL, &files), 0);
+    for (size_t i = 0; i < files.gl_pathc; i++) {
+        const char *path = files.gl_pathv[i];
+        bool is_good = strstr(path, "/good-") != NULL;
+        struct ha_err err;
+        FILE *file = fopen(path, "rb");
+        assert_non_null(file);
+        size_t size = fread(wire_buffer, 1, sizeof(wire_buffer), file);
+        fclose(file);
+        const size_t hello = FRAME_HEADER_SIZE + FRAME_HELLO_SIZE;
+        assert_true(size > hello && size < sizeof(wire_buffer));
+        struct script s = {.wire = wire_buffer + hello, .size = size - hello, .first = 1};
+        for (worker_count = 0; worker_count <= 2; worker_count += 2)
+            if ((run(&s, &err) == 0) != is_good)
+                fail_msg("%s: \"%s\"", path, err.text);
+        worker_count = 0;
+        good += is_good;
+        bad += !is_good;
+    }
+    globfree(&files);
+    assert_true(good >= 7 && bad >= 20);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -705,6 +739,7 @@ int main(void)
         cmocka_unit_test(bombs),
         cmocka_unit_test(codec_round_trip),
         cmocka_unit_test(random_damage),
+        cmocka_unit_test(kept_streams),
     };
 
     return cmocka_run_group_tests(tests, setup, NULL);

@@ -319,6 +319,20 @@ class Lanes(Case):
                 self.assertIn(words, self.verify("wire", *arguments).get("error", "nothing"))
 
 
+class Kept(Case):
+    def test_streams_of_the_tree(self):
+        """tests/fuzz/corpus/streams, made by make_streams.py: test_recv judges the same files."""
+        directory = os.path.join(streamrig.ROOT, "tests", "fuzz", "corpus", "streams")
+        names = os.listdir(directory)
+        self.assertGreater(len(names), 27)
+        for name in names:
+            with self.subTest(name=name):
+                report = self.verify("wire", os.path.join(directory, name), "--secret", SECRET)
+                self.assertEqual("error" in report, name.startswith("bad-"), report)
+        report = self.verify("wire", os.path.join(directory, "good-keep-delta.wire"))
+        self.assertEqual((report["kept_pages"], report["delta_pages"]), (6, 12))
+
+
 class Broken(Case):
     def test_native_rules(self):
         base = [streamrig.libxl_header(), streamrig.record(1), streamrig.image_header(), streamrig.record(16)]
