@@ -57,8 +57,10 @@ static bool apply_one(struct hamgrd *d, const struct log_entry *entry)
 {
     struct ha_history_before before;
     struct ha_applied applied;
+    bool is_told = entry->index <= store_history_newest(d->store); /* by an earlier process */
 
-    ha_history_before(&d->state, entry, &before);
+    if (!is_told)
+        ha_history_before(&d->state, entry, &before);
     int rc = ha_state_apply(&d->state, entry, &applied);
     if (rc < 0) {
         char why[HA_TEXT_MAX];
@@ -73,7 +75,8 @@ static bool apply_one(struct hamgrd *d, const struct log_entry *entry)
         return false;
     }
     keep_definition(d, &applied);
-    write_history(d, &before, entry, &applied);
+    if (!is_told)
+        write_history(d, &before, entry, &applied);
     log_applied(d, entry, &applied);
     propose_applied(d, entry, &applied);
     moves_applied(d, &applied);

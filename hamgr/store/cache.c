@@ -83,6 +83,8 @@ void cache_add_line(struct cache *cache, uint64_t index, const char *json)
     cache->lines[(cache->first + cache->line_count) % CACHE_HISTORY_LINES] = line;
     cache->line_count++;
     cache->line_bytes += length;
+    if (index > cache->newest)
+        cache->newest = index;
 }
 
 static const struct cache_line *line_at(const struct cache *cache, uint32_t position)

@@ -35,6 +35,7 @@ struct cache {
     uint32_t first;
     uint32_t line_count;
     size_t line_bytes;
+    uint64_t newest; /* highest index of a line ever added */
 };
 
 /* Finds or adds (a copy, not stored yet). Borrowed until cache_clear; NULL without memory. */

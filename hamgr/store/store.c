@@ -498,6 +498,11 @@ void store_history(struct store *store, uint64_t index, uint64_t wall_ms, const 
     (void)queue(store, op);
 }
 
+uint64_t store_history_newest(const struct store *store)
+{
+    return store->cache.newest;
+}
+
 int store_history_read(struct store *store, uint64_t after, uint32_t count,
                        void (*fn)(void *user, uint64_t index, const char *json), void *user)
 {

@@ -97,6 +97,9 @@ const uint8_t *store_definition(struct store *store, struct ha_digest digest, si
 void store_keep_definitions(struct store *store, const struct ha_digest *digests, uint32_t count);
 /* One line of history as JSON text, kept by count and age. Queued without completion. */
 void store_history(struct store *store, uint64_t index, uint64_t wall_ms, const char *json);
+/* The highest index with a line; 0 none. Lines of entries up to it are not to be made again when a
+ * new process applies them anew. */
+uint64_t store_history_newest(const struct store *store);
 /* The newest history lines with index > after, oldest first, at most count; calls fn with each.
  * From a memory ring: does not touch the disk. Returns how many were given. */
 int store_history_read(struct store *store, uint64_t after, uint32_t count,

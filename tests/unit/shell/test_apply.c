@@ -160,11 +160,40 @@ static void a_snapshot_drops_definitions_of_removed_guests(void **state)
     assert_true(has_definition(r, "definition of one that goes and comes"));
 }
 
+static void count_line(void *user, uint64_t index, const char *json)
+{
+    uint32_t *lines = user;
+
+    (void)json;
+    lines[index]++;
+}
+
+/* A new process applies again what is behind the last snapshot: history has those lines. */
+static void a_restart_tells_nothing_twice(void **state)
+{
+    struct rig *r = *state;
+    uint32_t lines[8] = {0};
+
+    add_init(r);
+    add_guest(r, 1, "one", "definition of one");
+    commit(r);
+    store_close(r->d.store, 2000);
+    r->d.store = store_again(r->dir);
+    ha_state_init(&r->d.state, r->d.state.guests, 8);
+    apply_committed(&r->d, r->index);
+    remove_guest(r, 1);
+    commit(r);
+    assert_int_equal(store_history_read(r->d.store, 0, 100, count_line, lines), 3);
+    for (uint64_t i = 1; i <= r->index; i++)
+        assert_int_equal(lines[i], 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_snapshot_drops_definitions_of_removed_guests, setup,
                                         teardown),
+        cmocka_unit_test_setup_teardown(a_restart_tells_nothing_twice, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
