@@ -22,15 +22,22 @@ struct fence_request {
     struct fencep_run order;
 };
 
+/* What a node said of its devices, in its words: a name may be known to the state only later. */
+struct announced {
+    uint32_t node;
+    struct ha_digest digest; /* as leader_devices was told */
+    uint32_t count;
+    struct fencep_device *list;
+};
+
 struct leader {
     struct fence_actions actions;
     struct fence_input input;
     struct fence_member members[HA_NODES_MAX];
-    struct announced {
-        uint32_t node;
-        uint32_t count; /* of its devices */
-    } announced[HA_NODES_MAX];
+    struct announced announced[HA_NODES_MAX];
     uint32_t announced_count;
+    bool is_device_news;      /* something was announced since devices[] were made */
+    uint64_t devices_applied; /* ... from the node names as of this entry */
     struct fence_device devices[HA_NODES_MAX][PEER_DEVICES_MAX]; /* parallel to announced */
     struct fence_request requests[RUNS_MAX];
     uint32_t request_count; /* slots in use */
@@ -43,6 +50,47 @@ struct leader {
 
 /* ---- devices -----------------------------------------------------------------------------------
  */
+
+/* What a node announced; NULL if it did not yet. */
+static const struct announced *announced_by(const struct leader *l, uint32_t node)
+{
+    for (uint32_t i = 0; i < l->announced_count; i++) {
+        if (l->announced[i].node == node)
+            return &l->announced[i];
+    }
+    return NULL;
+}
+
+bool leader_knows_devices(const struct hamgrd *d, uint32_t node, struct ha_digest digest)
+{
+    const struct announced *a = announced_by(d->leader, node);
+
+    return a && ha_digest_equal(a->digest, digest);
+}
+
+void leader_devices(struct hamgrd *d, uint32_t node, struct ha_digest digest,
+                    const struct peer_devices *devices)
+{
+    struct leader *l = d->leader;
+    uint32_t slot = 0;
+
+    while (slot < l->announced_count && l->announced[slot].node != node)
+        slot++;
+    if (slot == HA_NODES_MAX)
+        return;
+    if (slot == l->announced_count)
+        l->announced[l->announced_count++].node = node;
+    struct announced *a = &l->announced[slot];
+    size_t size = devices->count * sizeof(devices->list[0]);
+    free(a->list);
+    a->list = size > 0 ? malloc(size) : NULL;
+    ha_assert(a->list || size == 0);
+    if (size > 0)
+        memcpy(a->list, devices->list, size);
+    a->count = devices->count;
+    a->digest = digest;
+    l->is_device_news = true;
+}
 
 static void convert_device(const struct hamgrd *d, const struct fencep_device *from,
                            struct fence_device *to)
@@ -60,30 +108,19 @@ static void convert_device(const struct hamgrd *d, const struct fencep_device *f
     }
 }
 
-void leader_devices(struct hamgrd *d, uint32_t node, const struct peer_devices *devices)
+/* For the leader's machine, which knows nodes by id. */
+static void convert_devices(struct hamgrd *d)
 {
     struct leader *l = d->leader;
-    uint32_t slot = 0;
 
-    while (slot < l->announced_count && l->announced[slot].node != node)
-        slot++;
-    if (slot == HA_NODES_MAX)
+    if (!d->rt.is_leader || (!l->is_device_news && l->devices_applied == d->state.applied))
         return;
-    if (slot == l->announced_count)
-        l->announced[l->announced_count++].node = node;
-    l->announced[slot].count = devices->count;
-    for (uint32_t i = 0; i < devices->count; i++)
-        convert_device(d, &devices->list[i], &l->devices[slot][i]);
-}
-
-/* What a member announced; NULL if it did not yet. */
-static const struct announced *announced_by(const struct leader *l, uint32_t node)
-{
-    for (uint32_t i = 0; i < l->announced_count; i++) {
-        if (l->announced[i].node == node)
-            return &l->announced[i];
+    l->is_device_news = false;
+    l->devices_applied = d->state.applied;
+    for (uint32_t slot = 0; slot < l->announced_count; slot++) {
+        for (uint32_t i = 0; i < l->announced[slot].count; i++)
+            convert_device(d, &l->announced[slot].list[i], &l->devices[slot][i]);
     }
-    return NULL;
 }
 
 static void fill_input(struct hamgrd *d)
@@ -91,6 +128,7 @@ static void fill_input(struct hamgrd *d)
     struct leader *l = d->leader;
     struct fence_input *in = &l->input;
 
+    convert_devices(d);
     in->state = &d->state;
     in->rt = &d->rt;
     in->member_count = 0;
@@ -264,8 +302,8 @@ static void on_devices(struct hamgrd *d, const struct ha_packet *packet)
     memcpy(d->own_devices.list, d->incoming_devices.list,
            d->incoming_devices.count * sizeof(d->incoming_devices.list[0]));
     d->incoming_devices.count = 0;
-    leader_devices(d, d->identity.node, &d->own_devices);
-    d->report_sent_ms = 0; /* tell the others at once */
+    leader_devices(d, d->identity.node, (struct ha_digest){0}, &d->own_devices);
+    d->devices_sent_ms = 0; /* tell the others at once */
     shell_wake(d);
 }
 
@@ -291,7 +329,7 @@ static void on_down(void *user, const char *why)
 
     qb_log(LOG_WARNING, "hamgr-fence: connection lost: %s", why);
     d->own_devices.count = 0;
-    leader_devices(d, d->identity.node, &d->own_devices);
+    leader_devices(d, d->identity.node, (struct ha_digest){0}, &d->own_devices);
     for (uint32_t i = 0; i < RUNS_MAX; i++) {
         struct fence_request r = d->leader->requests[i];
         if (!r.id)

@@ -7,6 +7,9 @@
 #include "hamgr/base/assert.h"
 
 #define REPORT_EVERY_MS 1000u
+/* Device lists are long and seldom change: they are told when they do, when somebody comes who has
+ * not heard them, and again at times, should one have been dropped for want of room. */
+#define DEVICES_EVERY_MS 30000u
 
 #define SEND_MAX (HA_CHUNK_MAX + 4096u)
 /* A list of devices that hamgr-fence accepts always fits; so does a chunk. */
@@ -101,7 +104,8 @@ static void fill_report(const struct hamgrd *d, struct ha_report *report)
                               : d->hv_welcome.caps.mem_kib;
     report->fence_devices = d->own_devices.count;
     report->store_stall_ms = (uint32_t)d->rt.store_stall_ms;
-    snprintf(report->version, sizeof(report->version), "%s", HA_VERSION);
+    _Static_assert(sizeof(HA_VERSION) <= sizeof(report->version), "the version fits a report");
+    memcpy(report->version, HA_VERSION, sizeof(HA_VERSION));
     fill_alarm(d, report->alarm);
 }
 
@@ -128,6 +132,15 @@ static void take_report(struct hamgrd *d, uint32_t from, const struct ha_report 
         shell_wake(d);
 }
 
+static void tell_devices(struct hamgrd *d, uint64_t now_ms)
+{
+    if (d->own_devices.count == 0 ||
+        (d->devices_sent_ms && now_ms < d->devices_sent_ms + DEVICES_EVERY_MS))
+        return;
+    d->devices_sent_ms = now_ms;
+    peers_send(d, PEER_DEVICES, 0, put_devices, &d->own_devices);
+}
+
 void peers_report(struct hamgrd *d)
 {
     struct ha_report report;
@@ -136,13 +149,12 @@ void peers_report(struct hamgrd *d)
     fill_report(d, &report);
     memcpy(d->rt.alarm, report.alarm, sizeof(d->rt.alarm));
     take_report(d, d->identity.node, &report);
+    tell_devices(d, now_ms);
     if (!is_urgent(&d->report_sent, &report) && now_ms < d->report_sent_ms + REPORT_EVERY_MS)
         return;
     d->report_sent = report;
     d->report_sent_ms = now_ms;
     peers_send(d, PEER_REPORT, 0, put_report, &report);
-    if (d->own_devices.count > 0)
-        peers_send(d, PEER_DEVICES, 0, put_devices, &d->own_devices);
 }
 
 static void on_report(struct hamgrd *d, uint32_t from, struct ha_reader *r)
@@ -156,9 +168,11 @@ static void on_report(struct hamgrd *d, uint32_t from, struct ha_reader *r)
 static void on_devices(struct hamgrd *d, uint32_t from, struct ha_reader *r)
 {
     static struct peer_devices devices;
+    struct ha_digest none = {0};
+    struct ha_digest digest = ha_digest_bytes(none, r->data + r->position, r->size - r->position);
 
-    if (peer_devices_decode(r, &devices) == 0)
-        leader_devices(d, from, &devices);
+    if (!leader_knows_devices(d, from, digest) && peer_devices_decode(r, &devices) == 0)
+        leader_devices(d, from, digest, &devices);
 }
 
 static void on_fence(struct hamgrd *d, uint32_t from, uint8_t type, struct ha_reader *r)

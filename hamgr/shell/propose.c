@@ -132,6 +132,24 @@ static struct proposal **find(struct hamgrd *d, uint64_t seq)
     return place;
 }
 
+static int compare_us(const void *left, const void *right)
+{
+    uint32_t a = *(const uint32_t *)left, b = *(const uint32_t *)right;
+
+    return a < b ? -1 : a > b;
+}
+
+static void note_commit_time(struct hamgrd *d, uint32_t us)
+{
+    uint32_t sorted[SHELL_COMMITS];
+
+    d->commit_us[d->commit_count++ % SHELL_COMMITS] = us;
+    uint32_t count = d->commit_count < SHELL_COMMITS ? d->commit_count : SHELL_COMMITS;
+    memcpy(sorted, d->commit_us, count * sizeof(sorted[0]));
+    qsort(sorted, count, sizeof(sorted[0]), compare_us);
+    d->commit_median_us = sorted[count / 2];
+}
+
 void propose_applied(struct hamgrd *d, const struct log_entry *entry,
                      const struct ha_applied *applied)
 {
@@ -140,7 +158,7 @@ void propose_applied(struct hamgrd *d, const struct log_entry *entry,
     struct proposal **place = find(d, entry->seq);
     if (!*place)
         return;
-    d->commit_us[d->commit_count++ % SHELL_COMMITS] = (uint32_t)(now_us() - (*place)->made_us);
+    note_commit_time(d, (uint32_t)(now_us() - (*place)->made_us));
     resolve(d, place, applied->is_noop ? HA_E_REFUSED : 0, applied->refusal, entry->index);
 }
 
@@ -183,21 +201,7 @@ void propose_committed(struct hamgrd *d, uint64_t seq, uint64_t index)
         resolve(d, place, HA_E_UNKNOWN, HA_REASON_NONE, index);
 }
 
-static int compare_us(const void *left, const void *right)
-{
-    uint32_t a = *(const uint32_t *)left, b = *(const uint32_t *)right;
-
-    return a < b ? -1 : a > b;
-}
-
 uint32_t propose_median_us(const struct hamgrd *d)
 {
-    uint32_t count = d->commit_count < SHELL_COMMITS ? d->commit_count : SHELL_COMMITS;
-    uint32_t sorted[SHELL_COMMITS];
-
-    if (count == 0)
-        return 0;
-    memcpy(sorted, d->commit_us, count * sizeof(sorted[0]));
-    qsort(sorted, count, sizeof(sorted[0]), compare_us);
-    return sorted[count / 2];
+    return d->commit_median_us;
 }

@@ -418,13 +418,29 @@ static bool on_config(void *user, const struct transport_config *config)
     return is_accepted;
 }
 
+/* Who comes, also as a new process (it leaves before), has not heard of our devices. */
+static void note_members(struct hamgrd *d, const uint32_t *nodes, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) {
+        uint32_t known = 0;
+        while (known < d->member_count && d->members[known] != nodes[i])
+            known++;
+        if (known == d->member_count)
+            d->devices_sent_ms = 0;
+    }
+    d->member_count = count;
+    memcpy(d->members, nodes, count * sizeof(nodes[0]));
+}
+
 static void on_members(void *user, const uint32_t *nodes, uint32_t count)
 {
+    struct hamgrd *d = user;
     struct log_event event = {.type = LOG_EV_MEMBERS};
 
     event.u.members.count = count;
     memcpy(event.u.members.nodes, nodes, count * sizeof(nodes[0]));
     qb_log(LOG_INFO, "corosync: %u members of the group", count);
+    note_members(d, nodes, count);
     shell_turn_begin(user);
     shell_log_event(user, &event);
     shell_turn_end(user);
@@ -465,9 +481,11 @@ static void on_message(void *user, uint32_t from, const uint8_t *data, size_t si
 
 static void on_down(void *user, const char *why)
 {
+    struct hamgrd *d = user;
     struct log_event event = {.type = LOG_EV_DOWN};
 
     qb_log(LOG_WARNING, "corosync: connection lost: %s", why);
+    d->member_count = 0;
     shell_turn_begin(user);
     shell_log_event(user, &event);
     shell_turn_end(user);

@@ -101,6 +101,8 @@ struct hamgrd {
     uint64_t log_timer_ms; /* the deadline it stands for */
     struct transport *transport;
     struct transport_config corosync;
+    uint32_t members[HA_NODES_MAX]; /* of the group, as last told */
+    uint32_t member_count;
     bool is_stopped; /* off the committed chain: serves status, acts no more */
     uint64_t snapshot_index;
     uint64_t snapshot_token; /* not 0: a snapshot write is under way */
@@ -116,6 +118,7 @@ struct hamgrd {
     uint64_t proposal_seq;
     uint32_t commit_us[SHELL_COMMITS]; /* newest times from made to applied; ring */
     uint32_t commit_count;
+    uint32_t commit_median_us;
     struct proposal *proposals;
 
     /* hypervisor */
@@ -193,6 +196,7 @@ struct hamgrd {
     qb_loop_timer_handle second_timer; /* reports, deadlines */
     uint64_t report_sent_ms;
     struct ha_report report_sent;
+    uint64_t devices_sent_ms; /* 0: nobody, or not everybody, was told of own_devices */
 };
 
 /* shell.c */
@@ -287,7 +291,10 @@ void duties_run(struct hamgrd *d);
 /* leader.c */
 void leader_open(struct hamgrd *d);
 void leader_run(struct hamgrd *d);
-void leader_devices(struct hamgrd *d, uint32_t node, const struct peer_devices *devices);
+/* What a node announced. digest: of the list's bytes, so that the same is not read twice. */
+void leader_devices(struct hamgrd *d, uint32_t node, struct ha_digest digest,
+                    const struct peer_devices *devices);
+bool leader_knows_devices(const struct hamgrd *d, uint32_t node, struct ha_digest digest);
 void leader_fence_run(struct hamgrd *d, uint32_t from, const struct peer_fence *request);
 void leader_fence_result(struct hamgrd *d, uint32_t from, const struct peer_fence *result);
 uint64_t leader_next_ms(const struct hamgrd *d);

@@ -136,12 +136,73 @@ static void a_leader_takes_its_order_back(void **state)
     assert_int_equal(id, run_id);
 }
 
+/* This node leads; n3 is in the log, gone, and an operator wants it off. */
+static void lead(struct rig *r, struct ha_guest *guests)
+{
+    struct ha_state *s = &r->d.state;
+
+    promise(&r->d, 6, SELF);
+    ha_state_init(s, guests, 1);
+    s->node_count = 1;
+    s->nodes[0] = (struct ha_node){
+        .id = SELF, .name = "n1", .status = HA_NODE_MEMBER, .incarnation = 1, .is_voter = true};
+    s->view = log_view_now(r->d.log);
+    r->d.rt.is_open = r->d.rt.is_leader = true;
+    r->d.rt.self = SELF;
+    r->d.rt.view = s->view;
+    r->d.limits.proposals_max = HA_PROPOSALS_MAX;
+}
+
+static void add_victim(struct rig *r)
+{
+    struct ha_state *s = &r->d.state;
+
+    s->nodes[s->node_count++] = (struct ha_node){.id = 3,
+                                                 .name = "n3",
+                                                 .status = HA_NODE_UNCLEAN,
+                                                 .incarnation = 1,
+                                                 .is_fence_wanted = true};
+    s->applied++;
+}
+
+/* A list is told once, maybe before the log has come to who n3 is. */
+static void a_device_may_name_a_node_not_known_yet(void **state)
+{
+    struct rig *r = *state;
+    static struct ha_guest guests[1];
+    static struct peer_devices devices = {
+        .count = 1,
+        .list = {
+            {.name = "bmc", .level = 1, .timeout_ms = 1000, .node_count = 1, .nodes = {"n3"}}}};
+    struct ha_digest digest = {1, 2};
+    uint64_t id;
+
+    r->d.plan = calloc(1, sizeof(*r->d.plan));
+    r->d.plan_scratch = calloc(1, sizeof(*r->d.plan_scratch));
+    assert_true(r->d.plan && r->d.plan_scratch);
+    lead(r, guests);
+    assert_false(leader_knows_devices(&r->d, SELF, digest));
+    leader_devices(&r->d, SELF, digest, &devices);
+    assert_true(leader_knows_devices(&r->d, SELF, digest));
+    assert_false(leader_knows_devices(&r->d, 3, digest));
+    leader_run(&r->d);
+    assert_int_equal(heard(r, &id), 0);
+    add_victim(r);
+    leader_run(&r->d);
+    assert_int_equal(heard(r, &id), FENCEP_RUN);
+    leader_devices(&r->d, SELF, (struct ha_digest){0}, &(struct peer_devices){0});
+    assert_false(leader_knows_devices(&r->d, SELF, digest));
+    free(r->d.plan);
+    free(r->d.plan_scratch);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(only_the_leader_orders, setup, teardown),
         cmocka_unit_test_setup_teardown(an_order_ends_with_its_view, setup, teardown),
         cmocka_unit_test_setup_teardown(a_leader_takes_its_order_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_device_may_name_a_node_not_known_yet, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
