@@ -294,14 +294,9 @@ uint64_t log_deadline_ms(const struct log *log)
     if (log->phase != LOG_PHASE_OPEN || log->pending.low != log->pending.high ||
         log->writing.token != 0 || log->wanted_ms != 0 || is_sending)
         sooner(&deadline, log->now_ms + (h >= 16 ? h / 8 : 2));
-    for (uint32_t i = 0; i < log->current.names.count; i++) {
-        uint32_t j = 0; /* asked after every event: not one peer more is looked at than needed */
-        while (j < log->peer_count && log->peers[j].node != log->current.names.list[i].node)
-            j++;
-        if (j < log->peer_count && log->peers[j].is_heard &&
-            log->peers[j].heard_ms + half > log->now_ms)
-            sooner(&deadline, log->peers[j].heard_ms + half);
-    }
+    /* Asked after every event, and nearly always everybody was heard of late. */
+    if (log->heard_floor_ms + half < deadline)
+        sooner(&deadline, log_heard_oldest_ms(log) + half);
     return deadline;
 }
 

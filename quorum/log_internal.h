@@ -216,12 +216,14 @@ struct log {
     uint64_t counter_high; /* highest view counter heard of */
 
     uint64_t now_ms, wall_ms, started_ms;
-    uint64_t forgotten_ms; /* newest ack_ms of peers whose slot was reused */
-    uint64_t heartbeat_ms; /* next one */
-    uint64_t need_ms;      /* last NEED sent */
-    uint64_t wanted_ms;    /* since when a view is wanted that another should start; 0 = none */
-    uint64_t attempt_ms;   /* no new view before this */
-    uint32_t attempts;     /* views started in vain */
+    uint64_t forgotten_ms;   /* newest ack_ms of peers whose slot was reused */
+    uint64_t heartbeat_ms;   /* next one */
+    uint64_t heard_floor_ms; /* no named peer that is heard, and not for L/2 silent already, was
+                                last heard before this; looked up anew with each heartbeat */
+    uint64_t need_ms;        /* last NEED sent */
+    uint64_t wanted_ms;      /* since when a view is wanted that another should start; 0 = none */
+    uint64_t attempt_ms;     /* no new view before this */
+    uint32_t attempts;       /* views started in vain */
     uint64_t drop_ms[LOG_DROPS];
     struct ha_rng rng;
 
@@ -297,6 +299,8 @@ bool log_peer_is_named(const struct log *log, const struct log_peer *peer);
 bool log_peer_is_voter(const struct log *log, const struct log_voters *voters,
                        const struct log_peer *peer);
 void log_heartbeat_send(struct log *log);
+/* When that named peer was last heard that will be silent for L/2 first; `now` if there is none. */
+uint64_t log_heard_oldest_ms(const struct log *log);
 void log_peers_after_hang(struct log *log, uint64_t gap_ms);
 
 /* ---- log_view.c */

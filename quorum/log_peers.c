@@ -308,6 +308,20 @@ static void fill_acks(struct log *log, struct log_heartbeat *hb)
     }
 }
 
+uint64_t log_heard_oldest_ms(const struct log *log)
+{
+    uint64_t oldest = log->now_ms;
+
+    for (uint32_t i = 0; i < log->peer_count; i++) {
+        const struct log_peer *peer = &log->peers[i];
+        if (peer->is_heard && peer->heard_ms < oldest &&
+            peer->heard_ms + log->config.timing.lease_ms / 2 > log->now_ms &&
+            log_names_find(&log->current.names, peer->node) >= 0)
+            oldest = peer->heard_ms;
+    }
+    return oldest;
+}
+
 void log_heartbeat_send(struct log *log)
 {
     struct log_msg msg = log_msg_of(log, LOG_MSG_HEARTBEAT, log->promised);
@@ -332,6 +346,7 @@ void log_heartbeat_send(struct log *log)
     hb->open = log->phase == LOG_PHASE_OPEN ? log->current.view : (struct log_view){0, 0};
     hb->voters = log->survey.voters.digest;
     fill_acks(log, hb);
+    log->heard_floor_ms = log_heard_oldest_ms(log);
     log_send(log, &msg);
     log_lease_count(log); /* a single voter needs nobody else's acknowledgement */
 }

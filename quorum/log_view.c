@@ -54,6 +54,7 @@ void log_view_promise(struct log *log, struct log_view view, uint64_t leader_non
     log->commit_known = log->commit;
     log->need_ms = 0;
     log->wanted_ms = 0;
+    log->heard_floor_ms = 0;
     for (uint32_t i = 0; i < log->peer_count; i++) {
         log->peers[i].numbered_seq = 0;
         log->peers[i].adopt_ms = 0;

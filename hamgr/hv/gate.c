@@ -54,16 +54,14 @@ uint64_t gate_now_ns(void)
  * for ever, which is harmless, but never the next one. */
 static void follow_page(struct gate *gate)
 {
-    char path[GATE_PATH_MAX];
     struct stat info;
     struct ha_err err = {0};
 
-    snprintf(path, sizeof(path), "%s/lease", gate->options.dir);
-    bool exists = stat(path, &info) == 0;
+    bool exists = stat(gate->page_path, &info) == 0;
     if (gate->page && exists && info.st_dev == gate->page_dev && info.st_ino == gate->page_ino)
         return;
     keeper_page_unmap(gate->page);
-    gate->page = exists ? keeper_page_map_at(path, &err) : NULL;
+    gate->page = exists ? keeper_page_map_at(gate->page_path, &err) : NULL;
     gate->page_dev = info.st_dev;
     gate->page_ino = info.st_ino;
 }
@@ -450,6 +448,7 @@ static int open_parts(struct gate *gate, worker_open_fn open_driver, void *open_
 
     if (strlen(gate->options.dir) > GATE_PATH_MAX / 2)
         return ha_err_set(err, ENAMETOOLONG, "%s is too long", gate->options.dir);
+    snprintf(gate->page_path, sizeof(gate->page_path), "%s/lease", gate->options.dir);
     if (gate->hv->ops->caps(gate->hv, &gate->caps) < 0)
         return ha_err_set(err, HA_E_UNKNOWN, "the driver does not tell its capabilities");
     gate->domains = calloc(GATE_DOMAINS_MAX, sizeof(*gate->domains));

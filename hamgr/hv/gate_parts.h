@@ -43,6 +43,7 @@ struct gate {
     bool has_hello;
     struct hvp_hello hello;
 
+    char page_path[GATE_PATH_MAX];
     const struct keeper_page *page;
     dev_t page_dev;
     ino_t page_ino;
