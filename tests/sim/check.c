@@ -33,6 +33,7 @@ void sim_check_reset(void)
 {
     ha_state_init(&truth, truth_guests, SIM_GUESTS * 2);
     memset(&seen, 0, sizeof(seen));
+    sim_check_policy_reset();
 }
 
 const struct ha_state *sim_truth(void)
@@ -147,9 +148,11 @@ static bool has_runnable(const struct sim_node *node)
     return false;
 }
 
-/* L6: a daemon that is back within L costs no guest a moment. */
+/* L6: a daemon that is back within L costs no guest a moment; nor does a lease while disarmed. */
 void sim_check_pause(const struct sim_node *node, const struct sim_domain *domain)
 {
+    if (node->gate_hello.is_disarmed)
+        sim_violation("L6", node->id, "%s is paused while the cluster is disarmed", domain->d.name);
     if (sim.options.is_gentle)
         sim_violation("L6", node->id, "%s is paused although nothing worse than a restart happened",
                       domain->d.name);
@@ -192,6 +195,7 @@ void sim_check_fence_order(struct sim_node *target)
     if (target->fence_orders > FENCE_ORDERS_MAX)
         sim_violation("L4", target->id, "more than %u orders to switch it off in a minute",
                       FENCE_ORDERS_MAX);
+    sim_check_fence_target(target);
 }
 
 void sim_check_fence_off(struct sim_node *target)
@@ -319,6 +323,7 @@ static void extend(const struct log_entry *entry)
     if (broken)
         sim_violation("I4", 0, "%s", broken);
     check_epochs(&before);
+    sim_check_policy(&before, entry, &applied);
     if (applied.kind == LOG_KIND_STATE && !applied.is_noop)
         on_command(&before, &applied);
 }

@@ -125,7 +125,10 @@ static void on_off(void *data, uint64_t number)
     if (!order->is_used || order->number != number)
         return;
     if (sim_chance(sim.fence_fail)) {
-        sim_after(sim_between(1, 20) * NS_S, NULL, on_failed, order, number);
+        /* Nobody there, or a connection refused at once: only back-off keeps that from a storm. */
+        bool is_refused = sim_chance(400);
+        sim_after(is_refused ? 5 * NS_MS : sim_between(1, 20) * NS_S, NULL, on_failed, order,
+                  number);
         return;
     }
     if (sim_has_plant("device-lies")) {
@@ -161,9 +164,18 @@ static struct sim_node *by_name(const char *name)
     return NULL;
 }
 
+/* A controller switches the machine it is in, whomever it was asked about; the strip has a plug for
+ * each. */
+static struct sim_node *wired_to(const struct fencep_run *run)
+{
+    bool is_controller = strncmp(run->device, "bmc-", 4) == 0;
+
+    return by_name(is_controller ? run->device + 4 : run->node);
+}
+
 static void take_order(struct sim_conn *conn, uint64_t id, const struct fencep_run *run)
 {
-    struct sim_node *target = by_name(run->node);
+    struct sim_node *target = wired_to(run);
 
     for (uint32_t i = 0; i < ORDERS_MAX; i++) {
         struct order *order = &orders[i];

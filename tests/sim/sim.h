@@ -426,6 +426,11 @@ void sim_check_disarm(struct sim_node *node);
 void sim_check_fence_order(struct sim_node *target);
 void sim_check_fence_off(struct sim_node *target);
 void sim_check_end(void);
+/* check_policy.c: each entry, when it is first applied; an order at a fence device. */
+void sim_check_policy_reset(void);
+void sim_check_policy(const struct ha_state *before, const struct log_entry *entry,
+                      const struct ha_applied *applied);
+void sim_check_fence_target(const struct sim_node *target);
 const struct ha_state *sim_truth(void);
 int sim_guest_index(struct ha_uuid id);
 bool sim_is_settled(char *ret_why, size_t size);

@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Further ground truth: what commands promise when they are committed. T_wait, counted from the
+ * lease that the fenced node's keeper really had; whom fence agents may be sent against; what a
+ * REVERT gives back; in which order and where guests are placed.
+ */
+#include <string.h>
+
+#include "tests/sim/sim.h"
+
+/* P, B and D as hamgr.conf has them by default. */
+#define POLL_NS  (250 * NS_MS)
+#define RESET_NS (1000 * NS_MS)
+#define DRAIN_NS (2000 * NS_MS)
+/* H with the times of net.c: 2 (token + consensus) + 3 h. */
+#define HOLD_NS (5900 * NS_MS)
+/* B and D are not stretched by rho: two clocks 1 % apart and rounding to ms make them shorter. */
+#define CLOCKS_NS (35 * NS_MS)
+/* Orders under way when a node was taken back, or a guest ordered, are nobody's fault. */
+#define UNDER_WAY_NS (5 * NS_S)
+
+static struct {
+    uint64_t tried_index[SIM_GUESTS]; /* last ASSIGN, without effect, too */
+    uint64_t told_at[SIM_GUESTS];     /* by an operator */
+    uint64_t member_since[SIM_NODES + 1];
+    uint64_t opened_at, open_index;
+} seen;
+
+void sim_check_policy_reset(void)
+{
+    memset(&seen, 0, sizeof(seen));
+}
+
+/* ---- fencing -----------------------------------------------------------------------------------
+ */
+
+static bool is_same_boot(const struct ha_state *state, const struct sim_node *node)
+{
+    const struct ha_node *n = ha_state_node(state, node->id);
+
+    return node->has_power && n && ha_uuid_equal(n->boot_id, node->boot_id);
+}
+
+/* T_wait as the node sees it: its lease, and all that may come behind it, are over. */
+static void check_wait(const struct ha_state *before, const struct ha_cmd *cmd)
+{
+    const struct sim_node *node = sim_node(cmd->node);
+    uint64_t over =
+        node->page.lease_end_ns + POLL_NS + RESET_NS + DRAIN_NS + node->keeper_watchdog_ms * NS_MS;
+
+    if (is_same_boot(before, node) && sim_raw_ns(node) + CLOCKS_NS < over)
+        sim_violation("I3", node->id, "FENCED by T_wait is committed %llu ms too early",
+                      (unsigned long long)((over - sim_raw_ns(node)) / NS_MS));
+}
+
+/* I11: an agent is sent against who is absent, or whom an operator wants off; after a reunion not
+ * before H. A hamgrd that hung may carry out an order late, but not for long. */
+void sim_check_fence_target(const struct sim_node *target)
+{
+    const struct ha_node *n = ha_state_node(sim_truth(), target->id);
+
+    if (!n || n->is_fence_wanted)
+        return;
+    if (n->status == HA_NODE_MEMBER && sim.now > seen.member_since[target->id] + UNDER_WAY_NS)
+        sim_violation("I11", target->id, "is to be switched off although it is a member");
+    if (n->status == HA_NODE_UNCLEAN && n->is_hold && n->status_index == seen.open_index &&
+        sim.now + CLOCKS_NS < seen.opened_at + HOLD_NS)
+        sim_violation("I11", target->id, "is to be switched off before H is over");
+}
+
+/* ---- placing -----------------------------------------------------------------------------------
+ */
+
+static uint64_t room_kib(const struct ha_state *state, const struct ha_node *node)
+{
+    uint64_t used_kib = ha_state_mem_used_kib(state, node->id);
+
+    return used_kib < node->mem_kib ? node->mem_kib - used_kib : 0;
+}
+
+/* Freed by the same entry, wanted as long, more important, not tried, and it would fit. */
+static bool is_passed_over(const struct ha_state *before, const struct ha_guest *chosen,
+                           const struct ha_guest *other, uint64_t room)
+{
+    int g = sim_guest_index(other->id);
+
+    return other != chosen && g >= 0 && other->phase == HA_PHASE_FREE &&
+           other->want == HA_WANT_STARTED && !other->is_failed && other->end_cause == 0 &&
+           other->phase_index == chosen->phase_index && before->applied > other->phase_index &&
+           other->policy.priority > chosen->policy.priority && other->mem_kib <= room &&
+           seen.tried_index[g] < other->phase_index &&
+           (seen.told_at[g] == 0 || sim.now > seen.told_at[g] + UNDER_WAY_NS);
+}
+
+static void check_assign(const struct ha_state *before, const struct ha_cmd *cmd)
+{
+    const struct ha_node *node = ha_state_node(before, cmd->node);
+    const struct ha_guest *chosen = ha_state_guest(before, cmd->guest);
+
+    if (!node || !chosen || chosen->end_cause != 0)
+        return;
+    for (uint32_t i = 0; i < before->guest_count; i++) {
+        const struct ha_guest *other = &before->guests[i];
+        if (is_passed_over(before, chosen, other, room_kib(before, node)))
+            sim_violation("I14", node->id, "%s (priority %u) is started before %s (priority %u)",
+                          chosen->name, chosen->policy.priority, other->name,
+                          other->policy.priority);
+    }
+}
+
+static void check_place(const struct ha_state *before, uint32_t id)
+{
+    const struct ha_node *node = ha_state_node(before, id);
+
+    if (node && (node->is_maintenance || node->is_frozen || node->is_witness))
+        sim_violation("I14", id, "a guest is placed on a node that takes none");
+}
+
+/* ---- migration ---------------------------------------------------------------------------------
+ */
+
+static const struct sim_domain *copy_on(uint32_t id, struct ha_uuid guest, uint64_t epoch)
+{
+    const struct sim_node *node = sim_node(id);
+
+    for (uint32_t i = 0; i < SIM_DOMAINS; i++) {
+        const struct sim_domain *domain = &node->domains[i];
+        if (domain->is_used && domain->d.label.epoch == epoch &&
+            ha_uuid_equal(domain->d.label.guest, guest))
+            return domain;
+    }
+    return NULL;
+}
+
+/* I8: what REVERT gives back is still there, and what it takes away does not run. */
+static void check_revert(const struct ha_state *before, const struct ha_cmd *cmd)
+{
+    const struct ha_guest *guest = ha_state_guest(before, cmd->guest);
+    const struct ha_ticket *ticket = &guest->ticket;
+    const struct sim_domain *arrived = copy_on(ticket->dst, guest->id, ticket->dst_epoch);
+
+    if (arrived && sim_is_runnable(arrived))
+        sim_violation("I8", ticket->dst, "REVERT is committed while %s runs", guest->name);
+    if (is_same_boot(before, sim_node(ticket->src)) &&
+        !copy_on(ticket->src, guest->id, ticket->src_epoch))
+        sim_violation("I8", ticket->src, "REVERT is committed, but the copy of %s is gone",
+                      guest->name);
+}
+
+/* ---- the whole ---------------------------------------------------------------------------------
+ */
+
+static void check_command(const struct ha_state *before, const struct ha_cmd *cmd)
+{
+    if (cmd->type == HA_CMD_FENCED && cmd->u.fenced.evidence == HA_EVIDENCE_LEASE)
+        check_wait(before, cmd);
+    else if (cmd->type == HA_CMD_REVERT)
+        check_revert(before, cmd);
+    else if (cmd->type == HA_CMD_MIGRATE)
+        check_place(before, cmd->u.migrate.dst);
+    else if (cmd->type == HA_CMD_ASSIGN) {
+        check_place(before, cmd->node);
+        check_assign(before, cmd);
+    }
+}
+
+static void note_open(const struct ha_state *before, const struct log_entry *entry)
+{
+    const struct ha_state *now = sim_truth();
+
+    seen.opened_at = sim.now;
+    seen.open_index = entry->index;
+    for (uint32_t i = 0; i < now->node_count; i++) {
+        const struct ha_node *node = &now->nodes[i];
+        const struct ha_node *old = ha_state_node(before, node->id);
+        if (node->id <= SIM_NODES && node->status == HA_NODE_MEMBER &&
+            (!old || old->incarnation != node->incarnation))
+            seen.member_since[node->id] = sim.now;
+    }
+}
+
+void sim_check_policy(const struct ha_state *before, const struct log_entry *entry,
+                      const struct ha_applied *applied)
+{
+    const struct ha_cmd *cmd = &applied->cmd;
+
+    if (applied->kind == LOG_KIND_OPEN)
+        note_open(before, entry);
+    if (applied->kind != LOG_KIND_STATE)
+        return;
+    if (!applied->is_noop)
+        check_command(before, cmd);
+    int guest = sim_guest_index(cmd->guest);
+    if (guest >= 0 && cmd->type == HA_CMD_ASSIGN)
+        seen.tried_index[guest] = entry->index;
+    if (guest >= 0 && (cmd->type == HA_CMD_WANT || cmd->type == HA_CMD_CLEAR ||
+                       cmd->type == HA_CMD_GUEST_ADD || cmd->type == HA_CMD_GUEST_SET))
+        seen.told_at[guest] = sim.now;
+}
