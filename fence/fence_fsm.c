@@ -610,7 +610,10 @@ static bool is_agents_turn(const struct step *s, struct fence_target *t, const s
 {
     const char *why = NULL;
 
-    if (!node->is_fence_wanted && node->is_frozen)
+    /* Its view is open until its lease ends; the others may have taken the target back by then. */
+    if (!s->in->is_quorate)
+        why = "no quorum is heard: the others may have taken it back";
+    else if (!node->is_fence_wanted && node->is_frozen)
         why = "frozen: only an operator's fence or confirmation frees its guests";
     else if (!node->is_fence_wanted && !holds_guests(s->state, node))
         why = "it holds no guest: nothing waits for it";

@@ -76,6 +76,7 @@ struct fence_input {
     const struct ha_runtime *rt;
     uint32_t member_count;
     const struct fence_member *members; /* borrowed for the call */
+    bool is_quorate; /* a quorum is heard now: whom this view lacks is in no other (I11) */
     /* Both parallel to state->nodes. */
     uint64_t evidence_ms[HA_NODES_MAX]; /* E: log_evidence_ms, 0 while unknown */
     /* corosync still sees the host although its hamgrd has left the group: a restart. Agents wait

@@ -195,6 +195,8 @@ bool log_is_open(const struct log *log);
 /* A failed PERSIST was reported: this member has resigned its vote until its process restarts. */
 bool log_is_store_failed(const struct log *log);
 bool log_is_leader(const struct log *log); /* of the open view */
+/* A quorum of voters is heard now. A leader that is cut off stays open until its lease ends. */
+bool log_hears_quorum(const struct log *log);
 /* The open view; while closed, the last one promised. */
 struct log_view log_view_now(const struct log *log);
 uint64_t log_commit_index(const struct log *log);

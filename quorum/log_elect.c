@@ -43,14 +43,19 @@ static bool is_out_of_reach(const struct log *log)
     return false;
 }
 
+bool log_hears_quorum(const struct log *log)
+{
+    return count_heard_voters(log) >= log_quorum(&log->survey.voters);
+}
+
 bool log_can_lead(const struct log *log)
 {
     return log->is_connected && !log->is_stopped && !log->is_installing &&
            !log->writing.is_failed && !log->needs_snapshot &&
            !log_is_stalled(log, log->config.timing.heartbeat_ms) &&
            log->config.self.proto_max >= log->survey.proto &&
-           log_peer_is_voter(log, &log->survey.voters, log->self) &&
-           count_heard_voters(log) >= log_quorum(&log->survey.voters) && !is_out_of_reach(log);
+           log_peer_is_voter(log, &log->survey.voters, log->self) && log_hears_quorum(log) &&
+           !is_out_of_reach(log);
 }
 
 void log_lead_want_snapshot(struct log *log, struct log_peer *peer, uint64_t have)

@@ -44,6 +44,7 @@ static inline struct rig *rig_new(void)
     r->rt.hold_ms = 6000;
     r->rt.lease_ms = 6900;
     r->rt.is_open = r->rt.is_leader = true;
+    r->in.is_quorate = true;
     r->rt.timing = (struct log_timing){.heartbeat_ms = 500,
                                        .lease_ms = 6900,
                                        .keeper_ms = 250,

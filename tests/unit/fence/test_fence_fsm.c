@@ -192,6 +192,27 @@ static void an_operator_does_not_wait_for_h(void **state)
     rig_free(r);
 }
 
+/* I11: a leader that is cut off has an open view for as long as its lease lasts. Meanwhile those it
+ * left behind may have a view with the target in it. */
+static void a_leader_without_quorum_sends_no_agent(void **state)
+{
+    struct rig *r = rig_new();
+
+    (void)state;
+    add_device(r, 1, "ipmi-n4", 1, VICTIM);
+    lose(r, true);
+    r->in.is_quorate = false;
+    assert_null(only(r, 0));
+    assert_int_equal(step_of(r, VICTIM), FENCE_WATCH);
+    r->in.is_quorate = true;
+    const struct fence_action *start = only(r, FENCE_ACT_START);
+    assert_non_null(start);
+    r->in.is_quorate = false;
+    assert_non_null(only(r, FENCE_ACT_CANCEL));
+    assert_int_equal(step_of(r, VICTIM), FENCE_WATCH);
+    rig_free(r);
+}
+
 /* L5: hamgrd is restarted, corosync and the guests live on: nobody is shot before L is over. */
 static void a_restarting_hamgrd_gets_its_lease(void **state)
 {
@@ -532,6 +553,7 @@ int main(void)
         cmocka_unit_test(a_disarmed_cluster_fences_nobody),
         cmocka_unit_test(after_a_gap_nothing_starts_for_h),
         cmocka_unit_test(an_operator_does_not_wait_for_h),
+        cmocka_unit_test(a_leader_without_quorum_sends_no_agent),
         cmocka_unit_test(a_restarting_hamgrd_gets_its_lease),
         cmocka_unit_test(a_restarting_hamgrd_without_known_age_gets_no_more),
         cmocka_unit_test(a_host_that_goes_down_later_is_fenced_at_once),
