@@ -322,6 +322,7 @@ static void extend(const struct log_entry *entry)
     const char *broken = ha_state_violation(&truth);
     if (broken)
         sim_violation("I4", 0, "%s", broken);
+    sim_events_applied(&before, entry, &applied);
     check_epochs(&before);
     sim_check_policy(&before, entry, &applied);
     if (applied.kind == LOG_KIND_STATE && !applied.is_noop)

@@ -55,7 +55,10 @@ void sim_run(const struct sim_options *options, struct sim_result *ret_result)
     } else {
         sim_faults_begin();
     }
+    sim_events_reset();
     while (sim.now < sim.end_at && sim_step(sim.end_at)) {
+        if (options->is_told)
+            sim_events_look();
         if (ret_result->violations > 0 && !options->is_traced)
             break;
     }
@@ -92,6 +95,7 @@ static void usage(FILE *out)
           "  --stride N       only each Nth of them\n"
           "  --seed N         runs one\n"
           "  --trace          tells its story\n"
+          "  --events         tells each change for machines, see events.c\n"
           "  --shrink N       finds a smaller set of faults that still breaks seed N\n"
           "  --keep N,N-N     only the faults with these numbers\n"
           "  --faults A,B     only these kinds\n"
@@ -307,6 +311,9 @@ static bool parse_option(struct run *run, int option, const char *value)
     case 't':
         run->options.is_traced = true;
         return true;
+    case 'e':
+        run->options.is_told = true;
+        return true;
     case 'k':
         return parse_keep(&run->options, value);
     case 'p':
@@ -339,21 +346,15 @@ static bool parse_option(struct run *run, int option, const char *value)
 
 int main(int argc, char **argv)
 {
-    static const struct option table[] = {{"seeds", required_argument, NULL, 'r'},
-                                          {"seed", required_argument, NULL, 's'},
-                                          {"stride", required_argument, NULL, 'd'},
-                                          {"trace", no_argument, NULL, 't'},
-                                          {"shrink", required_argument, NULL, 'x'},
-                                          {"keep", required_argument, NULL, 'k'},
-                                          {"plant", required_argument, NULL, 'p'},
-                                          {"nodes", required_argument, NULL, 'n'},
-                                          {"faults", required_argument, NULL, 'f'},
-                                          {"until", required_argument, NULL, 'u'},
-                                          {"seconds", required_argument, NULL, 'S'},
-                                          {"script", required_argument, NULL, 'F'},
-                                          {"coverage", no_argument, NULL, 'c'},
-                                          {"hash", no_argument, NULL, 'H'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option table[] = {
+        {"seeds", required_argument, NULL, 'r'},  {"seed", required_argument, NULL, 's'},
+        {"stride", required_argument, NULL, 'd'}, {"trace", no_argument, NULL, 't'},
+        {"events", no_argument, NULL, 'e'},       {"shrink", required_argument, NULL, 'x'},
+        {"keep", required_argument, NULL, 'k'},   {"plant", required_argument, NULL, 'p'},
+        {"nodes", required_argument, NULL, 'n'},  {"faults", required_argument, NULL, 'f'},
+        {"until", required_argument, NULL, 'u'},  {"seconds", required_argument, NULL, 'S'},
+        {"script", required_argument, NULL, 'F'}, {"coverage", no_argument, NULL, 'c'},
+        {"hash", no_argument, NULL, 'H'},         {NULL, 0, NULL, 0}};
     static struct run run = {.options = {.chaos_ns = 600 * NS_S}, .stride = 1, .twice_every = 100};
     int option;
 

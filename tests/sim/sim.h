@@ -185,6 +185,7 @@ struct sim_options {
     uint64_t keep[SIM_KEEP / 64];
     const char *plant; /* NULL, or the name of a planted failure */
     bool is_traced;
+    bool is_told;   /* for machines, see events.c */
     bool is_gentle; /* by the seed: restarts of daemons, some loss and delay, nothing worse */
 };
 
@@ -431,6 +432,11 @@ void sim_check_policy_reset(void);
 void sim_check_policy(const struct ha_state *before, const struct log_entry *entry,
                       const struct ha_applied *applied);
 void sim_check_fence_target(const struct sim_node *target);
+/* events.c: what changed, for machines (--events). */
+void sim_events_reset(void);
+void sim_events_look(void);
+void sim_events_applied(const struct ha_state *before, const struct log_entry *entry,
+                        const struct ha_applied *applied);
 const struct ha_state *sim_truth(void);
 int sim_guest_index(struct ha_uuid id);
 bool sim_is_settled(char *ret_why, size_t size);
