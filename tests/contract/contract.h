@@ -16,9 +16,9 @@
 
 #include "hamgr/hv/hv.h"
 
-#define DEFINITION_MAX 512u
+#define DEFINITION_MAX 1024u
 /* Generous: the machine is shared, and a hang must end as a failure, not as a timeout of ctest. */
-#define WAIT_MS 20000u
+#define WAIT_MS (contract->wait_ms)
 
 enum contract_end { ENDS_NEVER = 0, ENDS_POWEROFF, ENDS_REBOOT, ENDS_CRASH };
 
@@ -34,6 +34,9 @@ struct contract_guest {
 
 struct contract_driver {
     const char *name;
+    uint32_t wait_ms;     /* for whatever is waited for */
+    uint32_t least_mib;   /* a guest has no less memory */
+    bool suspends_paused; /* a paused guest can be suspended: it is not asked to help */
     /* A node with nothing on it, and its end: 0 or a negative error; skip text if it can't be. */
     const char *(*set_up)(void);
     void (*tear_down)(void);
@@ -49,6 +52,8 @@ struct contract_driver {
     size_t (*page_byte)(const uint8_t *stream, size_t size);
 };
 
+/* The drivers of this build; a NULL ends the list. */
+extern const struct contract_driver *const contract_drivers[];
 /* The driver under test, and its handle of the present test. */
 extern const struct contract_driver *contract;
 extern struct hv *hv;
@@ -56,6 +61,7 @@ extern struct hv *hv;
 /* ---- helpers (contract_util.c) ---- */
 
 struct hv_label label_of(const struct contract_guest *guest);
+uint64_t memory_kib_of(const struct contract_guest *guest);
 /* Creates the guest and returns its domid. */
 uint32_t create(const struct contract_guest *guest);
 /* Creates, runs, and waits for the first self-check. */

@@ -135,6 +135,9 @@ static size_t page_byte(const uint8_t *stream, size_t size)
 
 const struct contract_driver contract_embedded = {
     .name = "embedded",
+    .wait_ms = 20000,
+    .least_mib = 4,
+    .suspends_paused = true,
     .set_up = set_up,
     .tear_down = tear_down,
     .open = open_driver,
@@ -144,3 +147,5 @@ const struct contract_driver contract_embedded = {
     .damages = damages,
     .page_byte = page_byte,
 };
+
+const struct contract_driver *const contract_drivers[] = {&contract_embedded, NULL};

@@ -78,12 +78,12 @@ static void test_live_round_trip(void **state)
         domid = migrate(domid, &to, &seen);
         assert_true(find(domid, &d));
         assert_int_equal(d.label.epoch, to.epoch);
-        assert_int_equal(d.mem_kib, BUSY.memory_mib * 1024);
+        assert_int_equal(d.mem_kib, memory_kib_of(&BUSY));
         await_steps(BUSY.number, 20);
         assert_true(contract->steps(BUSY.number) > steps); /* it went on, it did not begin anew */
         assert_int_equal(contract->damages(BUSY.number), 0);
         assert_true(seen.is_live && seen.is_stopped && seen.is_complete);
-        assert_int_equal(seen.pages_total, BUSY.memory_mib * 256);
+        assert_true(seen.pages_total >= memory_kib_of(&BUSY) / 4);
         assert_true(seen.bytes >= (uint64_t)BUSY.memory_mib << 20);
     }
 }
@@ -99,6 +99,11 @@ static void test_cold_save_of_a_paused_guest(void **state)
     pause_domain(domid);
     sink_begin(&s, SIZE_MAX);
     struct hv_save_params params = {.fd = s.fd, .is_live = false};
+    if (!contract->suspends_paused) {
+        assert_int_equal(hv->ops->save(hv, domid, &params, NULL, NULL, &err), HV_FAILED);
+        assert_state(domid, HV_PAUSED);
+        run(domid);
+    }
     assert_int_equal(hv->ops->save(hv, domid, &params, NULL, NULL, &err), HV_OK);
     sink_end(&s);
     assert_state(domid, HV_SUSPENDED);
@@ -120,6 +125,8 @@ static void test_save_of_a_newborn(void **state)
     struct arrival a;
 
     (void)state;
+    if (!contract->suspends_paused)
+        skip(); /* it never ran, so it can't suspend itself */
     arrival_begin(&a, &to);
     struct hv_save_params params = save_to(a.fd);
     assert_int_equal(hv->ops->save(hv, domid, &params, NULL, NULL, NULL), HV_OK);

@@ -34,6 +34,13 @@ struct hv_label label_of(const struct contract_guest *guest)
     return label;
 }
 
+uint64_t memory_kib_of(const struct contract_guest *guest)
+{
+    uint64_t mib = guest->memory_mib != 0 ? guest->memory_mib : 4;
+
+    return (mib > contract->least_mib ? mib : contract->least_mib) * 1024;
+}
+
 static bool same_label(const struct hv_label *a, const struct hv_label *b)
 {
     return ha_uuid_equal(a->cluster_id, b->cluster_id) && a->generation == b->generation &&

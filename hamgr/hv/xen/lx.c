@@ -216,9 +216,10 @@ static bool turn(struct lx *lx)
 
 static void tell_progress(struct lx_op *op, uint64_t now_ms)
 {
-    if (!op->progress || now_ms < op->told_ms + TELL_MS)
+    if (!op->progress || (op->now.phase == op->told_phase && now_ms < op->told_ms + TELL_MS))
         return;
     op->told_ms = now_ms;
+    op->told_phase = op->now.phase;
     op->progress(op->user, &op->now);
 }
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -119,12 +120,23 @@ static bool exists(int dir_fd, uint32_t domid)
     return faccessat(dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
 }
 
+/* Where to begin when nothing is known of earlier ones: libxl refuses a domid that was in use
+ * within the last minute, whoever gave it. */
+static uint32_t any_domid(void)
+{
+    uint32_t value = 0;
+
+    if (getrandom(&value, sizeof(value), 0) != (ssize_t)sizeof(value))
+        value = (uint32_t)getpid();
+    return XEN_DOMID_FIRST + value % (XEN_DOMID_LAST - XEN_DOMID_FIRST + 1);
+}
+
 static int add_locked(int dir_fd, struct xen_record *record, struct ha_err *err)
 {
     uint32_t domid = 0;
 
     if (!read_whole(dir_fd, LAST_NAME, &domid, sizeof(domid)))
-        domid = 0;
+        domid = any_domid();
     for (uint32_t n = XEN_DOMID_FIRST; n <= XEN_DOMID_LAST; n++) {
         domid = xen_domid_after(domid);
         if (exists(dir_fd, domid))

@@ -127,6 +127,7 @@ struct lx_op {
     struct hv_progress now;
     uint64_t pages_before; /* sent in earlier rounds */
     uint64_t told_ms;
+    uint8_t told_phase;
 };
 
 /* Prepares; &op->how is given to the libxl call. */
