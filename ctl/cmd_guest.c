@@ -9,10 +9,10 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "ctl/definition.h"
 #include "ctl/hactl.h"
 #include "hamgr/base/id.h"
 #include "hamgr/base/limits.h"
-#include "hamgr/hv/embedded/definition.h"
 
 #define START_MS 120000u
 /* Beyond the guest's own stop timeout: it is destroyed then, and that is proven. */
@@ -59,8 +59,7 @@ static const struct guest_option guest_options[] = {
 struct guest_words {
     const char *name;
     json_t *args;
-    char definition[HA_DEFINITION_MAX + 1];
-    size_t definition_size;
+    struct guest_definition definition;
     const char *uuid;
     bool has_policy;
     bool is_dry_run;
@@ -73,12 +72,14 @@ static int read_definition(const struct command *command, const char *path, stru
 
     if (!file)
         return usage_error(command, "--config: %s can't be read", path);
-    w->definition_size = fread(w->definition, 1, sizeof(w->definition), file);
+    struct guest_definition *d = &w->definition;
+    d->size = fread(d->text, 1, sizeof(d->text), file);
     if (file != stdin)
         fclose(file);
-    if (w->definition_size > HA_DEFINITION_MAX)
+    if (d->size > HA_DEFINITION_MAX)
         return usage_error(command, "--config: %s is longer than 64 KiB", path);
-    w->definition[w->definition_size] = '\0';
+    d->text[d->size] = '\0';
+    d->is_file = true;
     return EXIT_DONE;
 }
 
@@ -96,11 +97,11 @@ static int add_definition_key(const struct command *command, const struct guest_
         snprintf(number, sizeof(number), "%" PRIu64, kib);
         value = number;
     }
-    int r = snprintf(w->definition + w->definition_size, sizeof(w->definition) - w->definition_size,
-                     "%s = %s\n", option->key, value);
-    if (r < 0 || (size_t)r >= sizeof(w->definition) - w->definition_size)
+    struct guest_definition *d = &w->definition;
+    int r = snprintf(d->text + d->size, sizeof(d->text) - d->size, "%s = %s\n", option->key, value);
+    if (r < 0 || (size_t)r >= sizeof(d->text) - d->size)
         return usage_error(command, "the definition is too long");
-    w->definition_size += (size_t)r;
+    d->size += (size_t)r;
     return EXIT_DONE;
 }
 
@@ -201,48 +202,59 @@ static void random_uuid(char *ret_text)
     ha_uuid_format(id, ret_text);
 }
 
-static int tell_dry_run(const struct guest_words *w, const char *uuid, uint32_t memory_mib)
+static int tell_dry_run(const struct guest_words *w)
 {
+    const struct guest_definition *d = &w->definition;
+
     if (is_json) {
         json_object_set_new(w->args, "dry_run", json_true());
         print_document(NULL, json_incref(w->args), NULL);
         return EXIT_DONE;
     }
-    printf("%s would be added: %u MiB, uuid %s\n%s", w->name, memory_mib, uuid, w->definition);
+    printf("%s would be added: %" PRIu64 " MiB, uuid %s\n%s%s", w->name, d->mem_kib / 1024, d->uuid,
+           d->text, d->size > 0 && d->text[d->size - 1] != '\n' ? "\n" : "");
     return EXIT_DONE;
 }
 
-static int send_add(const struct command *command, struct guest_words *w)
+static int resolve(const struct command *command, struct guest_words *w)
 {
-    struct emb_definition definition;
+    struct guest_definition *d = &w->definition;
     struct ha_err err = {0};
     struct ha_uuid id;
-    char uuid[HA_UUID_TEXT], done[256];
 
-    if (w->definition_size == 0)
+    if (d->size == 0)
         return usage_error(command, "--config FILE or --memory SIZE is missing");
-    if (emb_definition_parse((const uint8_t *)w->definition, w->definition_size, &definition,
-                             &err) < 0)
-        return usage_error(command, "the definition: %s", err.text);
     if (!ha_name_is_valid(w->name))
         return usage_error(command, "a guest's name is 1 to 63 of letters, digits, . _ -");
     if (w->uuid && ha_uuid_parse(w->uuid, &id) < 0)
         return usage_error(command, "--uuid takes a uuid");
     if (w->uuid)
-        snprintf(uuid, sizeof(uuid), "%s", w->uuid);
-    else
-        random_uuid(uuid);
-    json_t *text = json_stringn(w->definition, w->definition_size);
+        snprintf(d->uuid, sizeof(d->uuid), "%s", w->uuid);
+    if (definition_resolve(d, w->name, &err) < 0)
+        return usage_error(command, "the definition: %s", err.text);
+    if (d->uuid[0] == '\0')
+        random_uuid(d->uuid);
+    return EXIT_DONE;
+}
+
+static int send_add(const struct command *command, struct guest_words *w)
+{
+    const struct guest_definition *d = &w->definition;
+    char done[256];
+    int code = resolve(command, w);
+
+    if (code != EXIT_DONE)
+        return code;
+    json_t *text = json_stringn(d->text, d->size);
     if (!text)
         return usage_error(command, "the definition is no UTF-8 text");
     json_object_set_new(w->args, "definition", text);
     json_object_set_new(w->args, "guest", json_string(w->name));
-    json_object_set_new(w->args, "uuid", json_string(uuid));
-    json_object_set_new(w->args, "memory_kib",
-                        json_integer((json_int_t)definition.memory_mib * 1024));
+    json_object_set_new(w->args, "uuid", json_string(d->uuid));
+    json_object_set_new(w->args, "memory_kib", json_integer((json_int_t)d->mem_kib));
     json_object_set_new(w->args, "stopped", json_boolean(w->is_stopped));
     if (w->is_dry_run)
-        return tell_dry_run(w, uuid, definition.memory_mib);
+        return tell_dry_run(w);
     snprintf(done, sizeof(done), "%s is added%s", w->name,
              w->is_stopped ? "" : ", it starts where there is room");
     return ask_and_tell("guest-add", json_incref(w->args), done);
@@ -271,7 +283,7 @@ static int run_set(const struct command *command, int argc, char **argv)
         return EXIT_OUTCOME_UNKNOWN;
     w->args = json_object();
     int code = parse_words(command, argc, argv, w);
-    if (code == EXIT_DONE && (w->definition_size > 0 || w->uuid || w->is_stopped || w->is_dry_run))
+    if (code == EXIT_DONE && (w->definition.size > 0 || w->uuid || w->is_stopped || w->is_dry_run))
         code =
             usage_error(command, "only policy can be set: remove and add the guest for the rest");
     if (code == EXIT_DONE && !w->has_policy)
@@ -485,7 +497,8 @@ static int run_show(const struct command *command, int argc, char **argv)
 const struct command guest_commands[] = {
     {"guest add", "Add a guest; it starts where there is room",
      "NAME (--config FILE | --memory SIZE ...) [OPTIONS]",
-     "  --config FILE        its definition (- = standard input)\n"
+     "  --config FILE        its definition (- = standard input); on Xen: xl.cfg, or the JSON\n"
+     "                       that xl -N create FILE prints\n"
      "  --memory SIZE        or a definition for the embedded hypervisor made from these:\n"
      "  --dirty SIZE --zero % --text % --writes N --step MS --slot N --seed N --disk KIND\n"
      "  --uuid UUID          default: a new one\n"

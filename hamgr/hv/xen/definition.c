@@ -400,6 +400,20 @@ char *xen_definition_text(const uint8_t *text, size_t size)
     return line;
 }
 
+char *xen_definition_identify(const uint8_t *text, size_t size, const char *name, const char *uuid)
+{
+    json_error_t error;
+    json_t *root = load(text, size, &error);
+    json_t *c_info = json_object_get(root, "c_info");
+    char *line = NULL;
+
+    if (json_is_object(c_info) && json_object_set_new(c_info, "name", json_string(name)) == 0 &&
+        (!uuid || json_object_set_new(c_info, "uuid", json_string(uuid)) == 0))
+        line = json_dumps(root, JSON_COMPACT);
+    json_decref(root);
+    return line;
+}
+
 bool xen_definition_is_json(const uint8_t *text, size_t size)
 {
     for (size_t n = 0; n < size; n++)

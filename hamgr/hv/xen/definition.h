@@ -41,6 +41,9 @@ int xen_definition_parse(const uint8_t *text, size_t size, const struct xen_allo
 /* The same definition as one line of JSON, for libxl: what it parses is what was checked. malloc'd;
  * NULL without memory or if it is no JSON. */
 char *xen_definition_text(const uint8_t *text, size_t size);
+/* The same with this name and, if not NULL, uuid in it. malloc'd; NULL as above, or if it has no
+ * c_info to put them in. */
+char *xen_definition_identify(const uint8_t *text, size_t size, const char *name, const char *uuid);
 /* Looks like JSON, not like another notation (xl.cfg, key = value). */
 bool xen_definition_is_json(const uint8_t *text, size_t size);
 

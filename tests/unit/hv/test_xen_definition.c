@@ -207,6 +207,26 @@ static void test_not_json(void **state)
     assert_null(xen_definition_text((const uint8_t *)"{", 1));
 }
 
+static void test_identity_is_put_in(void **state)
+{
+    const char *uuid = "29226796-6e59-4708-81ea-18e1eb078380";
+    struct xen_definition d;
+    char *text = xen_definition_identify((const uint8_t *)PV, strlen(PV), "db", uuid);
+
+    (void)state;
+    assert_non_null(text);
+    assert_int_equal(parse(text, &ALLOW, &d, NULL), 0);
+    free(text);
+    assert_string_equal(d.name, "db");
+    assert_int_equal(d.uuid.b[0], 0x29);
+    text = xen_definition_identify((const uint8_t *)PV, strlen(PV), "db", NULL);
+    assert_int_equal(parse(text, &ALLOW, &d, NULL), 0);
+    free(text);
+    assert_int_equal(d.uuid.b[0], 0x6f); /* its own stays */
+    assert_null(xen_definition_identify((const uint8_t *)"{\"c_info\":5}", 12, "db", uuid));
+    assert_null(xen_definition_identify((const uint8_t *)"memory = 5", 10, "db", uuid));
+}
+
 /* ---- the list ---- */
 
 static int load(const char *text, mode_t mode, struct xen_allow *ret, struct ha_err *err)
@@ -262,6 +282,7 @@ int main(void)
         cmocka_unit_test(test_disks),
         cmocka_unit_test(test_without_a_list),
         cmocka_unit_test(test_not_json),
+        cmocka_unit_test(test_identity_is_put_in),
         cmocka_unit_test(test_list),
     };
 
