@@ -13,6 +13,10 @@
   deploy/lab install [--build DIR]      bring a newer build to the running nodes (restart what uses it)
   deploy/lab power NODE off|on|reset|hang   off: its QEMU is killed; hang: its processors stand still
   deploy/lab cable NODE out|in          its cable to the cluster's network (ssh has one of its own)
+  deploy/lab guest NAME [--type pv|pvh|hvm] [--memory MIB] ...
+                                        writes /root/NAME.cfg on all nodes: a small Linux whose program
+                                        checks memory, disk and pauses; then, for instance:
+                                        deploy/lab exec n1 xl create NAME.cfg
   deploy/lab console GUEST              a guest's console, on the node where it runs (leave: Ctrl-])
   deploy/lab down                       end everything; the image stays
 
@@ -155,6 +159,12 @@ def do_console(place, options):
                    "what runs: deploy/lab exec n1 xl list")
 
 
+def do_guest(place, options):
+    with place.lock(place.name):
+        print(Lab(place).guest(options), end="")
+    return 0
+
+
 def do_chassis(place, options):
     """What a BMC calls (bmc.py)."""
     answer = bmc.chassis(Lab(place).machine(options.node), options.words)
@@ -232,6 +242,14 @@ def parser():
     made.add_argument("node")
     made.add_argument("what", choices=("out", "in"))
     verb("console", do_console, "A guest's console.").add_argument("guest", type=guest_name)
+    made = verb("guest", do_guest, "Writes the configuration of a guest to all nodes.")
+    made.add_argument("guest", type=guest_name)
+    made.add_argument("--type", choices=("pv", "pvh", "hvm"), default="pv")
+    made.add_argument("--memory", type=int, default=128, metavar="MIB")
+    made.add_argument("--working-set", type=int, default=32, metavar="MIB", help="kept in a hash chain")
+    made.add_argument("--steps", type=int, default=4, metavar="N", help="pages written every 10 ms")
+    made.add_argument("--disk", metavar="PATH", help="a block device or raw file on the nodes")
+    made.add_argument("--write-ms", type=int, default=500, metavar="MS", help="between disk writes")
     made = verb("chassis", do_chassis, "For a BMC's use.")
     made.add_argument("node")
     made.add_argument("words", nargs="+")

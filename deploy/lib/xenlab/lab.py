@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 
-from . import bmc, cluster, initramfs, net, seed
+from . import bmc, cluster, guests, initramfs, net, seed
 from .errors import LabError, read, wait_until, write
 from .machine import Machine
 from .recipe import HERE
@@ -70,7 +70,7 @@ class Lab:
             os.makedirs(machine.dir)
         write(self.place.of_lab("initrd"), initramfs.of_dom0(self.place, read(
             os.path.join(HERE, "dom0", "initramfs-init"))))
-        seed.make_shared(self.place, options.build)
+        seed.make_shared(self.place, options.build, guests.files(self.place, options.build))
         seed.make_keys(self.place, machines)
         seed.make_certificates(self.place, machines)
         key = os.urandom(256)
@@ -100,12 +100,29 @@ class Lab:
 
     def install(self, build):
         """Brings a newer build to all nodes that are on, and to the others' next boot."""
-        seed.make_shared(self.place, build)
+        seed.make_shared(self.place, build, guests.files(self.place, build))
         on = [m for m in self.machines if m.state() == "on"]
         for machine in on:
             with open(self.place.of_lab("shared.tar"), "rb") as file:
                 cluster.feed(machine, file, "tar", "-x", "--unlink-first", "-C", "/", "-f", "-")
         return [m.name for m in on]
+
+    def guest(self, options):
+        """Puts a guest's configuration on all nodes that are on; returns it."""
+        known = self.settings.setdefault("guests", [])
+        if options.guest not in known:
+            if len(known) >= guests.GUESTS_MAX:
+                raise LabError(f"this lab has addresses for {guests.GUESTS_MAX} guests, not more")
+            known.append(options.guest)
+            write(self.place.of_lab("lab.json"), json.dumps(self.settings))
+        text = guests.config(self.place, options.guest, known.index(options.guest), options)
+        path = self.place.of_lab("guest.cfg")
+        write(path, text)
+        for machine in self.machines:
+            if machine.state() == "on":
+                with open(path, "rb") as file:
+                    cluster.feed(machine, file, f"cat > /root/{options.guest}.cfg")
+        return text
 
     # --- down ---
 
