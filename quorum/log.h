@@ -17,8 +17,10 @@
 
 #include "quorum/entry.h"
 
-#define LOG_PROTO_MIN 1u
-#define LOG_PROTO_MAX 1u
+/* What hamgrds of one view must have in common: entries are read and applied alike by all of them.
+ * 2: MOVED, and on_slow in MIGRATE. Who speaks 1 only would stop at the first of them. */
+#define LOG_PROTO_MIN 2u
+#define LOG_PROTO_MAX 2u
 
 struct log_timing {
     uint32_t heartbeat_ms; /* h */

@@ -85,13 +85,12 @@ static bool speaks(struct log *log, struct log_peer *peer, uint16_t *low, uint16
     if (peer->refuse_ms != 0 && log->now_ms - peer->refuse_ms < log->config.timing.lease_ms)
         return false;
     peer->refuse_ms = log->now_ms;
-    log_trace(log, "n%u speaks protocol %u to %u, the log needs %u -> not taken into a view",
-              peer->node, m->proto_min, m->proto_max, log->survey.proto);
+    uint16_t needed = *low > log->survey.proto ? *low : log->survey.proto;
+    log_trace(log, "n%u speaks protocol %u to %u, %u to %u is needed -> not taken into a view",
+              peer->node, m->proto_min, m->proto_max, needed, *high);
     struct log_msg msg = log_msg_of(log, LOG_MSG_REFUSE, log->promised);
-    msg.u.refuse = (struct log_refuse){.to = peer->node,
-                                       .to_nonce = peer->nonce,
-                                       .why = LOG_REFUSE_VERSION,
-                                       .value = log->survey.proto};
+    msg.u.refuse = (struct log_refuse){
+        .to = peer->node, .to_nonce = peer->nonce, .why = LOG_REFUSE_VERSION, .value = needed};
     log_send(log, &msg);
     return false;
 }

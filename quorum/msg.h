@@ -178,7 +178,7 @@ struct log_proposal {
 
 enum log_refusal {
     LOG_REFUSE_PROPOSAL = 1, /* value = seq */
-    LOG_REFUSE_VERSION,      /* value = the lowest proto_max the log allows */
+    LOG_REFUSE_VERSION,      /* value = the lowest proto_max that is allowed */
     LOG_REFUSE_ROLLED_BACK,  /* view, value: what it acknowledged and has no more */
     LOG_REFUSAL_END,
 };

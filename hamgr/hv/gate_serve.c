@@ -206,8 +206,11 @@ static void serve_hello(struct gate_peer *peer, const struct ha_packet *packet)
     struct hvp_hello hello;
     struct hvp_gate state;
 
-    if (hvp_hello_decode(packet->body, packet->body_size, &hello) < 0) {
-        gate_drop_peer(peer, "malformed hello");
+    int rc = hvp_hello_decode(packet->body, packet->body_size, &hello);
+    if (rc < 0) {
+        gate_drop_peer(peer, rc == -HA_E_VERSION ? "hamgrd is of another version of hamgr: restart "
+                                                   "both when it is upgraded"
+                                                 : "malformed hello");
         return;
     }
     take_hello(gate, hello);

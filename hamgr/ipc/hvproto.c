@@ -14,6 +14,7 @@ void hvp_hello_encode(struct ha_writer *w, const struct hvp_hello *m)
     ipc_put_bool(w, m->is_disarmed);
     ipc_put_bool(w, m->is_frozen);
     ipc_put_bool(w, m->is_stale);
+    ha_put_u16(w, HVP_VERSION);
 }
 
 int hvp_hello_decode(const uint8_t *body, size_t size, struct hvp_hello *ret)
@@ -25,7 +26,9 @@ int hvp_hello_decode(const uint8_t *body, size_t size, struct hvp_hello *ret)
     ret->is_disarmed = ipc_get_bool(&r);
     ret->is_frozen = ipc_get_bool(&r);
     ret->is_stale = ipc_get_bool(&r);
-    return ipc_done(&r);
+    bool is_fine = !r.failed;
+    bool is_ours = ha_get_u16(&r) == HVP_VERSION;
+    return is_fine && !is_ours ? -HA_E_VERSION : ipc_done(&r);
 }
 
 void hvp_welcome_encode(struct ha_writer *w, const struct hvp_welcome *m)

@@ -11,6 +11,9 @@
 #include "hamgr/hv/hv.h"
 
 #define HVP_SOCKET HA_SOCK_DIR "/hv.sock"
+/* Of all layouts below; goes up when one changes. Said at the end of HELLO: who is another's is
+ * dropped before anything it says can be misread. */
+#define HVP_VERSION 2u
 
 enum hvp_type {
     /* requests */
@@ -103,6 +106,7 @@ struct hvp_domains {
 };
 
 void hvp_hello_encode(struct ha_writer *w, const struct hvp_hello *m);
+/* -HA_E_VERSION: of another HVP_VERSION, or of before there was one. */
 int hvp_hello_decode(const uint8_t *body, size_t size, struct hvp_hello *ret);
 void hvp_welcome_encode(struct ha_writer *w, const struct hvp_welcome *m);
 int hvp_welcome_decode(const uint8_t *body, size_t size, struct hvp_welcome *ret);

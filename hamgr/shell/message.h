@@ -13,7 +13,7 @@
 #include "hamgr/ipc/fenceproto.h"
 
 #define PEER_MAGIC   0x31534d48u /* "HMS1"; the log's messages have their own */
-#define PEER_VERSION 1u
+#define PEER_VERSION 2u          /* goes up when a layout below changes */
 
 enum peer_type {
     PEER_REPORT = 1,    /* peer_report */

@@ -140,7 +140,9 @@ static void tell_progress(struct hamgrd *d, struct move *move)
 {
     move_fsm_progress(&move->fsm, shell_now_ms(), &move->progress);
     move->progress.ticket = move->ticket;
-    show_progress(d, &move->progress);
+    /* The source knows rounds and rates; showing both in turn would be neither's truth. */
+    if (move->is_source || move->source.ticket == 0 || move_fsm_is_failed(&move->fsm))
+        show_progress(d, &move->progress);
     if (move->is_source)
         peers_send(d, PEER_MOVE_PROGRESS, 0, put_progress, &move->progress);
 }

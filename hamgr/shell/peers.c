@@ -228,13 +228,28 @@ static void on_forecast(struct hamgrd *d, uint32_t from, uint8_t type, struct ha
         forecast_told(d, &forecast);
 }
 
+/* Said once of each process that speaks another version of these messages. */
+static void complain(struct hamgrd *d, uint32_t from, uint64_t nonce)
+{
+    for (uint32_t i = 0; i < SHELL_STRANGERS; i++)
+        if (d->strangers[i] == nonce)
+            return;
+    d->strangers[d->stranger_count++ % SHELL_STRANGERS] = nonce;
+    qb_log(LOG_ERR,
+           "%s runs another version of hamgr: what it says is not understood here. All nodes need "
+           "the same one",
+           shell_node_name(d, from));
+}
+
 void peers_message(struct hamgrd *d, uint32_t from, const uint8_t *data, size_t size)
 {
     struct ha_reader r = ha_reader_of(data, size);
     struct peer_header header;
 
-    if (peer_header_decode(&r, &header) < 0 ||
-        !ha_uuid_equal(header.cluster_id, d->identity.cluster_id) ||
+    int rc = peer_header_decode(&r, &header);
+    if (rc == -HA_E_VERSION && from != d->identity.node)
+        complain(d, from, header.nonce);
+    if (rc < 0 || !ha_uuid_equal(header.cluster_id, d->identity.cluster_id) ||
         header.generation != d->identity.generation)
         return;
     if (from == d->identity.node && header.nonce == d->nonce)

@@ -73,6 +73,7 @@ struct move_rate {
 
 /* The newest forecasts, to be told beside what came true. */
 #define SHELL_FORECASTS 16u
+#define SHELL_STRANGERS 32u
 struct kept_forecast {
     struct ha_uuid guest;
     uint32_t dst;
@@ -87,6 +88,9 @@ struct hamgrd {
     struct ha_config config;
     const char *stream_binary;
     uint64_t nonce;
+    uint64_t
+        strangers[SHELL_STRANGERS]; /* nonces of hamgrds of other versions: each is named once */
+    uint32_t stranger_count;
     uint64_t started_ms;
 
     /* log */

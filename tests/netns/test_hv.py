@@ -30,6 +30,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 P_S = 0.25
 WAIT_S = 10
 MAGIC, VERSION = 0x31524D48, 1
+HVP_VERSION = 2
 OK, FAILED, UNKNOWN = 0, 1, 2
 PAUSED, RUNNING, SUSPENDED = 2, 3, 4
 (HELLO, LIST, CREATE, RUN, PAUSE, SHUTDOWN, DESTROY, SAVE, RESTORE, ABORT, RESUME_PREPARE,
@@ -202,7 +203,7 @@ class Hv:
         return self.replies.pop(request)
 
     def hello(self, is_disarmed=False, is_frozen=False):
-        flags = struct.pack("<QBBB", 1, is_disarmed, is_frozen, 0)
+        flags = struct.pack("<QBBBH", 1, is_disarmed, is_frozen, 0, HVP_VERSION)
         request = self.send(HELLO, CLUSTER.bytes + flags)
         self.gate = None
         driver = self.wait(request)

@@ -131,6 +131,21 @@ static struct ha_uuid uuid_of(uint8_t seed)
     return id;
 }
 
+/* One of before there was a version ends behind its flags; a later one may be longer. */
+static void test_hello_of_another_version(const struct hvp_hello *hello)
+{
+    uint8_t bytes[64] = {0};
+    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
+    struct hvp_hello back;
+
+    hvp_hello_encode(&w, hello);
+    assert_int_equal(hvp_hello_decode(bytes, w.position, &back), 0);
+    assert_int_equal(hvp_hello_decode(bytes, w.position - 2, &back), -HA_E_VERSION);
+    bytes[w.position - 2]++;
+    assert_int_equal(hvp_hello_decode(bytes, w.position, &back), -HA_E_VERSION);
+    assert_int_equal(hvp_hello_decode(bytes, w.position + 8, &back), -HA_E_VERSION);
+}
+
 static void test_hv_requests(void **state)
 {
     (void)state;
@@ -149,6 +164,7 @@ static void test_hv_requests(void **state)
     CHECK_RANGE(hvp_hello, hello, 24, 0, 1);
     CHECK_RANGE(hvp_hello, hello, 25, 0, 1);
     CHECK_RANGE(hvp_hello, hello, 26, 0, 1);
+    test_hello_of_another_version(&hello);
     CHECK_RANGE(hvp_save, save, 33, HV_SLOW_THROTTLE, HV_SLOW_ABORT);
     save.is_live = false;
     save.on_slow = 0;

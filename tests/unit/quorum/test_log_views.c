@@ -589,6 +589,27 @@ static void older_protocol_is_refused(void **state UNUSED)
     finish(w);
 }
 
+/* Two versions that have nothing in common, on one bus: the larger part works, the other says why
+ * it does not, and nothing of one is read by the other. */
+static void versions_without_a_common_one(void **state UNUSED)
+{
+    for (uint16_t old = 1; old <= 3; old += 2) { /* the newcomer is older, then newer */
+        struct world *w = calm_world(3, 2);
+        for (uint32_t n = 1; n <= 3; n++)
+            w->nodes[n].config.self.proto_min = w->nodes[n].config.self.proto_max =
+                n == 3 ? old : 2;
+        world_start(w, 1);
+        world_start(w, 2);
+        run_whole(w);
+        world_start(w, 3);
+        world_run_ms(w, 3u * L_MS(w));
+        assert_false(w->nodes[3].is_open);
+        assert_int_equal(w->nodes[1].log->current.names.count, 2);
+        assert_non_null(strstr(w->last_trace[3], "refuses this node: the log needs protocol 2"));
+        finish(w);
+    }
+}
+
 static bool last_open_of(const struct world *w, uint32_t node, struct log_open *ret_open)
 {
     const struct log_entry *e = log_entry_at(w->nodes[node].log, w->nodes[node].open_index);
@@ -646,6 +667,7 @@ int main(void)
         cmocka_unit_test(fates_of_a_closed_view),
         cmocka_unit_test(rest_is_quiet),
         cmocka_unit_test(older_protocol_is_refused),
+        cmocka_unit_test(versions_without_a_common_one),
         cmocka_unit_test(outage_of_all_is_told_from_a_loss_of_one),
     };
 
