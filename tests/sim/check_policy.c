@@ -23,7 +23,7 @@ static struct {
     uint64_t tried_index[SIM_GUESTS]; /* last ASSIGN, without effect, too */
     uint64_t told_at[SIM_GUESTS];     /* by an operator */
     uint64_t member_since[SIM_NODES + 1];
-    uint64_t opened_at, open_index;
+    uint64_t opened_at, open_index, disarmed_at;
 } seen;
 
 void sim_check_policy_reset(void)
@@ -53,12 +53,21 @@ static void check_wait(const struct ha_state *before, const struct ha_cmd *cmd)
                       (unsigned long long)((over - sim_raw_ns(node)) / NS_MS));
 }
 
+/* I7: who was verified off has not been on ever since. */
+static void check_agent(const struct ha_state *before, const struct ha_cmd *cmd)
+{
+    if (is_same_boot(before, sim_node(cmd->node)))
+        sim_violation("I7", cmd->node, "fenced by an agent's word, but it was never off");
+}
+
 /* I11: an agent is sent against who is absent, or whom an operator wants off; after a reunion not
  * before H. A hamgrd that hung may carry out an order late, but not for long. */
 void sim_check_fence_target(const struct sim_node *target)
 {
     const struct ha_node *n = ha_state_node(sim_truth(), target->id);
 
+    if (sim_truth()->is_disarmed && sim.now > seen.disarmed_at + UNDER_WAY_NS)
+        sim_violation("I11", target->id, "is to be switched off while the cluster is disarmed");
     if (!n || n->is_fence_wanted)
         return;
     if (n->status == HA_NODE_MEMBER && sim.now > seen.member_since[target->id] + UNDER_WAY_NS)
@@ -108,10 +117,15 @@ static void check_assign(const struct ha_state *before, const struct ha_cmd *cmd
     }
 }
 
-static void check_place(const struct ha_state *before, uint32_t id)
+/* I14, and I4: an epoch that was ever reserved is not given out again. */
+static void check_place(const struct ha_state *before, const struct ha_cmd *cmd, uint32_t id)
 {
     const struct ha_node *node = ha_state_node(before, id);
+    const struct ha_guest *guest = ha_state_guest(before, cmd->guest);
 
+    if (guest && cmd->epoch <= guest->epoch_high)
+        sim_violation("I4", id, "epoch %llu of %s is given out twice",
+                      (unsigned long long)cmd->epoch, guest->name);
     if (node && (node->is_maintenance || node->is_frozen || node->is_witness))
         sim_violation("I14", id, "a guest is placed on a node that takes none");
 }
@@ -154,12 +168,16 @@ static void check_command(const struct ha_state *before, const struct ha_cmd *cm
 {
     if (cmd->type == HA_CMD_FENCED && cmd->u.fenced.evidence == HA_EVIDENCE_LEASE)
         check_wait(before, cmd);
+    else if (cmd->type == HA_CMD_FENCED && cmd->u.fenced.evidence == HA_EVIDENCE_AGENT)
+        check_agent(before, cmd);
+    else if (cmd->type == HA_CMD_DISARM)
+        seen.disarmed_at = sim.now;
     else if (cmd->type == HA_CMD_REVERT)
         check_revert(before, cmd);
     else if (cmd->type == HA_CMD_MIGRATE)
-        check_place(before, cmd->u.migrate.dst);
+        check_place(before, cmd, cmd->u.migrate.dst);
     else if (cmd->type == HA_CMD_ASSIGN) {
-        check_place(before, cmd->node);
+        check_place(before, cmd, cmd->node);
         check_assign(before, cmd);
     }
 }

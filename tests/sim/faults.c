@@ -30,6 +30,7 @@ static struct {
     uint32_t number;      /* of the last fault */
     struct cut_set cuts[CUTS_MAX];
     uint64_t well_since, settle_from;
+    struct sim_node *left; /* its hamgrd stays hung when all else is mended */
 } plan;
 
 static const char *const names[SIM_F_COUNT] = {
@@ -149,7 +150,8 @@ static void on_continue(void *data, uint64_t arg)
 {
     struct sim_proc *proc = data;
 
-    if (proc->life != arg || proc->state != SIM_STOPPED)
+    if (proc->life != arg || proc->state != SIM_STOPPED ||
+        (proc->kind == SIM_HAMGRD && plan.left == proc->node))
         return;
     sim_trace(proc->node->id, "%s goes on", sim_kind_name(proc->kind));
     sim_proc_continue(proc);
@@ -352,6 +354,20 @@ static void do_other_fault(enum sim_fault fault, struct sim_node *node, uint64_t
     }
 }
 
+/* In some seeds who is cut off has a daemon that hangs, too: then the other one must do its part.
+ */
+static void hang_along(struct sim_node *node, uint64_t draw, uint64_t span)
+{
+    static const enum sim_kind kinds[] = {SIM_HV, SIM_HV, SIM_KEEPER, SIM_HAMGRD};
+    bool is_wanted = sim.options.seed / 8 % 8 == 6 && !sim.options.fault_mask && (draw >> 40) % 2;
+
+    if (!is_wanted)
+        return;
+    enum sim_kind kind = kinds[(draw >> 41) % 4];
+    sim_trace(node->id, "%s hangs along", sim_kind_name(kind));
+    stop(node, kind, span + (draw >> 44) % 16000 * NS_MS);
+}
+
 static void do_fault(enum sim_fault fault, uint32_t number)
 {
     uint32_t victim = 1 + (uint32_t)below(sim.node_count);
@@ -377,6 +393,7 @@ static void do_fault(enum sim_fault fault, uint32_t number)
             span += 30 * NS_S;
         }
         cut_network(fault, victim, draw, span);
+        hang_along(node, draw, span);
     } else if (fault >= SIM_F_DISK_STALL && fault <= SIM_F_STORAGE_STUCK) {
         do_disk_fault(fault, node, span, number);
     } else if (fault >= SIM_F_VERB_SLOW && fault <= SIM_F_VERB_UNKNOWN) {
@@ -453,16 +470,47 @@ static void on_look(void *data, uint64_t arg)
     sim_after(500 * NS_MS, NULL, on_look, NULL, 0);
 }
 
+bool sim_is_left_hung(const struct sim_node *node)
+{
+    return plan.left == node && node->procs[SIM_HAMGRD].state == SIM_STOPPED;
+}
+
+/* In some seeds one hamgrd hangs for ever, and the others are well all the same (L1): they are a
+ * quorum, and T_wait can count against it. */
+static struct sim_node *draw_left(void)
+{
+    struct sim_node *node = sim_node(1 + (uint32_t)below(sim.node_count));
+    const struct ha_state *truth = sim_truth();
+    const struct ha_node *n = ha_state_node(truth, node->id);
+    bool is_wanted = below(4) == 0 && sim.node_count >= 3 && !sim.options.is_gentle;
+
+    if (!is_wanted || !n || n->status != HA_NODE_MEMBER || (!n->is_armed && !n->is_witness) ||
+        node->procs[SIM_HAMGRD].state == SIM_DEAD || truth->node_count != sim.node_count)
+        return NULL;
+    for (uint32_t i = 0; i < truth->node_count; i++) {
+        const struct ha_node *other = &truth->nodes[i];
+        if (!other->is_voter || !sim_disk_exists(sim_node(other->id)) ||
+            !sim_disk_is(sim_node(other->id), other->store_id))
+            return NULL;
+    }
+    sim_trace(node->id, "its hamgrd hangs for ever");
+    if (node->procs[SIM_HAMGRD].state == SIM_RUNS)
+        sim_proc_stop(&node->procs[SIM_HAMGRD]);
+    return node;
+}
+
 static void heal_node(struct sim_node *node)
 {
     sim_disk_stall(node, 0);
     sim_disk_fail(node, false);
     node->storage_stuck_until = 0;
-    for (uint32_t kind = 0; kind < SIM_KINDS; kind++)
-        on_continue(&node->procs[kind], node->procs[kind].life);
+    for (uint32_t kind = 0; kind < SIM_KINDS; kind++) {
+        if (kind != SIM_HAMGRD || plan.left != node)
+            on_continue(&node->procs[kind], node->procs[kind].life);
+    }
     if (!sim_disk_exists(node))
         plan.settle_from = sim.now + STORE_NS; /* made anew after its guests are fenced */
-    if (node->d && node->d->rt.is_store_failed)
+    if (node->d && node->d->rt.is_store_failed && plan.left != node)
         sim_crash(node, SIM_HAMGRD, 100 * NS_MS);
     sim_power_on(node);
 }
@@ -478,6 +526,7 @@ static void on_heal(void *data, uint64_t arg)
     sim_net_heal();
     sim.verb_slow = sim.verb_fail = sim.verb_hang = sim.verb_unknown = 0;
     sim.fence_slow = sim.fence_fail = sim.fence_ack_lost = 0;
+    plan.left = draw_left();
     for (uint32_t id = 1; id <= sim.node_count; id++)
         heal_node(sim_node(id));
     sim_operator_settle();

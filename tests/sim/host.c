@@ -161,7 +161,10 @@ static enum hv_outcome do_pause(struct hv *hv, uint32_t domid, struct ha_err *er
     struct sim_node *node = node_of(hv);
     struct sim_domain *domain = sim_domain_by(node, domid);
 
-    (void)err;
+    if (domain && sim_chance(sim.verb_fail / 2)) {
+        ha_err_set(err, HA_E_UNKNOWN, "it can't be paused now");
+        return HV_FAILED;
+    }
     if (domain && domain->d.state == HV_RUNNING) {
         sim_check_pause(node, domain);
         stop_running(node, domain, HV_PAUSED);

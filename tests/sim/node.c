@@ -301,7 +301,7 @@ static void open_node(struct sim_node *node, uint32_t id)
     snprintf(node->name, sizeof(node->name), "n%u", id);
     node->hw_id = sim_uuid(6, id);
     /* In some worlds not every guest finds room when a node is missing: who goes first counts. */
-    bool is_tight = sim.options.seed / 8 % 4 == 1 && !sim_script_is_on();
+    bool is_tight = sim.options.seed / 8 % 8 == 2 && !sim_script_is_on();
     node->mem_kib = sim_between(8, 24) * (is_tight ? 192 : 1024) * 1024;
     for (uint32_t kind = 0; kind < SIM_KINDS; kind++) {
         if (!arenas[id - 1][kind])

@@ -410,6 +410,7 @@ void sim_operator_settle(void);
 
 /* faults.c */
 void sim_faults_begin(void);
+bool sim_is_left_hung(const struct sim_node *node);
 /* A node lost its power: it is given back some time later. */
 void sim_faults_power_lost(struct sim_node *node);
 const char *sim_fault_name(uint8_t fault);
