@@ -159,16 +159,15 @@ static void __attribute__((noreturn)) become_stream(const char *binary, int cont
     _exit(127);
 }
 
-static int send_start(int control, const struct streamp_start *start, int net_fd, int native_fd,
-                      int pem_memfd, struct ha_err *err)
+static int send_start(int control, const struct streamp_start *start, const int fds[4],
+                      struct ha_err *err)
 {
     uint8_t body[512];
     struct ha_writer w = ha_writer_of(body, sizeof(body));
-    int fds[3] = {net_fd, native_fd, pem_memfd};
 
     streamp_start_encode(&w, start);
     ha_assert(!w.failed);
-    int rc = ha_sock_send(control, STREAMP_START, 0, body, w.position, fds, 3);
+    int rc = ha_sock_send(control, STREAMP_START, 0, body, w.position, fds, fds[3] >= 0 ? 4 : 3);
     OPENSSL_cleanse(body, sizeof(body));
     if (rc < 0)
         return ha_err_set(err, rc, "hand-over to hamgr-stream: %s", strerror(-rc));
@@ -176,14 +175,14 @@ static int send_start(int control, const struct streamp_start *start, int net_fd
 }
 
 static int start_process(const char *binary, int ends[2], const struct streamp_start *start,
-                         const int fds[3], pid_t *ret_pid, struct ha_err *err)
+                         const int fds[4], pid_t *ret_pid, struct ha_err *err)
 {
     pid_t parent = getpid();
 
     if (access(binary, X_OK) < 0)
         return ha_err_set(err, errno, "%s: %s", binary, strerror(errno));
     /* START waits in the socket's queue: no answer is needed before the child runs. */
-    int rc = send_start(ends[0], start, fds[0], fds[1], fds[2], err);
+    int rc = send_start(ends[0], start, fds, err);
     if (rc < 0)
         return rc;
     pid_t pid = ha_fork();
@@ -195,10 +194,9 @@ static int start_process(const char *binary, int ends[2], const struct streamp_s
     return 0;
 }
 
-int stream_spawn(const char *binary, const struct streamp_start *start, int net_fd, int native_fd,
-                 int pem_memfd, pid_t *ret_pid, int *ret_control_fd, struct ha_err *err)
+int stream_spawn_ring(const char *binary, const struct streamp_start *start, const int fds[4],
+                      pid_t *ret_pid, int *ret_control_fd, struct ha_err *err)
 {
-    int fds[3] = {net_fd, native_fd, pem_memfd};
     int ends[2] = {-1, -1};
     int rc;
 
@@ -206,7 +204,7 @@ int stream_spawn(const char *binary, const struct streamp_start *start, int net_
         rc = ha_err_set(err, errno, "socketpair: %s", strerror(errno));
     else
         rc = start_process(binary, ends, start, fds, ret_pid, err);
-    for (unsigned i = 0; i < 3; i++)
+    for (unsigned i = 0; i < 4; i++)
         if (fds[i] >= 0)
             close(fds[i]);
     if (ends[1] >= 0)
@@ -218,4 +216,12 @@ int stream_spawn(const char *binary, const struct streamp_start *start, int net_
     }
     *ret_control_fd = ends[0];
     return 0;
+}
+
+int stream_spawn(const char *binary, const struct streamp_start *start, int net_fd, int native_fd,
+                 int pem_memfd, pid_t *ret_pid, int *ret_control_fd, struct ha_err *err)
+{
+    const int fds[4] = {net_fd, native_fd, pem_memfd, -1};
+
+    return stream_spawn_ring(binary, start, fds, ret_pid, ret_control_fd, err);
 }

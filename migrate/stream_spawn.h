@@ -24,6 +24,12 @@
 int stream_spawn(const char *binary, const struct streamp_start *start, int net_fd, int native_fd,
                  int pem_memfd, pid_t *ret_pid, int *ret_control_fd, struct ha_err *err);
 
+/* The same for a sender whose pages come through shared memory: fds are net, native, PEM, and the
+ * ring's memfd (ring.h, STREAM.md section 6), all moved. Whoever fills the ring keeps a descriptor
+ * of its own; the native stream with its markers still comes over fds[1]. fds[3] -1: no ring. */
+int stream_spawn_ring(const char *binary, const struct streamp_start *start, const int fds[4],
+                      pid_t *ret_pid, int *ret_control_fd, struct ha_err *err);
+
 /* Reads CA, certificate chain and private key (PEM files, <= 64 KiB each) into a sealed, CLOEXEC
  * memfd for stream_spawn; the caller may dup it, one per migration. Refuses with a sentence naming
  * the file: missing or unreadable, not PEM, certificate not yet valid or expired (also the CA's),

@@ -21,7 +21,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -31,13 +30,11 @@
 #include "hamgr/ipc/streamproto.h"
 #include "migrate/ring.h"
 #include "migrate/stream_spawn.h"
+#include "migrate/tune.h"
 #include "tests/bench/streambench/ctl.h"
-#include "tests/bench/streambench/offer.h"
 
-#define IDLE_MS 60000u
-/* What this tree's hamgr-stream offers beside the plain stream: level-auto, connections, workers.
- */
-#define FEATURES ""
+#define IDLE_MS  60000u
+#define GRACE_MS 10000u /* a lost connection may come back this long */
 
 struct end {
     int ctl;
@@ -96,36 +93,6 @@ static int load_pem(const struct end *e)
     return fd;
 }
 
-/* stream_spawn has no ring yet: the same by hand, with one descriptor more. */
-static void spawn_with_ring(struct end *e, int net, int pem, int ring)
-{
-    uint8_t body[512];
-    struct ha_writer w = ha_writer_of(body, sizeof(body));
-    int fds[4] = {net, e->native, pem, ring};
-    int pair[2];
-    static char *const environment[] = {NULL};
-    char *arguments[] = {(char *)"hamgr-stream", NULL};
-
-    streamp_start_encode(&w, &e->start);
-    if (w.failed || socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0 ||
-        ha_sock_send(pair[0], STREAMP_START, 0, body, w.position, fds, 4) < 0)
-        errx(1, "START can't be handed over");
-    e->pid = fork();
-    if (e->pid == 0) {
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        if (dup2(pair[1], STREAMP_FD) == STREAMP_FD)
-            execve(e->binary, arguments, environment);
-        _exit(127);
-    }
-    if (e->pid < 0)
-        err(1, "fork");
-    close(pair[1]);
-    for (unsigned i = 0; i < 3; i++)
-        close(fds[i]);
-    e->control = pair[0];
-    e->native = -1;
-}
-
 static void spawn(struct end *e)
 {
     struct ha_err failed = {0};
@@ -136,12 +103,9 @@ static void spawn(struct end *e)
             errx(1, "%s", failed.text);
         ctl_say(e->ctl, "ring /proc/%d/fd/%d", (int)getpid(), ring);
     }
-    int net = make_net(e);
-    int pem = load_pem(e);
-    if (ring >= 0)
-        spawn_with_ring(e, net, pem, ring);
-    else if (stream_spawn(e->binary, &e->start, net, e->native, pem, &e->pid, &e->control,
-                          &failed) < 0)
+    /* The feeder opens the ring by that path: what is handed over is a copy. */
+    const int fds[4] = {make_net(e), e->native, load_pem(e), ring >= 0 ? dup(ring) : -1};
+    if (stream_spawn_ring(e->binary, &e->start, fds, &e->pid, &e->control, &failed) < 0)
         errx(1, "%s", failed.text);
     ctl_say(e->ctl, "started %d", (int)e->pid);
 }
@@ -166,6 +130,18 @@ static void say_note(const struct end *e, const struct ha_packet *packet)
     ctl_say(e->ctl, "note %s", r.failed ? "?" : text);
 }
 
+/* A sender wants one more connection: as hamgrd does it. */
+static void give_socket(const struct end *e, const struct ha_packet *packet)
+{
+    const struct sockaddr_in receiver = address_of(e);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    tune_socket(fd, TUNE_LANE_MS);
+    (void)connect(fd, (const struct sockaddr *)&receiver, sizeof(receiver));
+    (void)ha_sock_send(e->control, STREAMP_SOCKET, 0, packet->body, packet->body_size, &fd, 1);
+    close(fd);
+}
+
 /* Returns false at the end of the connection. */
 static bool take_packet(const struct end *e)
 {
@@ -175,10 +151,9 @@ static bool take_packet(const struct end *e)
 
     if (rc <= 0)
         return rc == -EAGAIN;
-    const struct sockaddr_in receiver = address_of(e);
-    if (offer_packet(e->control, &receiver, &packet))
-        return true;
-    if (packet.type == STREAMP_CONNECTED)
+    if (packet.type == STREAMP_CONNECT)
+        give_socket(e, &packet);
+    else if (packet.type == STREAMP_CONNECTED)
         ctl_say(e->ctl, "connected %llu", (unsigned long long)ctl_now_ns());
     else if (packet.type == STREAMP_END)
         say_end(e, &packet);
@@ -219,17 +194,11 @@ static void parse_ring(struct end *e, const char *value)
         errx(2, "--ring %s: SLOTS:PAGES", value);
 }
 
-static void ask_for(struct end *e, const char *name, unsigned value)
-{
-    if (!offer_set(&e->start, name, value))
-        errx(2, "this tree's hamgr-stream does not offer %s", name);
-}
-
 static void parse_level(struct end *e, int argc, char **argv, int *at)
 {
     if (*at + 1 < argc && strcmp(argv[*at + 1], "auto") == 0) {
         (*at)++;
-        ask_for(e, "level-auto", 0);
+        e->start.level = STREAMP_LEVEL_AUTO;
         return;
     }
     e->start.level = (uint8_t)ctl_number(argc, argv, at, 22);
@@ -260,9 +229,12 @@ static const char *parse(struct end *e, int argc, char **argv)
             parse_ring(e, ctl_value(argc, argv, &i));
         else if (strcmp(word, "--level") == 0)
             parse_level(e, argc, argv, &i);
-        else if (strcmp(word, "--workers") == 0 || strcmp(word, "--cache-mib") == 0 ||
-                 strcmp(word, "--connections") == 0)
-            ask_for(e, word + 2, ctl_number(argc, argv, &i, 65536));
+        else if (strcmp(word, "--workers") == 0)
+            e->start.workers = (uint8_t)ctl_number(argc, argv, &i, 64);
+        else if (strcmp(word, "--cache-mib") == 0)
+            e->start.cache_mib = ctl_number(argc, argv, &i, STREAMP_CACHE_MAX);
+        else if (strcmp(word, "--connections") == 0)
+            e->start.connections = (uint8_t)ctl_number(argc, argv, &i, 8);
         else if (strcmp(word, "--rate-mbit") == 0)
             e->start.rate_mbit = ctl_number(argc, argv, &i, 1000000);
         else
@@ -281,10 +253,7 @@ int main(int argc, char **argv)
     memset(e.start.guest.b, 0x34, sizeof(e.start.guest.b));
     memset(e.start.secret, 0x56, sizeof(e.start.secret));
     e.start.idle_timeout_ms = IDLE_MS;
-    if (argc == 2 && strcmp(argv[1], "--features") == 0) {
-        puts(offer_names());
-        return 0;
-    }
+    e.start.grace_ms = GRACE_MS;
     const char *control = parse(&e, argc, argv);
     e.start.is_listener = !e.start.is_sender;
     (void)fcntl(e.native, F_SETFD, FD_CLOEXEC);

@@ -18,6 +18,7 @@ from .qemu import Qmp
 MIB = 1024  # of RAM; what the guest does fills it
 BOOT_S = 1200  # two minutes on an idle machine
 CACHE_MIB = 120  # of documents, beside programs and libraries, as page cache
+KERNEL = "linux-image-cloud-amd64"
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
@@ -157,20 +158,44 @@ def boot(rig, binary, kernel, memory):
         rig.tidy()
 
 
+def kernels(directory):
+    """This machine's own, or what fetch_kernel unpacked."""
+    return sorted(glob.glob("/boot/vmlinuz-*")) or sorted(glob.glob(os.path.join(directory, "kernel/boot/vmlinuz-*")))
+
+
+def fetch_kernel(directory):
+    """Debian's kernel for virtual machines, unpacked beside the images and not installed; nothing if one
+    is there. To be called while there is a network; without one, or without apt, image() says so."""
+    if kernels(directory) or os.path.exists(os.path.join(directory, f"real-{MIB}.img")):
+        return
+    place = os.path.join(directory, "kernel")
+    os.makedirs(place, exist_ok=True)
+    try:
+        text = subprocess.run(["apt-cache", "depends", KERNEL], capture_output=True, text=True, check=True).stdout
+        package = re.search(r"Depends: (linux-image-\S+)", text)
+        if package:
+            subprocess.run(["apt-get", "download", "-q", package.group(1)], cwd=place, check=True, timeout=300)
+            for path in glob.glob(os.path.join(place, "*.deb")):
+                subprocess.run(["dpkg-deb", "-x", path, place], check=True)
+                os.unlink(path)
+    except (OSError, subprocess.SubprocessError) as error:
+        print(f"real: no kernel could be fetched: {error}", flush=True)
+
+
 def image(rig, directory, kernel=None):
     """The path of the image, made if it is not there. Raises Missing with the reason."""
     path = os.path.join(directory, f"real-{MIB}.img")
     if os.path.exists(path):
         return path
     binary = need("qemu-system-x86_64")
-    kernels = [kernel] if kernel else sorted(glob.glob("/boot/vmlinuz-*"))
-    if not kernels:
-        raise Missing("no kernel: --kernel FILE, for example of Debian's linux-image-cloud-amd64")
+    found = [kernel] if kernel else kernels(directory)
+    if not found:
+        raise Missing(f"no kernel: --kernel FILE, for example of Debian's {KERNEL}")
     print("real: booting a guest", flush=True)
     with tempfile.NamedTemporaryFile(dir=directory, prefix="real-", suffix=".new", delete=False) as made:
         made.truncate(MIB << 20)
     try:
-        boot(rig, binary, kernels[-1], made.name)
+        boot(rig, binary, found[-1], made.name)
         os.rename(made.name, path)
     except rigging.Failed as error:
         raise Missing(str(error)) from None

@@ -170,15 +170,25 @@ class Report:
         best = min(fixed, key=lambda figures: figures.median("wall_s"))
         return auto.median("wall_s") / (best.median("wire_bytes") * 8 / self.facts["link_mbit"] / 1e6)
 
-    def judged(self):
-        rows = [["promise", "figure", "limit", ""]]
+    def verdicts(self):
+        """(what, figure, limit, met or missed), all words."""
         for what, figure, sign, limit in self.limits():
             if figure is None:
-                rows.append([what, "-", f"{sign} {limit}", "not run"])
+                yield what, "-", f"{sign} {limit}", "not run"
                 continue
-            kept = {">=": figure >= limit, ">": figure > limit, "<=": figure <= limit}[sign]
-            rows.append([what, f"{figure:.3f}", f"{sign} {limit}", "kept" if kept else "MISSED"])
-        return layout(rows)
+            met = {">=": figure >= limit, ">": figure > limit, "<=": figure <= limit}[sign]
+            yield what, f"{figure:.3f}", f"{sign} {limit}", "met" if met else "MISSED"
+
+    def judged(self):
+        return layout([["promise", "figure", "limit", ""], *map(list, self.verdicts())])
+
+    def markdown(self):
+        """The same for people who read README: what was measured, where, with what."""
+        probes = ", ".join(f"{key[:-5]} {value:.2f}" for key, value in self.result["probes"].items())
+        lines = [f"Measured {machine()}; probes of this run, GB per cpu-second: {probes or 'not run'}.", "",
+                 "| what | figure | limit | |", "|---|---|---|---|"]
+        lines += ["| " + " | ".join(row).replace("MISSED", "**missed**") + " |" for row in self.verdicts()]
+        return "\n".join([*lines, ""])
 
     def text(self, before, is_judged=True):
         probes = ", ".join(f"{key[:-5]} {value:.2f}" for key, value in self.result["probes"].items())

@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -290,6 +291,29 @@ static void inherits_nothing(void **state)
     close(high);
 }
 
+/* A fourth descriptor for who feeds pages through shared memory. */
+static void hands_over_a_ring(void **state)
+{
+    struct streamp_start start = {.ticket = 4712, .peer_name = "n2", .is_sender = true};
+    int fds[4], control = -1;
+    char text[HA_TEXT_MAX] = "";
+    struct ha_err err = {0};
+    pid_t pid = -1;
+
+    (void)state;
+    for (unsigned has_ring = 0; has_ring < 2; has_ring++) {
+        make_fds(fds);
+        fds[3] = has_ring ? memfd_create("ring", MFD_CLOEXEC) : -1;
+        assert_int_equal(stream_spawn_ring(self, &start, fds, &pid, &control, &err), 0);
+        assert_closed(fds);
+        assert_int_equal(fcntl(fds[3], F_GETFD), -1);
+        assert_int_equal(listen_to(control, text), 1);
+        assert_non_null(strstr(text, has_ring ? "handed 1111" : "handed 1110"));
+        close(control);
+        assert_int_equal(waitpid(pid, NULL, 0), pid);
+    }
+}
+
 static void bad_binary(void **state)
 {
     static const char *const binaries[] = {"/nowhere/hamgr-stream", "/etc/passwd"};
@@ -368,6 +392,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(bad_files),
         cmocka_unit_test(bad_certificates),
         cmocka_unit_test(inherits_nothing),
+        cmocka_unit_test(hands_over_a_ring),
         cmocka_unit_test(bad_binary),
         cmocka_unit_test(dies_with_parent),
     };
