@@ -22,7 +22,9 @@
 #include <sys/auxv.h>
 #endif
 
-#define READ_BUFFER  262144
+/* Four records and a bit at a time. OpenSSL moves what is left behind a record to the buffer's
+ * front before it takes the next one: with 256 KiB that cost a fifth of the receiver's time. */
+#define READ_BUFFER  69632
 #define DEPTH_MAX    3
 #define ALPN         "\x0chamgr-stream" /* wire form: length byte first */
 #define ALPN_SIZE    13u

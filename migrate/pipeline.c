@@ -16,8 +16,16 @@ struct worker {
     void *context;
 };
 
+struct buffers {
+    uint8_t *in;
+    uint8_t *out;
+};
+
 struct pipeline {
     struct unit *units;
+    struct buffers *spare; /* of units not in use; the last one used is on top: it may still be in
+                              the processor's cache */
+    unsigned spare_count;
     unsigned unit_count;
     uint64_t first; /* number of the oldest unit in use */
     uint64_t next;  /* number of the next to be opened */
@@ -98,13 +106,44 @@ static bool allocate_units(struct pipeline *p)
 
     for (unsigned i = 0; i < p->unit_count; i++) {
         struct unit *unit = &p->units[i];
-        unit->in = malloc(UNIT_BUFFER);
-        unit->out = malloc(UNIT_BUFFER);
+        struct buffers *b = &p->spare[p->spare_count++];
+        b->in = malloc(UNIT_BUFFER);
+        b->out = malloc(UNIT_BUFFER);
         unit->hashes = malloc(FRAME_PAGES_MAX * sizeof(*unit->hashes));
         unit->content = malloc(FRAME_PAGES_MAX * sizeof(*unit->content));
-        is_good = is_good && unit->in && unit->out && unit->hashes && unit->content;
+        is_good = is_good && b->in && b->out && unit->hashes && unit->content;
     }
     return is_good;
+}
+
+static void take_buffers(struct pipeline *p, struct unit *unit)
+{
+    const struct buffers *b = &p->spare[--p->spare_count];
+
+    unit->in = b->in;
+    unit->out = b->out;
+}
+
+static void give_buffers(struct pipeline *p, struct unit *unit)
+{
+    p->spare[p->spare_count++] = (struct buffers){.in = unit->in, .out = unit->out};
+    unit->in = unit->out = NULL;
+}
+
+static void free_units(struct pipeline *p)
+{
+    for (unsigned i = 0; i < p->spare_count; i++) {
+        free(p->spare[i].in);
+        free(p->spare[i].out);
+    }
+    for (unsigned i = 0; p->units && i < p->unit_count; i++) {
+        free(p->units[i].in);
+        free(p->units[i].out);
+        free(p->units[i].hashes);
+        free(p->units[i].content);
+    }
+    free(p->units);
+    free(p->spare);
 }
 
 static int start_workers(struct pipeline *p, unsigned count, void *const *contexts,
@@ -146,10 +185,11 @@ struct pipeline *pipeline_new(unsigned unit_count, unsigned worker_count, unit_w
     (void)pthread_cond_init(&p->more, NULL);
     (void)pthread_cond_init(&p->quiet, NULL);
     p->units = calloc(unit_count, sizeof(*p->units));
+    p->spare = calloc(unit_count, sizeof(*p->spare));
     p->queue = calloc(unit_count, sizeof(*p->queue));
     p->workers = calloc(worker_count + 1u, sizeof(*p->workers));
     int rc = 0;
-    if (p->event < 0 || !p->units || !p->queue || !p->workers || !allocate_units(p))
+    if (p->event < 0 || !p->units || !p->spare || !p->queue || !p->workers || !allocate_units(p))
         rc = ha_err_set(err, HA_E_NO_MEMORY, "no memory");
     if (rc == 0)
         rc = start_workers(p, worker_count, contexts, err);
@@ -169,18 +209,12 @@ void pipeline_free(struct pipeline *p)
     pthread_mutex_unlock(&p->lock);
     for (unsigned i = 0; i < p->worker_count; i++)
         (void)pthread_join(p->workers[i].thread, NULL);
-    for (unsigned i = 0; p->units && i < p->unit_count; i++) {
-        free(p->units[i].in);
-        free(p->units[i].out);
-        free(p->units[i].hashes);
-        free(p->units[i].content);
-    }
+    free_units(p);
     if (p->event >= 0)
         close(p->event);
     (void)pthread_mutex_destroy(&p->lock);
     (void)pthread_cond_destroy(&p->more);
     (void)pthread_cond_destroy(&p->quiet);
-    free(p->units);
     free(p->queue);
     free(p->workers);
     free(p);
@@ -192,6 +226,7 @@ struct unit *pipeline_open(struct pipeline *p)
         return NULL;
     struct unit *unit = unit_of(p, p->next);
     ha_assert(unit->number < p->next || p->next < p->unit_count);
+    take_buffers(p, unit);
     unit->number = p->next++;
     unit->state = UNIT_OPEN;
     unit->type = 0;
@@ -250,7 +285,10 @@ struct unit *pipeline_head(struct pipeline *p)
 
 void pipeline_pop(struct pipeline *p)
 {
-    ha_assert(p->first < p->next && unit_of(p, p->first)->state == UNIT_DONE);
+    struct unit *unit = unit_of(p, p->first);
+
+    ha_assert(p->first < p->next && unit->state == UNIT_DONE);
+    give_buffers(p, unit);
     p->first++;
 }
 

@@ -121,7 +121,7 @@ static void keep_page(struct sorter *s, uint64_t entry, uint8_t kind, struct ha_
 
     group->pages.kind[index] = kind;
     group->hashes[index] = hash;
-    if (!s->is_complete)
+    if (!s->is_settled)
         memcpy(s->batch->in + 8 * (size_t)s->kept, &wire, sizeof(wire));
     s->kept++;
     s->kept_pages++;
@@ -172,7 +172,7 @@ static uint32_t choose_slot(struct sorter *s, struct page_record *record, bool i
 static bool is_same(const struct sorter *s, const struct page_record *record, unsigned type,
                     struct ha_digest hash)
 {
-    return !s->is_complete && record && page_record_type(record) == type &&
+    return !s->is_settled && record && page_record_type(record) == type &&
            ha_digest_equal(record->hash, hash);
 }
 
@@ -240,16 +240,21 @@ static int take_page(struct sorter *s, uint64_t entry, const uint8_t *page, bool
 
 /* ---- batches ---- */
 
+/* XALLOC makes a restore populate the page; the other two mean nothing to HVM and PVH. */
+static bool is_kept_hole(const struct sorter *s, uint64_t entry)
+{
+    return s->is_complete || !s->is_hvm || type_of(entry) == 14;
+}
+
 static void take_hole(struct sorter *s, uint64_t entry)
 {
+    uint64_t wire = htole64(entry);
+
     /* What the page holds when it comes back is not what was last sent. */
     pagetable_forget(&s->table, (uint32_t)entry);
-    /* XALLOC makes a restore populate the page; the other two mean nothing to HVM and PVH. */
-    if (!s->is_complete && s->is_hvm && type_of(entry) != 14)
+    if (s->is_settled || !is_kept_hole(s, entry))
         return;
-    uint64_t wire = htole64(entry);
-    if (!s->is_complete)
-        memcpy(s->batch->in + 8 * (size_t)s->kept, &wire, sizeof(wire));
+    memcpy(s->batch->in + 8 * (size_t)s->kept, &wire, sizeof(wire));
     s->kept++;
 }
 
@@ -283,6 +288,34 @@ static void close_batch(struct sorter *s)
         hand_on_batch(s, s->kept, s->kept_pages);
 }
 
+/* No page of it was ever sent, as in the first round: none can be left out. */
+static bool is_all_new(const struct sorter *s)
+{
+    for (uint32_t i = 0; i < s->entry_count; i++) {
+        uint64_t entry = entry_at(s, i);
+        if (i + AHEAD < s->entry_count)
+            pagetable_prefetch(&s->table, (uint32_t)entry_at(s, i + AHEAD));
+        if (has_page(entry) && pagetable_find(&s->table, (uint32_t)entry))
+            return false;
+    }
+    return true;
+}
+
+/* What the batch will hold is known before its pages are looked at. */
+static void settle_batch(struct sorter *s, uint32_t data_count)
+{
+    uint32_t count = 0;
+
+    for (uint32_t i = 0; i < s->entry_count; i++) {
+        uint64_t entry = entry_at(s, i);
+        if (!has_page(entry) && !is_kept_hole(s, entry))
+            continue;
+        memcpy(s->batch->in + 8 * (size_t)count++, s->entries + 8 * (size_t)i, 8);
+    }
+    s->is_settled = true;
+    hand_on_batch(s, count, data_count);
+}
+
 static int take_batch(struct sorter *s, const struct page_item *item, struct ha_err *err)
 {
     int rc = open_unit(s, FRAME_BATCH, &s->batch, err);
@@ -296,10 +329,9 @@ static int take_batch(struct sorter *s, const struct page_item *item, struct ha_
     s->pages_left = item->data_count;
     s->is_hvm = item->is_hvm;
     s->is_complete = s->is_identical || item->is_verifying || item->count > SORT_BATCH_MAX;
-    if (s->is_complete) {
-        memcpy(s->batch->in, s->entries, 8 * (size_t)item->count);
-        hand_on_batch(s, item->count, item->data_count);
-    }
+    s->is_settled = false;
+    if (s->is_complete || is_all_new(s))
+        settle_batch(s, item->data_count);
     skip_holes(s);
     if (s->pages_left == 0)
         close_batch(s);

@@ -43,6 +43,7 @@ struct sorter {
     uint32_t kept_pages; /* of them with a page; those of closed groups included */
     bool is_hvm;
     bool is_complete; /* no entry of this batch is left out */
+    bool is_settled;  /* which ones are, if any, was said in advance: its BATCH has gone */
     struct unit *batch;
     struct unit *group; /* pages being gathered, or NULL */
 };

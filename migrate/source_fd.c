@@ -100,15 +100,18 @@ static int open_batch(struct source_fd *s, const struct native_token *token, str
     return 1;
 }
 
-/* Feeder 2: all pages of the slot, where they are; it goes back at the next call. */
+/* Feeder 2: the slot's next pages, where they are; it goes back when all were given. No more than a
+ * group at a time: what they became is sent while it is still in the processor's cache. */
 static int give_slot(struct source_fd *s, struct page_item *item)
 {
-    uint32_t count = s->batch_left;
+    uint32_t given = s->batch.data_count - s->batch_left;
+    uint32_t count = s->batch_left < FRAME_GROUP_PAGES ? s->batch_left : FRAME_GROUP_PAGES;
 
-    give(item, PAGE_ITEM_PAGES, s->batch.pages, (size_t)count * FRAME_PAGE_SIZE);
+    give(item, PAGE_ITEM_PAGES, s->batch.pages + (size_t)given * FRAME_PAGE_SIZE,
+         (size_t)count * FRAME_PAGE_SIZE);
     item->count = count;
     item->is_shared = true;
-    s->batch_left = 0;
+    s->batch_left -= count;
     return 1;
 }
 

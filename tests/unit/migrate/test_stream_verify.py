@@ -180,6 +180,16 @@ class Recorded(Case):
         report = self.check(data, "--ring", "1")
         self.assertEqual((report["pages"], report["frames"]["BATCH"]), (300, 1))
 
+    def test_new_batches_go_at_once(self):
+        """Never sent before: nothing is left out, not even what comes twice in the record itself. As
+        soon as one page was, the record is looked at as a whole."""
+        pages = [b"page" * 1024, b"next" * 1024]
+        new = ([5, 5, 0xF << 60 | 7, 6], [pages[0], pages[0], pages[1]])
+        report = self.check(streamrig.hvm_stream([new]))
+        self.assertEqual((report["pages"], report["holes"]), (3, 0))
+        report = self.check(streamrig.hvm_stream([new, ([6, 8, 8], [pages[1], pages[0], pages[0]])]))
+        self.assertEqual(report["pages"], 4)
+
     def test_verify_is_complete(self):
         """Behind VERIFY every page goes, changed or not."""
         rng = random.Random(14)
