@@ -21,8 +21,16 @@ struct definition {
     uint8_t *bytes;
 };
 
+/* Planted, disk-lies: before a transaction that it only says to be durable. */
+#define LIES_MAX 64u
+#define LIE_NS   (3 * NS_S) /* so long something stays in its cache */
+struct lie {
+    uint64_t at, last;
+    struct log_view promised, log_view;
+};
+
 struct sim_disk {
-    bool exists, is_failing;
+    bool exists, is_failing, is_full;
     uint64_t stall_until;
     struct store_identity identity;
     struct log_loaded loaded; /* promise, log view, base */
@@ -34,6 +42,8 @@ struct sim_disk {
     uint32_t definition_count;
     struct definition definitions[DEFINITIONS_MAX];
     struct sim_arena *arena;
+    struct lie lies[LIES_MAX]; /* a ring */
+    uint32_t lie_count;
 };
 
 /* One transaction. */
@@ -182,6 +192,11 @@ void sim_disk_fail(struct sim_node *node, bool is_failing)
     node->disk->is_failing = is_failing;
 }
 
+void sim_disk_fill(struct sim_node *node, bool is_full)
+{
+    node->disk->is_full = is_full;
+}
+
 /* ---- transactions ------------------------------------------------------------------------------
  */
 
@@ -249,11 +264,49 @@ static void free_op(struct op *op)
     free(op);
 }
 
+/* A full disk still takes what overwrites something: a promise goes where the last one was. */
+static bool needs_space(const struct op *op)
+{
+    return op->entry_count > 0 || op->is_snapshot || op->is_install;
+}
+
+static void lie(struct sim_disk *disk)
+{
+    disk->lies[disk->lie_count++ % LIES_MAX] = (struct lie){.at = sim.now,
+                                                            .last = last_index(disk),
+                                                            .promised = disk->loaded.promised,
+                                                            .log_view = disk->loaded.log_view};
+}
+
+void sim_disk_power_lost(struct sim_node *node)
+{
+    struct sim_disk *disk = node->disk;
+    const struct lie *oldest = NULL;
+
+    for (uint32_t i = 0; i < disk->lie_count && i < LIES_MAX; i++) {
+        const struct lie *l = &disk->lies[(disk->lie_count - 1 - i) % LIES_MAX];
+        if (l->at + LIE_NS >= sim.now && l->last >= disk->loaded.base_index)
+            oldest = l;
+    }
+    disk->lie_count = 0;
+    if (!oldest)
+        return;
+    sim_trace(node->id, "the disk had lied: its log ends at %llu, not %llu",
+              (unsigned long long)oldest->last, (unsigned long long)last_index(disk));
+    while (disk->entry_count > 0 && last_index(disk) > oldest->last)
+        free((void *)(uintptr_t)disk->entries[--disk->entry_count].body);
+    disk->loaded.promised = oldest->promised;
+    disk->loaded.log_view = oldest->log_view;
+}
+
 static bool do_first(struct store *store)
 {
     struct op *op = store->first;
     struct sim_proc *before = to_disk(store->disk);
-    bool is_ok = !store->is_failed && !store->disk->is_failing && commit(store->disk, op);
+    if (sim_has_plant("disk-lies"))
+        lie(store->disk);
+    bool is_ok = !store->is_failed && !store->disk->is_failing &&
+                 !(store->disk->is_full && needs_space(op)) && commit(store->disk, op);
 
     store->first = op->next;
     if (!store->first)
@@ -282,7 +335,8 @@ static void on_written(void *data, uint64_t arg)
     struct store_done *done = &store->done[(store->done_first + store->done_count++) % DONE_MAX];
     *done = (struct store_done){.token = token, .is_ok = is_ok};
     if (!is_ok)
-        ha_err_set(&done->err, HA_E_UNKNOWN, "input/output error");
+        ha_err_set(&done->err, HA_E_UNKNOWN,
+                   store->disk->is_full ? "no space left" : "input/output error");
     if (store->first)
         begin(store);
     sim_ready(sim.running, FD_STORE);
@@ -381,7 +435,8 @@ void sim_disk_crash(struct sim_node *node)
         if (done == 0 || node->disk->stall_until > sim.now || node->disk->is_failing)
             store->is_failed = true; /* taken off the queue, not written */
         done -= done > 0;
-        do_first(store);
+        if (!do_first(store))
+            store->is_failed = true;
     }
 }
 

@@ -34,13 +34,13 @@ static struct {
 } plan;
 
 static const char *const names[SIM_F_COUNT] = {
-    "power",        "hamgrd-crash", "hamgrd-stop",  "hv-crash",       "hv-stop",
-    "keeper-crash", "keeper-stop",  "fencer-crash", "corosync-crash", "corosync-stop",
-    "isolate",      "partition",    "one-way",      "bridge",         "loss",
-    "delay",        "disk-stall",   "disk-fail",    "store-lost",     "storage-stuck",
-    "verb-slow",    "verb-fail",    "verb-hang",    "verb-unknown",   "guest-crash",
-    "guest-reboot", "fence-slow",   "fence-fail",   "fence-ack-lost", "clock-drift",
-    "clock-jump",   "operator"};
+    "power",         "hamgrd-crash", "hamgrd-stop",  "hv-crash",       "hv-stop",
+    "keeper-crash",  "keeper-stop",  "fencer-crash", "corosync-crash", "corosync-stop",
+    "isolate",       "partition",    "one-way",      "bridge",         "loss",
+    "delay",         "disk-stall",   "disk-fail",    "disk-full",      "store-lost",
+    "storage-stuck", "verb-slow",    "verb-fail",    "verb-hang",      "verb-unknown",
+    "guest-crash",   "guest-reboot", "fence-slow",   "fence-fail",     "fence-ack-lost",
+    "clock-drift",   "clock-jump",   "operator"};
 
 const char *sim_fault_name(uint8_t fault)
 {
@@ -180,6 +180,26 @@ static void on_disk_good(void *data, uint64_t arg)
     sim_crash(node, SIM_HAMGRD, 500 * NS_MS); /* somebody restarts it: it stores again */
 }
 
+/* There is space again, and somebody restarts what gave up; until then that may have been tried in
+ * vain. */
+static void on_disk_freed(void *data, uint64_t arg)
+{
+    struct sim_node *node = data;
+
+    (void)arg;
+    sim_disk_fill(node, false);
+    if (node->d && node->d->rt.is_store_failed)
+        sim_crash(node, SIM_HAMGRD, 500 * NS_MS);
+}
+
+static void fill_disk(struct sim_node *node, uint64_t span, uint64_t draw)
+{
+    sim_disk_fill(node, true);
+    sim_after(span, NULL, on_disk_freed, node, 0);
+    if (draw % 2)
+        sim_crash(node, SIM_HAMGRD, span / 2);
+}
+
 static bool owns_nothing(const struct sim_node *node)
 {
     const struct ha_state *truth = sim_truth();
@@ -311,11 +331,13 @@ static bool do_process_fault(enum sim_fault fault, struct sim_node *node, uint64
     return false;
 }
 
-static void do_disk_fault(enum sim_fault fault, struct sim_node *node, uint64_t span,
+static void do_disk_fault(enum sim_fault fault, struct sim_node *node, uint64_t span, uint64_t draw,
                           uint32_t number)
 {
     if (fault == SIM_F_DISK_STALL)
         sim_disk_stall(node, sim.now + span);
+    else if (fault == SIM_F_DISK_FULL)
+        fill_disk(node, span, draw);
     else if (fault == SIM_F_STORE_LOST)
         lose_store(node, span, number);
     else if (fault == SIM_F_STORAGE_STUCK)
@@ -395,7 +417,7 @@ static void do_fault(enum sim_fault fault, uint32_t number)
         cut_network(fault, victim, draw, span);
         hang_along(node, draw, span);
     } else if (fault >= SIM_F_DISK_STALL && fault <= SIM_F_STORAGE_STUCK) {
-        do_disk_fault(fault, node, span, number);
+        do_disk_fault(fault, node, span, draw, number);
     } else if (fault >= SIM_F_VERB_SLOW && fault <= SIM_F_VERB_UNKNOWN) {
         verb_fault(fault, draw, span);
     } else if (fault == SIM_F_OPERATOR) {
@@ -503,6 +525,7 @@ static void heal_node(struct sim_node *node)
 {
     sim_disk_stall(node, 0);
     sim_disk_fail(node, false);
+    sim_disk_fill(node, false);
     node->storage_stuck_until = 0;
     for (uint32_t kind = 0; kind < SIM_KINDS; kind++) {
         if (kind != SIM_HAMGRD || plan.left != node)

@@ -167,6 +167,7 @@ void sim_power_off(struct sim_node *node, const char *why)
     sim_streams_power_lost(node);
     for (uint32_t kind = 0; kind < SIM_KINDS; kind++)
         end_daemon(node, (enum sim_kind)kind);
+    sim_disk_power_lost(node);
     node->has_page = node->has_gate_state = false;
     memset(&node->page, 0, sizeof(node->page));
     sim_net_changed();

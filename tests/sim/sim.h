@@ -157,6 +157,7 @@ enum sim_fault {
     SIM_F_DELAY,
     SIM_F_DISK_STALL,
     SIM_F_DISK_FAIL,
+    SIM_F_DISK_FULL,
     SIM_F_STORE_LOST,
     SIM_F_STORAGE_STUCK,
     SIM_F_VERB_SLOW,
@@ -328,6 +329,8 @@ bool sim_disk_has_vote_pending(const struct sim_node *node, uint64_t committed);
 void sim_disk_crash(struct sim_node *node); /* hamgrd has gone: writes under way may be lost */
 void sim_disk_stall(struct sim_node *node, uint64_t until);
 void sim_disk_fail(struct sim_node *node, bool is_failing);
+void sim_disk_fill(struct sim_node *node, bool is_full);
+void sim_disk_power_lost(struct sim_node *node); /* what it had is there, unless it lies */
 
 /* link.c */
 enum sim_service { SIM_TO_HV = 0, SIM_TO_KEEPER, SIM_TO_FENCER, SIM_TO_STREAM, SIM_SERVICES };
