@@ -7,7 +7,7 @@
  *
  * Kernel command line: lab.name=NAME lab.mem=MIB (working set, 32) lab.steps=N (pages written a
  * tick, 4) lab.disk=/dev/xvda lab.write_ms=MS (500) lab.slots=N (of the disk's chain, 4096)
- * lab.gap_ms=MS (pauses worth a line, 60) lab.ip=ADDRESS
+ * lab.gap_ms=MS (pauses worth a line, 200) lab.ip=ADDRESS
  *
  * Lines: "guest: boot NAME INCARNATION", "guest: disk ...", "guest: gap MS at REALTIME_NS",
  * "guest: WRONG ..." and once a second "guest: NAME INCARNATION step S checked C bad B disk D
@@ -270,7 +270,7 @@ int main(void)
         snprintf(guest.name, sizeof(guest.name), "guest");
     }
     guest.incarnation = machine_random();
-    guest.gap_worth_ms = machine_number("gap_ms", 60);
+    guest.gap_worth_ms = machine_number("gap_ms", 200);
     printf("guest: boot %s %016" PRIx64 "\n", guest.name, guest.incarnation);
     memory_begin(&guest);
     disk_begin(&guest);
