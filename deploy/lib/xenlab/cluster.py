@@ -3,9 +3,10 @@
 
 import json
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 from . import net
-from .errors import LabError, wait_until
+from .errors import LabError
 
 CLUSTER_NAME = "lab"
 COMMAND_S = 120
@@ -36,20 +37,12 @@ def feed(machine, file, *words, timeout_s=300):
         raise LabError(f"{machine.name}: {words[0]}: {done.stderr.strip()}")
 
 
-def hactl(machine, *words):
-    """hactl --json on a node; the answer's data."""
-    text = inside(machine, "hactl", "--json", *words)
+def data(machine, text):
+    """What hactl --json answered."""
     try:
         return json.loads(text)["data"]
     except (ValueError, KeyError):
-        raise LabError(f"{machine.name}: hactl {words[0]} answered no JSON: {text[:200]}") from None
-
-
-def try_status(machine):
-    try:
-        return hactl(machine, "status")
-    except LabError:
-        return None
+        raise LabError(f"{machine.name}: hactl answered no JSON: {text[:200]}") from None
 
 
 def words_of(machine):
@@ -57,47 +50,23 @@ def words_of(machine):
             str(machine.index)]
 
 
-def start_hamgrd(machine):
-    wait_until(lambda: "hamgrd down" in inside(machine, "lab-service", "status"),
-               f"{machine.name}: hamgrd is down", 30, 0.3)
-    inside(machine, "lab-service", "start", "hamgrd")
-
-
-def corosync_members(machine):
-    """Ids of the nodes corosync counts as members there; empty if it does not answer."""
-    text = inside(machine, "corosync-cmapctl", "-b", "runtime.members.", is_checked=False)
-    pairs = (line.partition(" (str) = ") for line in text.splitlines())
-    return {int(key.split(".")[2]) for key, _, value in pairs
-            if key.endswith(".status") and value.strip() == "joined"}
+def together(function, machines):
+    """function(machine) for all at once; the first error counts."""
+    with ThreadPoolExecutor(len(machines) or 1) as pool:
+        return list(pool.map(function, machines))
 
 
 def create(machines, say):
-    """Makes the cluster on the first node and takes the others in; ends when all are members."""
-    wanted = {m.index for m in machines}
-    for machine in machines:
-        wait_until(lambda: corosync_members(machine) == wanted,
-                   f"{machine.name}: corosync's members {sorted(wanted)}", 90, 0.5)
-        inside(machine, "lab-service", "stop", "hamgrd")
+    """Makes the cluster on the first node and takes the others in; ends when all are members with
+    armed watchdogs. Each node's part is one command there (dom0/lab-join)."""
+    first, others, count = machines[0], machines[1:], str(len(machines))
+    together(lambda m: inside(m, "lab-join", "corosync", count, timeout_s=240), machines)
     say("corosync has formed")
-    first = machines[0]
-    made = hactl(first, "cluster", "init", "--name", CLUSTER_NAME, *words_of(first))
-    start_hamgrd(first)
-    wait_until(lambda: (try_status(first) or {}).get("open"), f"{first.name} opens the first view",
-               60, 0.5)
-    for machine in machines[1:]:
-        hactl(first, "cluster", "add-node", machine.name, *words_of(machine)[2:])
-        hactl(machine, "cluster", "join", "--cluster-id", made["cluster_id"], "--generation",
-              str(made["generation"]), "--id", str(machine.index))
-        start_hamgrd(machine)
-    wait_members(first, {m.name for m in machines})
-
-
-def wait_members(machine, names, timeout_s=120):
-    """Waits until hamgr counts exactly these nodes as members, their watchdogs armed."""
-    def is_so():
-        status = try_status(machine)
-        return status and status["open"] and names == {
-            node["name"] for node in status["nodes"]
-            if node["status"] == "member" and node["voter"] and node["armed"]}
-    wait_until(is_so, f"hamgr's members {' '.join(sorted(names))}, watchdogs armed "
-               f"(deploy/lab exec {machine.name} hactl status tells more)", timeout_s, 0.5)
+    made = data(first, inside(first, "lab-join", "init", CLUSTER_NAME, *words_of(first),
+                              timeout_s=300))
+    for machine in others:
+        inside(first, "hactl", "cluster", "add-node", machine.name, *words_of(machine)[2:])
+    together(lambda m: inside(m, "lab-join", "join", "--cluster-id", made["cluster_id"],
+                              "--generation", str(made["generation"]), "--id", str(m.index),
+                              timeout_s=240), others)
+    inside(first, "lab-join", "members", count, timeout_s=360)
