@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """deploy/lab: a Xen cluster on a machine without Xen, in QEMU, in a network of its own.
 
-  deploy/lab build                      make the image: Debian packages, Xen, kernels (minutes, once)
+  deploy/lab build [--hypervisor stock|shadow]
+                                        make the image: Debian packages, Xen, kernels (minutes, once);
+                                        shadow: also Debian's Xen rebuilt with shadow paging
   deploy/lab up [--nodes N]             boot N nodes with hamgr on them and make a cluster
              [--hypervisor stock|shadow] Debian's Xen, or the same with shadow paging (live PV)
              [--driver xen|embedded|none] hamgr-hv's driver; none: no hamgr and no corosync run
@@ -13,10 +15,11 @@
   deploy/lab install [--build DIR]      bring a newer build to the running nodes (restart what uses it)
   deploy/lab power NODE off|on|reset|hang   off: its QEMU is killed; hang: its processors stand still
   deploy/lab cable NODE out|in          its cable to the cluster's network (ssh has one of its own)
-  deploy/lab guest NAME [--type pv|pvh|hvm] [--memory MIB] ...
+  deploy/lab guest NAME [--type pv|pvh|hvm] [--memory MIB] [--disk] ...
                                         writes /root/NAME.cfg on all nodes: a small Linux whose program
                                         checks memory, disk and pauses; then, for instance:
                                         deploy/lab exec n1 xl create NAME.cfg
+  deploy/lab witness                    who wrote to the guests' disks, and what must not be (exit 1)
   deploy/lab console GUEST              a guest's console, on the node where it runs (leave: Ctrl-])
   deploy/lab down                       end everything; the image stays
 
@@ -36,7 +39,7 @@ import subprocess
 import sys
 import time
 
-from xenlab import bmc, image
+from xenlab import bmc, image, shadow, storage
 from xenlab.errors import LabError
 from xenlab.lab import Lab
 from xenlab.place import DEFAULT_DIR, ROOT, Place
@@ -58,10 +61,12 @@ def say(words):
 
 def do_build(place, options):
     began = time.monotonic()
-    if not place.is_built() and subprocess.call([os.path.join(ROOT, "deploy/lib/packages"), "lab"]) != 0:
+    if subprocess.call([os.path.join(ROOT, "deploy/lib/packages"), "lab"]) != 0:
         return complain("packages are missing, see above")
     with place.lock("image"):
         is_new = image.build(place, say, options.mirror)
+        if options.hypervisor == "shadow" and shadow.build(place, say):
+            say(f"hypervisor with shadow paging: {shadow.path(place)}")
     say(f"image made in {time.monotonic() - began:.0f} s: {place.image}" if is_new
         else f"the image is there already: {place.image}")
     return 0
@@ -81,6 +86,9 @@ def choose_driver(options):
 def do_up(place, options):
     options.build = os.path.abspath(options.build)
     choose_driver(options)
+    if options.hypervisor == "shadow" and not os.path.exists(shadow.path(place)):
+        raise LabError("there is no hypervisor with shadow paging yet; run: "
+                       "deploy/lab build --hypervisor shadow")
     with place.lock(place.name):
         Lab(place).up(options, say)
     return 0
@@ -159,6 +167,18 @@ def do_console(place, options):
                    "what runs: deploy/lab exec n1 xl list")
 
 
+def do_witness(place, _):
+    """Exit 1 if it saw what must not be."""
+    Lab(place).machines  # there is a lab, or that is the error
+    writes, findings = storage.report(place)
+    for (disk, node), count in sorted(writes.items()):
+        print(f"{disk}  {node}  {count} writes")
+    for line in findings:
+        print(f"FOUND  {line}")
+    print(f"{len(findings)} findings")
+    return 1 if findings else 0
+
+
 def do_guest(place, options):
     with place.lock(place.name):
         print(Lab(place).guest(options), end="")
@@ -195,6 +215,12 @@ def node_count(text):
     return int(text)
 
 
+def disk_count(text):
+    if not text.isdigit() or int(text) > storage.DISKS_MAX:
+        raise argparse.ArgumentTypeError(f"0 to {storage.DISKS_MAX} disks are possible, not {text}")
+    return int(text)
+
+
 def parser():
     top = argparse.ArgumentParser(prog="deploy/lab", description=__doc__,
                                   formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -215,6 +241,8 @@ def parser():
                           help="the built hamgr (default: the tree's build/release)")
 
     made = verb("build", do_build, "Makes the image.")
+    made.add_argument("--hypervisor", choices=("stock", "shadow"), default="stock",
+                      help="shadow: also rebuild Debian's Xen with shadow paging")
     made.add_argument("--mirror", help="Debian mirror (default: mmdebstrap's)")
     made = verb("up", do_up, "Boots nodes and makes a cluster.")
     made.add_argument("--nodes", type=node_count, default=3, metavar="N")
@@ -227,6 +255,8 @@ def parser():
                       help="watchdog's timeout (default 15)")
     made.add_argument("--memory", type=int, default=0, metavar="MIB",
                       help="memory for guests as hamgr.conf says it (default: what Xen has)")
+    made.add_argument("--disks", type=disk_count, default=4, metavar="N",
+                      help="shared disks for guests, /dev/nbd0 and on (default 4)")
     with_build(made)
     verb("status", do_status, "Shows the nodes.")
     verb("ssh", do_ssh, "A shell in a node.").add_argument("node")
@@ -248,8 +278,9 @@ def parser():
     made.add_argument("--memory", type=int, default=128, metavar="MIB")
     made.add_argument("--working-set", type=int, default=32, metavar="MIB", help="kept in a hash chain")
     made.add_argument("--steps", type=int, default=4, metavar="N", help="pages written every 10 ms")
-    made.add_argument("--disk", metavar="PATH", help="a block device or raw file on the nodes")
+    made.add_argument("--disk", action="store_true", help="one of the lab's shared disks")
     made.add_argument("--write-ms", type=int, default=500, metavar="MS", help="between disk writes")
+    verb("witness", do_witness, "What the storage saw: who wrote how often, and what must not be.")
     made = verb("chassis", do_chassis, "For a BMC's use.")
     made.add_argument("node")
     made.add_argument("words", nargs="+")

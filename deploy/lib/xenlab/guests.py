@@ -4,7 +4,7 @@
 import os
 import uuid
 
-from . import initramfs
+from . import initramfs, storage
 from .errors import LabError, run
 from .machine import NAMESPACE_ID
 
@@ -57,7 +57,7 @@ def config(place, name, index, options):
         console = "ttyS0 console=hvc0"
     if options.disk:
         extra += ["lab.disk=/dev/xvda", f"lab.write_ms={options.write_ms}"]
-        lines.append(f'disk = ["format=raw,vdev=xvda,access=rw,target={options.disk}"]')
+        lines.append(f'disk = ["format=raw,vdev=xvda,access=rw,target={storage.device(index)}"]')
     lines.append(f'extra = "console={console} quiet panic=1 net.ifnames=0 {" ".join(extra)}"')
     lines += ['on_crash = "destroy"', 'on_reboot = "destroy"', 'on_poweroff = "destroy"']
     return "\n".join(lines) + "\n"

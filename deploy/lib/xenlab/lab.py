@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 
-from . import bmc, cluster, guests, initramfs, net, seed
+from . import bmc, cluster, guests, initramfs, net, seed, storage
 from .errors import LabError, read, wait_until, write
 from .machine import Machine
 from .recipe import HERE
@@ -47,12 +47,13 @@ class Lab:
         os.makedirs(self.place.lab, mode=0o700)
         self.settings = {"nodes": options.nodes, "hypervisor": options.hypervisor,
                          "driver": options.driver, "build": options.build,
-                         "image": self.place.image}
+                         "image": self.place.image, "disks": options.disks}
         write(self.place.of_lab("lab.json"), json.dumps(self.settings))
         write(self.place.of_lab("hypervisor"), options.hypervisor)
         machines = self.machines
         net.make(self.place.namespace, options.nodes)
         self.make_seeds(machines, options)
+        storage.start(self.place, options.disks)
         for machine in machines:
             machine.make_disk()
             bmc.start(self.place, machine)
@@ -115,7 +116,11 @@ class Lab:
                 raise LabError(f"this lab has addresses for {guests.GUESTS_MAX} guests, not more")
             known.append(options.guest)
             write(self.place.of_lab("lab.json"), json.dumps(self.settings))
-        text = guests.config(self.place, options.guest, known.index(options.guest), options)
+        index = known.index(options.guest)
+        if options.disk and index >= self.settings["disks"]:
+            raise LabError(f"{options.guest} is guest {index + 1}, and the lab has "
+                           f"{self.settings['disks']} disks; deploy/lab up --disks makes more")
+        text = guests.config(self.place, options.guest, index, options)
         path = self.place.of_lab("guest.cfg")
         write(path, text)
         for machine in self.machines:
@@ -135,6 +140,7 @@ class Lab:
                     machine.forget_ssh()
                     bmc.stop(machine)
                     machine.power_off()
+        storage.stop(self.place)
         net.remove(self.place.namespace)
         shutil.rmtree(self.place.lab, ignore_errors=True)
         return found

@@ -89,8 +89,8 @@ def make_shared(place, build, guests=()):
         archive = Tar(place.of_lab("shared.tar"))
         archive.add_tree(directory)
         archive.add("sbin/lab-init", read(os.path.join(HERE, "dom0", "lab-init")), 0o755)
-        archive.add("usr/local/sbin/lab-service", read(os.path.join(HERE, "dom0", "lab-service")),
-                    0o755)
+        for name in ("lab-service", "lab-join"):
+            archive.add(f"usr/local/sbin/{name}", read(os.path.join(HERE, "dom0", name)), 0o755)
         for name, path in guests:
             with open(path, "rb") as file:
                 archive.add(name, file.read())
@@ -142,7 +142,8 @@ def make_own(place, machine, machines, options, corosync_key):
     """own.tar of a node."""
     archive = Tar(os.path.join(machine.dir, "own.tar"))
     archive.add("etc/hamgr-lab", f"NODE={machine.name}\nINDEX={machine.index}\n"
-                f"ADDR={net.address(machine.index)}\nADMIN={net.admin_address(machine.index)}\n")
+                f"ADDR={net.address(machine.index)}\nADMIN={net.admin_address(machine.index)}\n"
+                f"DISKS={options.disks}\nSTORAGE={net.ADMIN}.{net.HOST_SUFFIX}\n")
     hosts = "127.0.0.1 localhost\n" + "".join(f"{net.address(m.index)} {m.name}\n" for m in machines)
     archive.add("etc/hosts", hosts)
     archive.add("etc/hostname", f"{machine.name}\n")

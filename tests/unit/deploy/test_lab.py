@@ -1,0 +1,277 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""deploy/lab without a lab: arguments, the archives it makes, its storage and what the witness sees."""
+
+import asyncio
+import io
+import os
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+sys.dont_write_bytecode = True
+sys.path.insert(0, os.path.join(ROOT, "deploy", "lib"))
+
+from xenlab import bmc, guests, initramfs, nbd, process, seed  # noqa: E402
+from xenlab.errors import LabError, wait_until  # noqa: E402
+from xenlab.place import Place  # noqa: E402
+
+
+def lab(*words):
+    return subprocess.run([os.path.join(ROOT, "deploy", "lab"), *words], capture_output=True,
+                          text=True, timeout=60, check=False, stdin=subprocess.DEVNULL)
+
+
+class Arguments(unittest.TestCase):
+    """What cannot be done is said in words, with exit code 2, before anything is touched."""
+
+    def refused(self, words, *argv):
+        done = lab(*argv)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn(words, done.stderr)
+        self.assertNotIn("Traceback", done.stderr)
+
+    def test_help_tells_of_each_verb(self):
+        done = lab("--help")
+        self.assertEqual(done.returncode, 0)
+        for verb in ("build", "up", "status", "ssh", "exec", "copy", "install", "power", "cable",
+                     "guest", "witness", "console", "down"):
+            self.assertIn(f"deploy/lab {verb}", done.stdout)
+
+    def test_refusals(self):
+        self.refused("invalid choice: 'frob'", "frob")
+        self.refused("1 to 8 nodes", "up", "--nodes", "9")
+        self.refused("0 to 16 disks", "up", "--disks", "17")
+        self.refused("invalid choice: 'sideways'", "power", "n1", "sideways")
+        self.refused("a guest's name", "console", "a;b")
+        self.refused("1 to 8 of a-z and 0-9", "--name", "../x", "status")
+
+    def test_no_lab(self):
+        with tempfile.TemporaryDirectory() as directory:
+            self.refused("deploy/lab up" if os.getuid() == 0 else "need root",
+                         "--dir", directory, "exec", "n1", "true")
+
+
+class Archives(unittest.TestCase):
+    def test_initramfs_is_a_cpio_archive(self):
+        archive = initramfs.Archive()
+        archive.directory("dev")
+        archive.file("init", b"hello", 0o755)
+        data, names = io.BytesIO(archive.bytes()), []
+        while not names or names[-1] != "TRAILER!!!":
+            header = data.read(110).decode()
+            self.assertEqual(header[:6], "070701")
+            fields = [int(header[6 + 8 * i:14 + 8 * i], 16) for i in range(13)]
+            names.append(data.read(fields[11])[:-1].decode())
+            data.seek(-data.tell() % 4, io.SEEK_CUR)
+            content = data.read(fields[6])
+            data.seek(-data.tell() % 4, io.SEEK_CUR)
+            if names[-1] == "init":
+                self.assertEqual((content, fields[1]), (b"hello", 0o100755))
+        self.assertEqual(names, ["dev", "init", "TRAILER!!!"])
+
+    def test_tar_leaves_the_root_directory_alone(self):
+        """Its mode would become that of / on a node, where daemons are not root."""
+        with tempfile.TemporaryDirectory() as directory:
+            os.makedirs(os.path.join(directory, "tree", "usr"))
+            archive = seed.Tar(os.path.join(directory, "x.tar"))
+            archive.add_tree(os.path.join(directory, "tree"))
+            archive.add("etc/name", "n1\n", 0o600)
+            archive.done()
+            said = subprocess.run(["tar", "-tvf", archive.path], capture_output=True, text=True,
+                                  check=True, timeout=30).stdout
+            self.assertEqual(os.path.getsize(archive.path) % 512, 0)
+        self.assertEqual([line.split()[-1] for line in said.splitlines()], ["usr/", "etc/name"])
+        self.assertIn("-rw------- root/root", said.replace("0/0", "root/root"))
+
+
+class Processes(unittest.TestCase):
+    def test_found_and_ended(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "pid")
+            child = process.spawn(path, ["sleep", "60"], os.path.join(directory, "log"))
+            self.assertEqual(process.find(path), child.pid)
+            self.assertTrue(process.end(path))
+            self.assertEqual(child.wait(30), -signal.SIGKILL)
+            self.assertFalse(process.end(path))
+
+    def test_another_process_with_that_pid_is_left_alone(self):
+        with tempfile.TemporaryDirectory() as directory:
+            path = os.path.join(directory, "pid")
+            with open(path, "w", encoding="ascii") as file:
+                file.write(f"{os.getpid()} 1\n")
+            self.assertFalse(process.end(path))
+
+    def test_waiting_is_bounded(self):
+        with self.assertRaisesRegex(LabError, "in vain: rain"):
+            wait_until(lambda: False, "rain", 0, 0)
+
+
+class Chassis(unittest.TestCase):
+    class Node:
+        def __init__(self):
+            self.done = []
+
+        def state(self):
+            return "hung"
+
+        def power_on(self):
+            self.done.append("on")
+
+        def power_off(self):
+            self.done.append("off")
+
+    def test_words_of_a_bmc(self):
+        node = self.Node()
+        self.assertEqual(bmc.chassis(node, ["get", "power"]), "power:1")  # hung is not off
+        self.assertEqual(bmc.chassis(node, ["set", "power", "0"]), "")
+        self.assertEqual(bmc.chassis(node, ["set", "power", "1"]), "")
+        self.assertEqual(bmc.chassis(node, ["set", "reset", "1"]), "")
+        self.assertIsNone(bmc.chassis(node, ["set", "boot", "1"]))
+        self.assertEqual(node.done, ["off", "on", "off", "on"])
+
+
+class GuestConfig(unittest.TestCase):
+    def test_disk_is_the_guests_own(self):
+        class Options:
+            type, memory, working_set, steps, disk, write_ms = "pv", 128, 32, 4, True, 100
+        text = guests.config(Place("/nowhere", "lab"), "g3", 2, Options)
+        self.assertIn("target=/dev/nbd2\"]", text)
+        self.assertIn("lab.ip=10.77.0.152 lab.disk=/dev/xvda lab.write_ms=100", text)
+        self.assertEqual(text, guests.config(Place("/nowhere", "lab"), "g3", 2, Options))
+
+
+def block(sequence, previous=(0, 0), guest=1, incarnation=7, digest=None):
+    """A block as the guest writes it, but for filler and digest."""
+    data = bytearray(nbd.BLOCK)
+    for index in range(8):
+        struct.pack_into("<8Q", data, index * nbd.SECTOR, nbd.CHAIN_MAGIC, guest, incarnation, sequence,
+                         *previous, 99, index)
+    struct.pack_into("<2Q", data, nbd.BLOCK - 16, *(digest or (sequence, sequence)))
+    return bytes(data)
+
+
+class Witness(unittest.TestCase):
+    def setUp(self):
+        self.found = []
+        self.chain = nbd.Chain(self.found.append)
+
+    def write(self, node, first, last, **more):
+        for sequence in range(first, last + 1):
+            before = (0, 0) if sequence == 1 else (sequence - 1, sequence - 1)
+            self.chain.write(node, block(sequence, before, **more))
+
+    def test_a_guest_that_moves_back_and_forth_is_fine(self):
+        self.write("a", 1, 10)
+        self.write("b", 11, 20)
+        self.write("a", 21, 30)
+        self.write("b", 31, 33, incarnation=8)  # after a failover: it has booted
+        self.assertEqual(self.found, [])
+
+    def finds(self, words):
+        self.assertEqual(len(self.found), 1, self.found)
+        self.assertIn(words, self.found[0])
+
+    def test_a_repeated_block(self):
+        self.write("a", 1, 3)
+        self.chain.write("a", block(3, (2, 2)))
+        self.finds("sequence 3 again")
+
+    def test_a_block_left_out(self):
+        self.write("a", 1, 3)
+        self.chain.write("a", block(5, (4, 4)))
+        self.finds("sequence 5 too early")
+
+    def test_a_torn_block(self):
+        self.write("a", 1, 3)
+        data = bytearray(block(4, (3, 3)))
+        data[nbd.SECTOR:2 * nbd.SECTOR] = block(3, (2, 2))[nbd.SECTOR:2 * nbd.SECTOR]
+        self.chain.write("a", bytes(data))
+        self.finds("torn")
+
+    def test_a_block_that_follows_another(self):
+        self.write("a", 1, 3)
+        self.chain.write("a", block(4, (9, 9)))
+        self.finds("does not follow")
+
+    def test_an_old_incarnation(self):
+        self.write("a", 1, 3)
+        self.write("b", 4, 8, incarnation=8)
+        self.write("c", 9, 9)
+        self.finds("writes again")
+
+    def test_two_nodes_by_turns(self):
+        self.write("a", 1, 3)
+        self.write("b", 4, 4)
+        self.write("a", 5, 5)
+        self.finds("by turns")
+
+    def test_another_guest(self):
+        self.write("a", 1, 3)
+        self.write("a", 4, 4, guest=2)
+        self.finds("another guest")
+
+    def test_other_writes_are_none_of_its_business(self):
+        self.chain.write("a", bytes(nbd.BLOCK))
+        self.assertEqual(self.found, [])
+
+
+class Storage(unittest.TestCase):
+    """The server, as Linux' nbd-client speaks to it."""
+
+    async def talk(self, directory):
+        server = nbd.Server(directory)
+        listening = await asyncio.start_server(
+            lambda r, w: nbd.Client(server, r, w).serve(), "127.0.0.1", 0)
+        async with listening:
+            port = listening.sockets[0].getsockname()[1]
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            self.assertEqual((await reader.readexactly(18))[:16], nbd.NBDMAGIC + nbd.IHAVEOPT)
+            writer.write(struct.pack(">I", 3))
+            self.ask_export(writer, b"../etc")
+            self.assertEqual((await self.answer(reader))[0], nbd.REP_ERR_UNKNOWN)
+            self.ask_export(writer, b"disk0")
+            kind, data = await self.answer(reader)
+            self.assertEqual((kind, struct.unpack(">HQH", data)[1]), (nbd.REP_INFO, 65536))
+            self.assertEqual((await self.answer(reader))[0], nbd.REP_ACK)
+            self.assertEqual(await self.request(reader, writer, nbd.WRITE | nbd.FUA, 4096, block(1)), 0)
+            self.assertEqual(await self.request(reader, writer, nbd.READ, 4096, b"", 4096), block(1))
+            self.assertEqual(await self.request(reader, writer, nbd.WRITE, 65536, bytes(512)),
+                             nbd.EINVAL)
+            self.assertEqual(await self.request(reader, writer, nbd.FLUSH, 0, b""), 0)
+            writer.close()
+
+    @staticmethod
+    def ask_export(writer, name):
+        data = struct.pack(">I", len(name)) + name + struct.pack(">H", 0)
+        writer.write(nbd.IHAVEOPT + struct.pack(">II", nbd.OPT_GO, len(data)) + data)
+
+    @staticmethod
+    async def answer(reader):
+        _, _, kind, length = struct.unpack(">QIII", await reader.readexactly(20))
+        return kind, await reader.readexactly(length)
+
+    @staticmethod
+    async def request(reader, writer, kind, offset, data, length=None):
+        size = len(data) if length is None else length
+        writer.write(struct.pack(">II8sQI", nbd.REQUEST_MAGIC, kind, b"handle78", offset, size) + data)
+        _, error, handle = struct.unpack(">II8s", await reader.readexactly(16))
+        assert handle == b"handle78"
+        return await reader.readexactly(length) if length and not error else error
+
+    def test_server(self):
+        with tempfile.TemporaryDirectory() as directory:
+            with open(os.path.join(directory, "disk0.raw"), "wb") as file:
+                file.truncate(65536)
+            asyncio.run(asyncio.wait_for(self.talk(directory), 60))
+            with open(os.path.join(directory, "writes.log"), encoding="ascii") as file:
+                self.assertEqual([line.split()[1:] for line in file],
+                                 [["127.0.0.1", "disk0", "4096", "4096"]])
+
+
+if __name__ == "__main__":
+    unittest.main()
