@@ -124,6 +124,10 @@ static void check_lease(const struct sim_node *node, const struct sim_domain *do
         return;
     if (node->page.lease_end_ns <= sim_raw_ns(node))
         sim_violation("I5", node->id, "%s is made runnable without a lease", domain->d.name);
+    if (node->keeper.state == KEEPER_QUARANTINED)
+        sim_violation("I5", node->id,
+                      "%s is made runnable while the keeper trusts a proof of quiet",
+                      domain->d.name);
     if (node->keeper.state == KEEPER_DISARMED || !node->watchdog.is_armed)
         sim_violation("I6", node->id, "%s is made runnable without a watchdog", domain->d.name);
     /* A node that rejoins within a boot keeps its L and W: its guests go on while ARMED is renewed.
@@ -161,6 +165,8 @@ void sim_check_pause(const struct sim_node *node, const struct sim_domain *domai
 /* A pet keeps the host alive: then its lease holds, or nothing runs here. */
 void sim_check_pet(struct sim_node *node)
 {
+    if (node->keeper.lease_end_ns > node->told_lease_ns)
+        sim_violation("I5", node->id, "the keeper counts on a lease that nobody gave");
     if (node->keeper.lease_end_ns > sim_raw_ns(node))
         return;
     if (has_runnable(node) && !truth.is_disarmed && !node->gate_hello.is_disarmed &&

@@ -6,6 +6,7 @@
  */
 #include <string.h>
 
+#include "quorum/log_internal.h"
 #include "tests/sim/sim.h"
 
 /* P, B and D as hamgr.conf has them by default. */
@@ -23,12 +24,40 @@ static struct {
     uint64_t tried_index[SIM_GUESTS]; /* last ASSIGN, without effect, too */
     uint64_t told_at[SIM_GUESTS];     /* by an operator */
     uint64_t member_since[SIM_NODES + 1];
+    uint64_t held_at[SIM_NODES + 1]; /* a guest, or an end of a ticket, before the last entry */
     uint64_t opened_at, open_index, disarmed_at;
 } seen;
 
 void sim_check_policy_reset(void)
 {
     memset(&seen, 0, sizeof(seen));
+}
+
+/* ---- the log -----------------------------------------------------------------------------------
+ */
+
+/* Committed means: durable on the disks of a strict majority of the voters that the log names. Lost
+ * stores held it once. Whoever has a change of voters numbered behind counts by the new ones. */
+static void check_durable(const struct log_entry *entry)
+{
+    const struct ha_state *state = sim_truth();
+    uint32_t voters = 0, holders = 0;
+
+    for (uint32_t id = 1; id <= sim.node_count; id++) {
+        const struct sim_node *node = sim_node(id);
+        if (node->d && node->d->log && node->d->log->survey.voter_index > entry->index)
+            return;
+    }
+    for (uint32_t i = 0; i < state->node_count; i++) {
+        const struct sim_node *node = sim_node(state->nodes[i].id);
+        bool is_lost = !sim_disk_exists(node) || !sim_disk_is(node, state->nodes[i].store_id);
+        voters += state->nodes[i].is_voter;
+        holders += state->nodes[i].is_voter &&
+                   (is_lost || sim_disk_holds(node, entry->index, entry->digest));
+    }
+    if (2 * holders <= voters)
+        sim_violation("I4", 0, "entry %llu is committed, but durable at %u of %u voters only",
+                      (unsigned long long)entry->index, holders, voters);
 }
 
 /* ---- fencing -----------------------------------------------------------------------------------
@@ -48,6 +77,8 @@ static void check_wait(const struct ha_state *before, const struct ha_cmd *cmd)
     uint64_t over =
         node->page.lease_end_ns + POLL_NS + RESET_NS + DRAIN_NS + node->keeper_watchdog_ms * NS_MS;
 
+    if (!ha_state_node(before, cmd->node)->is_armed)
+        sim_violation("I3", node->id, "FENCED by T_wait, but its watchdog was not told of");
     if (is_same_boot(before, node) && sim_raw_ns(node) + CLOCKS_NS < over)
         sim_violation("I3", node->id, "FENCED by T_wait is committed %llu ms too early",
                       (unsigned long long)((over - sim_raw_ns(node)) / NS_MS));
@@ -58,6 +89,17 @@ static void check_agent(const struct ha_state *before, const struct ha_cmd *cmd)
 {
     if (is_same_boot(before, sim_node(cmd->node)))
         sim_violation("I7", cmd->node, "fenced by an agent's word, but it was never off");
+}
+
+static bool holds_something(const struct ha_state *state, uint32_t id)
+{
+    for (uint32_t i = 0; i < state->guest_count; i++) {
+        const struct ha_guest *guest = &state->guests[i];
+        bool is_end = guest->ticket.id && (guest->ticket.src == id || guest->ticket.dst == id);
+        if (guest->phase != HA_PHASE_FREE && (guest->node == id || is_end))
+            return true;
+    }
+    return false;
 }
 
 /* I11: an agent is sent against who is absent, or whom an operator wants off; after a reunion not
@@ -72,6 +114,9 @@ void sim_check_fence_target(const struct sim_node *target)
         return;
     if (n->status == HA_NODE_MEMBER && sim.now > seen.member_since[target->id] + UNDER_WAY_NS)
         sim_violation("I11", target->id, "is to be switched off although it is a member");
+    if (n->status == HA_NODE_UNCLEAN && !holds_something(sim_truth(), target->id) &&
+        sim.now > seen.held_at[target->id] + UNDER_WAY_NS)
+        sim_violation("I11", target->id, "is to be switched off although it holds nothing back");
     if (n->status == HA_NODE_UNCLEAN && n->is_hold && n->status_index == seen.open_index &&
         sim.now + CLOCKS_NS < seen.opened_at + HOLD_NS)
         sim_violation("I11", target->id, "is to be switched off before H is over");
@@ -202,6 +247,12 @@ void sim_check_policy(const struct ha_state *before, const struct log_entry *ent
 {
     const struct ha_cmd *cmd = &applied->cmd;
 
+    for (uint32_t i = 0; i < before->node_count; i++) {
+        uint32_t id = before->nodes[i].id;
+        if (id <= SIM_NODES && holds_something(before, id))
+            seen.held_at[id] = sim.now;
+    }
+    check_durable(entry);
     if (applied->kind == LOG_KIND_OPEN)
         note_open(before, entry);
     if (applied->kind != LOG_KIND_STATE)

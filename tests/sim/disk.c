@@ -182,6 +182,19 @@ bool sim_disk_has_vote_pending(const struct sim_node *node, uint64_t committed)
     return false;
 }
 
+bool sim_disk_holds(const struct sim_node *node, uint64_t index, struct ha_digest digest)
+{
+    const struct sim_disk *disk = node->disk;
+
+    if (disk->loaded.base_index >= index)
+        return true; /* in a snapshot */
+    for (uint32_t i = disk->entry_count; i > 0; i--) {
+        if (disk->entries[i - 1].index == index)
+            return ha_digest_equal(disk->entries[i - 1].digest, digest);
+    }
+    return false;
+}
+
 void sim_disk_stall(struct sim_node *node, uint64_t until)
 {
     node->disk->stall_until = until;

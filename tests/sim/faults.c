@@ -376,15 +376,35 @@ static void do_other_fault(enum sim_fault fault, struct sim_node *node, uint64_t
     }
 }
 
+static bool is_compound(void)
+{
+    return sim.options.seed / 8 % 8 == 6 && !sim.options.fault_mask && !sim_script_is_on();
+}
+
+/* A guest is built and about to run: its host is cut off, and hamgr-hv finds the order to run it
+ * only after the lease. */
+void sim_faults_built(struct sim_node *node)
+{
+    if (!is_compound() || sim.is_healing || sim.now + 40 * NS_S > sim.heal_at || below(3) > 0)
+        return;
+    uint64_t span = 7 * NS_S + below(8 * NS_S);
+    sim_trace(node->id, "cut off as a guest is about to run");
+    cut_network(SIM_F_ISOLATE, node->id, 0, span);
+    stop(node, SIM_HV, span - below(2 * NS_S));
+}
+
 /* In some seeds who is cut off has a daemon that hangs, too: then the other one must do its part.
  */
 static void hang_along(struct sim_node *node, uint64_t draw, uint64_t span)
 {
     static const enum sim_kind kinds[] = {SIM_HV, SIM_HV, SIM_KEEPER, SIM_HAMGRD};
-    bool is_wanted = sim.options.seed / 8 % 8 == 6 && !sim.options.fault_mask && (draw >> 40) % 2;
 
-    if (!is_wanted)
+    if (!is_compound() || (draw >> 40) % 2)
         return;
+    if ((draw >> 43) % 4 == 0) {
+        node->storage_stuck_until = sim.now + span;
+        return;
+    }
     enum sim_kind kind = kinds[(draw >> 41) % 4];
     sim_trace(node->id, "%s hangs along", sim_kind_name(kind));
     stop(node, kind, span + (draw >> 44) % 16000 * NS_MS);

@@ -299,6 +299,12 @@ static void drop(struct worker_job *job)
     free(job);
 }
 
+static void on_built(void *data, uint64_t arg)
+{
+    (void)arg;
+    sim_faults_built(data);
+}
+
 static void end_job(struct worker_job *job, enum hv_outcome outcome, const char *text)
 {
     struct worker_pool *pool = job->pool;
@@ -312,6 +318,8 @@ static void end_job(struct worker_job *job, enum hv_outcome outcome, const char 
     job->stage = WORKER_REPORTED;
     sim_mix(job->verb.type * 8u + outcome);
     pool->callbacks->done(pool->user, job, &done);
+    if (job->verb.type == HVP_CREATE && outcome == HV_OK)
+        sim_after(0, NULL, on_built, pool->node, 0);
     drop(job);
     start_next(pool);
     pool->callbacks->idle(pool->user);

@@ -159,8 +159,11 @@ void sim_keeper_packet(struct sim_conn *conn, const struct ha_packet *packet)
     else if (packet->type == KEEPER_DISARM)
         disarm(node);
     else if (packet->type == KEEPER_LEASE &&
-             keeper_lease_decode(packet->body, packet->body_size, &lease) == 0)
+             keeper_lease_decode(packet->body, packet->body_size, &lease) == 0) {
+        if (lease.end_ns > node->told_lease_ns)
+            node->told_lease_ns = lease.end_ns;
         (void)keeper_lease(&node->keeper, lease.nonce, lease.end_ns, sim_raw_ns(node));
+    }
     tell(node);
     if (packet->type == KEEPER_ARM || packet->type == KEEPER_DISARM || packet->type == KEEPER_QUERY)
         send_status(conn, packet->id);
@@ -181,8 +184,10 @@ void sim_keeper_start(struct sim_node *node)
     keeper_init(&node->keeper, 250);
     node->keeper_told_state = KEEPER_DISARMED;
     node->is_keeper_lost = node->keeper_told_lost = false;
-    if (!node->has_page)
+    if (!node->has_page) {
         memset(&node->page, 0, sizeof(node->page));
+        node->told_lease_ns = 0;
+    }
     node->has_page = true;
     node->page.version = 1;
     if (node->page.is_armed) {

@@ -122,6 +122,7 @@ struct sim_node {
     uint8_t keeper_told_state;
     bool keeper_told_lost;
     uint32_t keeper_lease_ms, keeper_watchdog_ms;
+    uint64_t told_lease_ns; /* the latest end that hamgrd told the keeper in this boot */
     struct sim_watchdog watchdog;
 
     /* gateway.c: hv.state in /run */
@@ -327,6 +328,8 @@ bool sim_disk_is(const struct sim_node *node, struct ha_uuid store_id);
 /* It holds a change of voters behind the first `committed` entries. */
 bool sim_disk_has_vote_pending(const struct sim_node *node, uint64_t committed);
 void sim_disk_crash(struct sim_node *node); /* hamgrd has gone: writes under way may be lost */
+/* Durable there: the entry, or a snapshot that covers it. */
+bool sim_disk_holds(const struct sim_node *node, uint64_t index, struct ha_digest digest);
 void sim_disk_stall(struct sim_node *node, uint64_t until);
 void sim_disk_fail(struct sim_node *node, bool is_failing);
 void sim_disk_fill(struct sim_node *node, bool is_full);
@@ -413,6 +416,7 @@ void sim_operator_settle(void);
 
 /* faults.c */
 void sim_faults_begin(void);
+void sim_faults_built(struct sim_node *node);
 bool sim_is_left_hung(const struct sim_node *node);
 /* A node lost its power: it is given back some time later. */
 void sim_faults_power_lost(struct sim_node *node);
