@@ -87,6 +87,14 @@ static void print_range(const char *name, const json_t *range, uint64_t unit, co
            number_of(range, "high") / unit);
 }
 
+static const char *rate_words(const char *from)
+{
+    if (strcmp(from, "link") == 0)
+        return "as migrations there before";
+    return strcmp(from, "others") == 0 ? "as migrations to other nodes before"
+                                       : "a guess: nothing was moved from there yet";
+}
+
 static void print_forecast(const json_t *data)
 {
     uint64_t allowed = number_of(data, "max_downtime_ms");
@@ -98,7 +106,7 @@ static void print_forecast(const json_t *data)
     print_range("memory", json_object_get(data, "bytes"), 1 << 20, "MiB to send");
     printf("It writes %" PRIu64 " MiB/s; the stream moves %" PRIu64 " MiB/s (%s).\n",
            number_of(data, "dirty_kib_s") >> 10, number_of(data, "rate_kib_s") >> 10,
-           is_true(data, "rate_known") ? "as migrations before" : "a guess: nothing moved yet");
+           rate_words(text_of(data, "rate_from")));
     if (!is_true(data, "converging"))
         printf("The pause would be longer than the %" PRIu64
                " ms allowed: it would be slowed down, or stay.\n",

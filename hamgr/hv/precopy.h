@@ -133,6 +133,13 @@ void precopy_cost_update(struct precopy_cost *c, uint64_t us);
 void precopy_cost_fade(struct precopy_cost *c, uint64_t default_us);
 uint64_t precopy_cost_high(const struct precopy_cost *c, uint64_t default_us);
 
+/* Where a forecast's rate is from. */
+enum precopy_rate_from {
+    PRECOPY_FROM_GUESS = 0,
+    PRECOPY_FROM_OTHERS, /* migrations to other nodes */
+    PRECOPY_FROM_LINK,   /* migrations to that node, as it acknowledged them */
+};
+
 /* What a migration will take, before it begins. Rates in bytes/s. */
 struct precopy_plan {
     uint64_t memory_bytes;

@@ -17,7 +17,7 @@
 
 struct server_forecast {
     bool is_ok;
-    bool is_rate_known;
+    uint8_t rate_from; /* enum precopy_rate_from */
     uint64_t dirty_bytes_s;
     uint64_t rate_bytes_s;
     struct precopy_forecast f;

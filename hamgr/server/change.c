@@ -327,6 +327,13 @@ static json_t *range_json(uint64_t value, uint64_t low, uint64_t high)
                      "high", (json_int_t)high);
 }
 
+static const char *rate_from_name(uint8_t from)
+{
+    if (from == PRECOPY_FROM_LINK)
+        return "link";
+    return from == PRECOPY_FROM_OTHERS ? "others" : "guess";
+}
+
 static void on_forecast(void *user, const struct server_forecast *forecast)
 {
     const struct precopy_forecast *f = &forecast->f;
@@ -347,7 +354,7 @@ static void on_forecast(void *user, const struct server_forecast *forecast)
                         json_integer((json_int_t)(forecast->dirty_bytes_s >> 10)));
     json_object_set_new(json, "rate_kib_s",
                         json_integer((json_int_t)(forecast->rate_bytes_s >> 10)));
-    json_object_set_new(json, "rate_known", json_boolean(forecast->is_rate_known));
+    json_object_set_new(json, "rate_from", json_string(rate_from_name(forecast->rate_from)));
     json_object_set_new(json, "rounds", json_integer(f->rounds));
     json_object_set_new(json, "time_ms", range_json(f->time_ms, f->time_low_ms, f->time_high_ms));
     json_object_set_new(json, "pause_ms",

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What a migration would take, asked before anything moves: the guest's node samples its dirty rate
- * for a second and adds what it knows of the way there: the rate of migrations to that node before
- * (else to any node, else a guess, and said so), what connecting and switching cost then. Questions
- * go from the node that was asked to the guest's node and back; a lost one is given up after a
- * while.
+ * for a second and adds what it knows of the way there: the rate at which that node took migrations
+ * over before (else any node, else a guess; the answer says which), what connecting and switching
+ * cost then. Nothing is sent to find out: a probe that fills a link for long enough to see more
+ * than its buffers would be felt by everybody on it. Questions go from the node that was asked to
+ * the guest's node and back; a lost one is given up after a while.
  */
 #include "hamgr/shell/shell.h"
 
@@ -53,24 +54,24 @@ void forecast_learn(struct hamgrd *d, uint32_t node, uint64_t bytes, uint64_t us
     precopy_cost_update(&d->setup_cost, setup_us);
 }
 
-static const struct precopy_cost *known_rate(const struct hamgrd *d, uint32_t node)
+static const struct precopy_cost *known_rate(const struct hamgrd *d, uint32_t node,
+                                             uint8_t *ret_from)
 {
     const struct precopy_cost *any = NULL;
 
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    *ret_from = PRECOPY_FROM_GUESS;
+    for (uint32_t i = 0; i < HA_NODES_MAX && *ret_from != PRECOPY_FROM_LINK; i++) {
         if (d->move_rates[i].kib_s.mean_us == 0)
             continue;
         any = &d->move_rates[i].kib_s;
-        if (d->move_rates[i].node == node)
-            break;
+        *ret_from = d->move_rates[i].node == node ? PRECOPY_FROM_LINK : PRECOPY_FROM_OTHERS;
     }
     return any;
 }
 
-static void fill_rates(const struct hamgrd *d, const struct peer_forecast *ask,
-                       struct precopy_plan *plan)
+static void fill_rates(const struct hamgrd *d, struct peer_forecast *f, struct precopy_plan *plan)
 {
-    const struct precopy_cost *rate = known_rate(d, ask->dst);
+    const struct precopy_cost *rate = known_rate(d, f->dst, &f->rate_from);
     uint64_t cap = (uint64_t)d->config.rate_mbit * 125000;
 
     /* A guess spans from a poor link to a good one. */
@@ -99,7 +100,6 @@ static void answer(struct hamgrd *d, struct peer_forecast *f, uint64_t dirty_byt
     fill_rates(d, f, &plan);
     precopy_foresee(&plan, &f->forecast);
     f->is_ok = true;
-    f->is_rate_known = known_rate(d, f->dst) != NULL;
     f->dirty_bytes_s = dirty_bytes_s;
     f->rate_bytes_s = plan.rate_bytes_s;
     struct kept_forecast *kept = &d->forecasts[d->forecast_count++ % SHELL_FORECASTS];

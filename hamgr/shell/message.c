@@ -256,7 +256,7 @@ void peer_forecast_encode(struct ha_writer *w, const struct peer_forecast *m)
     ha_put_u32(w, m->dst);
     ha_put_u32(w, m->max_downtime_ms);
     ha_put_u8(w, m->is_ok);
-    ha_put_u8(w, m->is_rate_known);
+    ha_put_u8(w, m->rate_from);
     ha_put_u64(w, m->dirty_bytes_s);
     ha_put_u64(w, m->rate_bytes_s);
     ha_put_u8(w, f->is_converging);
@@ -282,7 +282,9 @@ int peer_forecast_decode(struct ha_reader *r, struct peer_forecast *ret)
     ret->dst = ha_get_u32(r);
     ret->max_downtime_ms = ha_get_u32(r);
     ret->is_ok = get_bool(r);
-    ret->is_rate_known = get_bool(r);
+    ret->rate_from = ha_get_u8(r);
+    if (ret->rate_from > PRECOPY_FROM_LINK)
+        r->failed = true;
     ret->dirty_bytes_s = ha_get_u64(r);
     ret->rate_bytes_s = ha_get_u64(r);
     f->is_converging = get_bool(r);

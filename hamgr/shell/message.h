@@ -68,7 +68,7 @@ struct peer_forecast {
     uint32_t max_downtime_ms; /* to be kept */
     /* the answer */
     bool is_ok;
-    bool is_rate_known; /* from migrations before; else it is a guess */
+    uint8_t rate_from; /* enum precopy_rate_from */
     uint64_t dirty_bytes_s;
     uint64_t rate_bytes_s;
     struct precopy_forecast forecast;

@@ -77,7 +77,7 @@ static void forecast_done(void *user, const struct peer_forecast *answer)
 {
     struct forecast_call *call = user;
     struct server_forecast f = {.is_ok = answer->is_ok,
-                                .is_rate_known = answer->is_rate_known,
+                                .rate_from = answer->rate_from,
                                 .dirty_bytes_s = answer->dirty_bytes_s,
                                 .rate_bytes_s = answer->rate_bytes_s,
                                 .f = answer->forecast,

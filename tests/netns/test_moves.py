@@ -72,7 +72,7 @@ def forecast_and_record(context):
     # Asked on a node that is not the guest's: the question travels.
     other = next(node for node in cluster.nodes if node.name not in (home, target))
     asked = cluster.hactl("migrate", "big", "--to", target, "--forecast", node=other)
-    check(not asked["rate_known"] and asked["converging"], f"{asked}")
+    check(asked["rate_from"] == "guess" and asked["converging"], f"{asked}")
     check(asked["time_ms"]["low"] <= asked["time_ms"]["expected"] <= asked["time_ms"]["high"],
           f"{asked}")
     equal(cluster.homes()["big"], home, "where the guest is after a forecast")
@@ -85,9 +85,14 @@ def forecast_and_record(context):
           f"{moved}")
     equal(moved["forecast"]["time_ms"], asked["time_ms"]["expected"], "the forecast kept")
     again = cluster.hactl("migrate", "big", "--to", home, "--forecast")
-    check(not again["rate_known"], "another source has moved nothing yet")
+    equal(again["rate_from"], "guess", "the rate of a source that has moved nothing yet")
     seen = [cluster.hactl("migrations", node=node)["migrations"] for node in cluster.nodes]
     check(all(len(found) == 1 and found[0]["op"] == moved["op"] for found in seen), f"{seen}")
+    cluster.hactl("migrate", "big", "--to", home, timeout_s=60)
+    again = cluster.hactl("migrate", "big", "--to", target, "--forecast")
+    equal(again["rate_from"], "link", "the rate of a link that was used")
+    again = cluster.hactl("migrate", "big", "--to", other.name, "--forecast")
+    equal(again["rate_from"], "others", "the rate of another link")
     lab.no_harm(cluster)
 
 

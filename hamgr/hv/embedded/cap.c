@@ -13,7 +13,7 @@
 
 #define QUOTA_LEAST_US  1000u /* the kernel's own */
 #define PERIOD_LEAST_US 10000u
-#define PERIOD_MOST_US  100000u
+#define PERIOD_MOST_US  ((uint32_t)EMB_CAP_PERIOD_US)
 /* A process that was just moved away is counted out of its group within microseconds. */
 #define REMOVE_TRIES 50
 

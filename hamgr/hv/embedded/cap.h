@@ -14,7 +14,8 @@
 #include "hamgr/hv/embedded/embedded_priv.h"
 
 #define EMB_FILE_CAP      "cap"
-#define EMB_CAP_LEAST     10u   /* permille of a processor: 1 ms in the longest period, 100 ms */
+#define EMB_CAP_LEAST     10u /* permille of a processor: 1 ms in the longest period, 100 ms */
+#define EMB_CAP_PERIOD_US UINT64_C(100000) /* the longest */
 #define EMB_CAP_PERMILLES 1000u /* one whole processor: all a guest of one thread can use */
 
 /* Does this node let us? Asked once per process. */

@@ -130,11 +130,9 @@ int emb_domain_reread(struct emb_domain *d, struct ha_err *err)
 
 int emb_domain_stop(const struct emb_domain *d, uint32_t timeout_ms, struct ha_err *err)
 {
-    int rc;
+    int rc = d->pidfd < 0 ? -ESRCH : emb_proc_signal(d->pidfd, SIGSTOP);
 
-    emb_cap_lift(d);
-    rc = d->pidfd < 0 ? -ESRCH : emb_proc_signal(d->pidfd, SIGSTOP);
-
+    emb_cap_lift(d); /* behind the signal: it stops before it does anything else */
     if (rc == 0)
         rc = emb_proc_wait_stopped((pid_t)d->record.pid, d->record.start_time, timeout_ms);
     if (rc == -ESRCH)

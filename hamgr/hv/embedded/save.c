@@ -49,9 +49,8 @@
  * pause that anybody would ask for. */
 #define STEP_MS    5
 #define TOLD_BYTES (64u * TAKEN_SIZE)
-/* A guest that was slowed down is let run for this long before it is stopped, so that its pause
- * does not begin with the rest of a period without a processor. */
-#define LIFTED_NS 1000000
+/* How often a guest that was slowed down is looked at, for its turn to run. */
+#define TURN_NS 300000
 /* A stalled stream may not hold a stopped guest for long: after four times what was predicted, and
  * at least 3 s (a TLS peer that swaps, a Wi-Fi roam), the save fails and the guest can go on. */
 #define STOPPED_FACTOR 4u
@@ -465,14 +464,22 @@ static int finish_stream(struct save *s)
     return rc;
 }
 
+/* A guest that is slowed down stands still most of the time, and its pause begins where it ran
+ * last: it is stopped right behind a turn. Letting it run freely before would have it catch up with
+ * what it did not write, all of which the pause would have to carry. */
+static void await_turn(const struct save *s)
+{
+    const struct timespec nap = {.tv_nsec = TURN_NS};
+    uint64_t used_ns = emb_cap_used_ns(&s->d), end_us = now_us() + EMB_CAP_PERIOD_US;
+
+    while (emb_cap_used_ns(&s->d) == used_ns && now_us() < end_us)
+        nanosleep(&nap, NULL);
+}
+
 static int stop(struct save *s)
 {
-    const struct timespec nap = {.tv_nsec = LIFTED_NS};
-
-    if (s->is_capped) {
-        emb_cap_lift(&s->d);
-        nanosleep(&nap, NULL);
-    }
+    if (s->is_capped)
+        await_turn(s);
     s->stopped_us = now_us();
     return emb_domain_stop(&s->d, EMB_STOP_MS, s->err);
 }
