@@ -17,16 +17,18 @@
 
 /* ---- xl's dry run ---- */
 
-_Noreturn static void run_xl(int in, int out, int words)
+_Noreturn static void run_xl(const char *name, int in, int out, int words)
 {
-    char path[32];
+    char path[32], line[HA_NAME_MAX + 16];
 
     /* Its number may be above what xl closes, and 0 is always there. */
     if (dup2(in, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0 ||
         dup2(words, STDERR_FILENO) < 0)
         _exit(126);
     snprintf(path, sizeof(path), "/proc/self/fd/%d", STDIN_FILENO);
-    execl(XL_PATH, "xl", "-N", "create", path, (char *)NULL);
+    /* As if it were the file's last line: xl wants a name, and the guest has one. */
+    snprintf(line, sizeof(line), "name=\"%s\"", name);
+    execl(XL_PATH, "xl", "-N", "create", path, line, (char *)NULL);
     _exit(127);
 }
 
@@ -43,7 +45,8 @@ static int read_back(int fd, char *ret_text, size_t capacity, size_t *ret_size)
     return 0;
 }
 
-static int convert_with(struct guest_definition *d, int in, int out, int words, struct ha_err *err)
+static int convert_with(struct guest_definition *d, const char *name, int in, int out, int words,
+                        struct ha_err *err)
 {
     char why[HA_TEXT_MAX] = "";
     size_t size;
@@ -53,7 +56,7 @@ static int convert_with(struct guest_definition *d, int in, int out, int words, 
         return ha_err_set(err, errno, "xl.cfg: %s", strerror(errno));
     pid_t pid = fork();
     if (pid == 0)
-        run_xl(in, out, words);
+        run_xl(name, in, out, words);
     if (pid < 0 || waitpid(pid, &status, 0) != pid)
         return ha_err_set(err, errno, "xl: %s", strerror(errno));
     if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
@@ -64,7 +67,7 @@ static int convert_with(struct guest_definition *d, int in, int out, int words, 
     return rc == 0 ? 0 : ha_err_set(err, -rc, "what xl makes of it: %s", strerror(-rc));
 }
 
-static int convert(struct guest_definition *d, struct ha_err *err)
+static int convert(struct guest_definition *d, const char *name, struct ha_err *err)
 {
     int fds[3];
 
@@ -75,7 +78,7 @@ static int convert(struct guest_definition *d, struct ha_err *err)
     for (size_t n = 0; n < 3; n++)
         fds[n] = memfd_create("xl", MFD_CLOEXEC);
     int rc = fds[0] >= 0 && fds[1] >= 0 && fds[2] >= 0
-                 ? convert_with(d, fds[0], fds[1], fds[2], err)
+                 ? convert_with(d, name, fds[0], fds[1], fds[2], err)
                  : ha_err_set(err, errno, "%s", strerror(errno));
     for (size_t n = 0; n < 3; n++)
         if (fds[n] >= 0)
@@ -127,7 +130,7 @@ int definition_resolve(struct guest_definition *d, const char *name, struct ha_e
     int rc = 0;
 
     if (d->is_file && !is_json && is_xen_node()) {
-        rc = convert(d, err);
+        rc = convert(d, name, err);
         is_json = true;
     }
     if (rc != 0)

@@ -28,8 +28,9 @@
 /* After its report a worker does nothing but exit. */
 #define LEAVE_MS 1000u
 /* A verb without guest memory or guest cooperation is some hypercalls and, on Xen, some xenstore
- * transactions: 1 s when the node is busy. 30 s is when a hung service won't come back. */
-#define PLAIN_MS 30000u
+ * transactions: 1 s when the node is busy. But libxl itself waits up to 40 s for a device's script
+ * and 10 s for a device; after two of each in a row a hung service won't come back. */
+#define PLAIN_MS 100000u
 /* Touching new memory takes 0.3 s/GiB idle, 2 s/GiB with the node at its limit. */
 #define CREATE_MS_PER_GIB 2000u
 /* A stream that does not move is given up by hamgr-stream after its idle timeout (a minute at

@@ -155,7 +155,7 @@ static void live(struct load *l, int fd)
             checked_ms = now_ms();
         }
         tell(fd, l);
-        if (l->damages > 0 || (end > 0 && now_ms() > begin_ms + 1000))
+        if (l->damages > 0 || (end > 0 && l->checks > 0 && now_ms() > begin_ms + 1000))
             end_as(l->damages > 0 ? 3 : end);
         usleep((useconds_t)step_ms * 1000);
     }

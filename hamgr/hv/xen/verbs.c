@@ -11,8 +11,9 @@
 
 #include "hamgr/hv/xen/work.h"
 
-/* libxl gives devices 10 s (a script 40 s) to go; the gate kills a plain verb after 30 s. */
-#define LX_PLAIN_MS 25000u
+/* libxl gives a device 10 s to go, its script 40 s; the gate kills a plain verb after 100 s, and of
+ * these GONE_MS are needed afterwards. */
+#define LX_PLAIN_MS 70000u
 #define NAP_MS      10u
 
 void xen_nap(void)
