@@ -378,7 +378,8 @@ static void do_other_fault(enum sim_fault fault, struct sim_node *node, uint64_t
 
 static bool is_compound(void)
 {
-    return sim.options.seed / 8 % 8 == 6 && !sim.options.fault_mask && !sim_script_is_on();
+    return sim.options.seed / 8 % 8 == 6 && !sim.options.is_gentle && !sim.options.fault_mask &&
+           !sim_script_is_on();
 }
 
 /* A guest is built and about to run: its host is cut off, and hamgr-hv finds the order to run it
@@ -399,8 +400,6 @@ static void hang_along(struct sim_node *node, uint64_t draw, uint64_t span)
 {
     static const enum sim_kind kinds[] = {SIM_HV, SIM_HV, SIM_KEEPER, SIM_HAMGRD};
 
-    if (!is_compound() || (draw >> 40) % 2)
-        return;
     if ((draw >> 43) % 4 == 0) {
         node->storage_stuck_until = sim.now + span;
         return;
@@ -434,8 +433,11 @@ static void do_fault(enum sim_fault fault, uint32_t number)
             stop(node, SIM_HV, 60 * NS_S);
             span += 30 * NS_S;
         }
+        bool is_joined = is_compound() && (draw >> 40) % 2 == 0;
+        span += is_joined ? 8 * NS_S : 0; /* longer than L */
         cut_network(fault, victim, draw, span);
-        hang_along(node, draw, span);
+        if (is_joined)
+            hang_along(node, draw, span);
     } else if (fault >= SIM_F_DISK_STALL && fault <= SIM_F_STORAGE_STUCK) {
         do_disk_fault(fault, node, span, draw, number);
     } else if (fault >= SIM_F_VERB_SLOW && fault <= SIM_F_VERB_UNKNOWN) {
