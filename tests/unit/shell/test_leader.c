@@ -28,7 +28,8 @@ static void promise(struct hamgrd *d, uint64_t counter, uint32_t leader)
 {
     struct log_config config = {.self = {.node = SELF, .nonce = 1},
                                 .timing = {.heartbeat_ms = 500, .lease_ms = 6900}};
-    struct log_loaded loaded = {.promised = {counter, leader}};
+    struct log_loaded loaded = {
+        .promised = {counter, leader}, .voter_count = 1, .voters = {{.node = SELF}}};
     size_t size = (log_memory_size(&config) + 63) / 64 * 64;
 
     free(d->log_memory);
@@ -136,12 +137,23 @@ static void a_leader_takes_its_order_back(void **state)
     assert_int_equal(id, run_id);
 }
 
+/* The only voter hears itself: a quorum. */
+static void hear_quorum(struct hamgrd *d)
+{
+    struct log_event event = {.type = LOG_EV_MEMBERS, .u.members = {.count = 1, .nodes = {SELF}}};
+    static struct log_actions actions;
+
+    log_step(d->log, &event, &actions);
+    assert_true(log_hears_quorum(d->log));
+}
+
 /* This node leads; n3 is in the log, gone, and an operator wants it off. */
 static void lead(struct rig *r, struct ha_guest *guests)
 {
     struct ha_state *s = &r->d.state;
 
     promise(&r->d, 6, SELF);
+    hear_quorum(&r->d);
     ha_state_init(s, guests, 1);
     s->node_count = 1;
     s->nodes[0] = (struct ha_node){
