@@ -24,8 +24,9 @@
 #define UNITS_PER_WORKER 2u
 /* While nothing is compressed, one group of so many shows what compression would do. */
 #define PROBE_EACH 48u
-/* A feeder that did not listen may wait for just this word: said again after so long. */
-#define UNTOLD_MS 10
+/* A feeder that did not listen may wait for just this word: said again after so long, also when the
+ * acknowledgement came within the wait. */
+#define UNTOLD_MS 100
 
 struct sender {
     struct session *session; /* this and source: set by send_stream */
@@ -295,7 +296,7 @@ static int wait_for_source(struct sender *d, const struct page_source *source, s
     }
     rc = session_flush(d->session, err);
     if (rc == 0)
-        rc = session_wait_fd(d->session, source->fd, POLLIN, d->is_untold ? UNTOLD_MS : -1, err);
+        rc = session_wait_fd(d->session, source->fd, POLLIN, UNTOLD_MS, err);
     if (d->is_untold)
         tell(d);
     return rc < 0 ? rc : 1;
