@@ -287,6 +287,7 @@ static void on_command(const struct ha_state *before, const struct ha_applied *a
     if (sim.is_healing && guest >= 0 && (cmd->type == HA_CMD_ASSIGN || cmd->type == HA_CMD_MIGRATE))
         seen.moved[guest] += sim_has_plant("guests-hop") ? 9 : 1;
     sim_script_note(cmd);
+    sim_matrix_note(cmd);
     sim_faults_hook(cmd->type);
 }
 

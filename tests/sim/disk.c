@@ -171,6 +171,20 @@ bool sim_disk_is(const struct sim_node *node, struct ha_uuid store_id)
     return ha_uuid_equal(node->disk->identity.store_id, store_id);
 }
 
+bool sim_disk_has_command(const struct sim_node *node, uint8_t cmd_type, uint64_t committed)
+{
+    const struct sim_disk *disk = node->disk;
+    struct ha_cmd cmd;
+
+    for (uint32_t i = 0; i < disk->entry_count; i++) {
+        const struct log_entry *e = &disk->entries[i];
+        if (e->index > committed && e->kind == LOG_KIND_STATE &&
+            ha_cmd_decode(e->body, e->body_size, &cmd) == 0 && cmd.type == cmd_type)
+            return true;
+    }
+    return false;
+}
+
 bool sim_disk_has_vote_pending(const struct sim_node *node, uint64_t committed)
 {
     const struct sim_disk *disk = node->disk;

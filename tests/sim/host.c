@@ -428,6 +428,7 @@ static void report(struct worker_job *job, uint8_t phase, uint64_t bytes)
 }
 
 /* Save: 1 live, 2 suspended, 3 fed. Restore: 1 receiving. Kept in pid_fd. */
+#define HUNG 9
 static void start_stream(struct worker_job *job)
 {
     struct sim_node *node = job->pool->node;
@@ -548,7 +549,7 @@ static void on_news(void *data, uint64_t arg)
     struct worker_job *job = job_of_fd(sim.running->node, news->fd);
 
     (void)arg;
-    if (!job)
+    if (!job || job->pid_fd == HUNG)
         return;
     if (news->what == 3) {
         if (job->timer && job->verb.type == HVP_RESTORE)
@@ -563,6 +564,29 @@ static void on_news(void *data, uint64_t arg)
         report(job, HV_LIVE, news->bytes);
         if (job->verb.type == HVP_SAVE && job->pid_fd == 1 && news->bytes >= news->total)
             suspend(job, news->bytes);
+    }
+}
+
+static void on_hung(void *data, uint64_t arg)
+{
+    struct worker_job *job = data;
+
+    (void)arg;
+    job->timer = 0;
+    end_job(job, HV_UNKNOWN, "hung and was killed");
+}
+
+void sim_host_hang(struct sim_node *node)
+{
+    struct worker_job *job = node->workers && sim_is_up(node, SIM_HV) ? node->workers->first : NULL;
+
+    for (; job; job = job->next) {
+        if (job->stage != WORKER_RUNNING)
+            continue;
+        sim_cancel(job->timer);
+        job->timer =
+            sim_after(worker_timeout_ms(&job->verb) * NS_MS, &node->procs[SIM_HV], on_hung, job, 0);
+        job->pid_fd = HUNG;
     }
 }
 

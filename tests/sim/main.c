@@ -52,6 +52,9 @@ void sim_run(const struct sim_options *options, struct sim_result *ret_result)
         sim.heal_at = NEVER;
         sim.end_at = sim_script_end_ns();
         sim_script_begin();
+    } else if (sim_matrix_is_on()) {
+        sim.heal_at = NEVER;
+        sim_matrix_begin();
     } else {
         sim_faults_begin();
     }
@@ -59,6 +62,8 @@ void sim_run(const struct sim_options *options, struct sim_result *ret_result)
     while (sim.now < sim.end_at && sim_step(sim.end_at)) {
         if (options->is_told)
             sim_events_look();
+        if (sim_matrix_is_on())
+            sim_matrix_look();
         if (ret_result->violations > 0 && !options->is_traced)
             break;
     }
@@ -79,6 +84,8 @@ struct run {
     struct sim_options options;
     uint64_t from, to, stride;
     const char *script;
+    const char *matrix_cell;
+    bool is_matrix;
     bool is_shrinking, is_covered, is_hashed;
     const char *until; /* NULL: all seeds are run */
     bool is_found;
@@ -105,7 +112,8 @@ static void usage(FILE *out)
           "  --seconds N      of chaos, 30 to 86400 (600)\n"
           "  --script FILE    plays what the file says, see script.c\n"
           "  --coverage       what was reached, for tests/sim/run\n"
-          "  --hash           each seed's trace hash\n",
+          "  --hash           each seed's trace hash\n"
+          "  --matrix         migrations cut at each step in each way; with --trace --cell N one\n",
           out);
 }
 
@@ -333,6 +341,12 @@ static bool parse_option(struct run *run, int option, const char *value)
     case 'c':
         run->is_covered = true;
         return true;
+    case 'M':
+        run->is_matrix = true;
+        return true;
+    case 'C':
+        run->matrix_cell = value;
+        return true;
     case 'F':
         run->script = value;
         return true;
@@ -353,6 +367,7 @@ int main(int argc, char **argv)
         {"keep", required_argument, NULL, 'k'},   {"plant", required_argument, NULL, 'p'},
         {"nodes", required_argument, NULL, 'n'},  {"faults", required_argument, NULL, 'f'},
         {"until", required_argument, NULL, 'u'},  {"seconds", required_argument, NULL, 'S'},
+        {"matrix", no_argument, NULL, 'M'},       {"cell", required_argument, NULL, 'C'},
         {"script", required_argument, NULL, 'F'}, {"coverage", no_argument, NULL, 'c'},
         {"hash", no_argument, NULL, 'H'},         {NULL, 0, NULL, 0}};
     static struct run run = {.options = {.chaos_ns = 600 * NS_S}, .stride = 1, .twice_every = 100};
@@ -366,6 +381,8 @@ int main(int argc, char **argv)
     }
     if (run.script)
         return run_script(&run);
+    if (run.is_matrix)
+        return sim_matrix(&run.options, run.matrix_cell);
     if (run.to == 0) {
         usage(stderr);
         return 2;

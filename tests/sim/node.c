@@ -171,7 +171,7 @@ void sim_power_off(struct sim_node *node, const char *why)
     node->has_page = node->has_gate_state = false;
     memset(&node->page, 0, sizeof(node->page));
     sim_net_changed();
-    if (!sim_script_is_on())
+    if (!sim_script_is_on() && !sim_matrix_is_on())
         sim_faults_power_lost(node);
 }
 
@@ -328,7 +328,7 @@ void sim_world_open(void)
         open_node(sim_node(id), id);
     /* Two nodes with a third as witness are a common small cluster. */
     sim_node(sim.node_count)->is_witness =
-        sim.node_count == 3 && !sim_script_is_on() && sim_chance(300);
+        sim.node_count == 3 && !sim_script_is_on() && !sim_matrix_is_on() && sim_chance(300);
     log.count = 0;
     add_nodes(&log);
     add_guests(&log);

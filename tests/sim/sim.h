@@ -324,6 +324,8 @@ void sim_disk_empty(struct sim_node *node, uint64_t number); /* a new store, of 
 void sim_disk_lose(struct sim_node *node);
 void sim_disk_free(struct sim_node *node);
 bool sim_disk_exists(const struct sim_node *node);
+/* It holds a command of this type behind the first `committed` entries. */
+bool sim_disk_has_command(const struct sim_node *node, uint8_t cmd_type, uint64_t committed);
 bool sim_disk_is(const struct sim_node *node, struct ha_uuid store_id);
 /* It holds a change of voters behind the first `committed` entries. */
 bool sim_disk_has_vote_pending(const struct sim_node *node, uint64_t committed);
@@ -386,6 +388,8 @@ void sim_host_open(struct sim_node *node);
 void sim_host_power_lost(struct sim_node *node);
 void sim_host_gate_gone(struct sim_node *node); /* workers die with it */
 struct sim_domain *sim_domain_by(struct sim_node *node, uint32_t domid);
+/* What its workers do takes no effect any more; they are killed when their time is over. */
+void sim_host_hang(struct sim_node *node);
 void sim_guest_ends(struct sim_node *node, struct sim_domain *domain, uint8_t state);
 bool sim_is_runnable(const struct sim_domain *domain);
 /* From stream.c to the save or restore at fd: 1 bytes moved, 2 all is there, 3 it failed. */
@@ -402,6 +406,19 @@ bool sim_stream_feed(struct sim_node *node, int fd, uint64_t total_bytes);
 void sim_stream_native_closed(struct sim_node *node, int fd);
 void sim_stream_fed(struct sim_node *node, int fd); /* the last byte went in */
 void sim_stream_kill(struct sim_node *node, uint32_t pid);
+/* Of the newest migration: how far its streams are. */
+enum sim_stream_stage {
+    SIM_STREAM_NONE = 0,
+    SIM_STREAM_LISTENS,
+    SIM_STREAM_DIALLED,
+    SIM_STREAM_CONNECTED,
+    SIM_STREAM_MOVES,
+    SIM_STREAM_LATE, /* three quarters are there */
+    SIM_STREAM_ALL
+};
+enum sim_stream_stage sim_stream_stage(void);
+void sim_streams_fail(struct sim_node *node, const char *why);
+void sim_streams_stall(uint64_t until); /* no byte moves */
 bool sim_stream_is_alive(struct sim_node *node, uint32_t pid);
 
 /* ops.c */
@@ -481,6 +498,14 @@ void sim_script_begin(void);
 bool sim_script_fails(const struct worker_verb *verb);
 void sim_script_note(const struct ha_cmd *cmd);
 void sim_script_tell_end(void);
+
+/* matrix.c: migrations cut at each step, one world a cell. */
+bool sim_matrix_is_on(void);
+void sim_matrix_begin(void);
+void sim_matrix_look(void); /* after each event */
+void sim_matrix_note(const struct ha_cmd *cmd);
+/* Runs all cells, or the one with that number. 1 if anything broke, or was not reached. */
+int sim_matrix(const struct sim_options *options, const char *only);
 
 /* main.c */
 void sim_run(const struct sim_options *options, struct sim_result *ret_result);

@@ -30,11 +30,13 @@ struct stream {
 
 static struct stream streams[STREAMS_MAX];
 static uint32_t pid_high;
+static uint64_t stalled_until;
 
 void sim_streams_reset(void)
 {
     memset(streams, 0, sizeof(streams));
     pid_high = 0;
+    stalled_until = 0;
 }
 
 static struct stream *by_native(int hv_fd)
@@ -111,7 +113,8 @@ static void fail(struct stream *s, const char *why)
 
 static bool is_path_good(const struct stream *a, const struct stream *b)
 {
-    return sim_net_reaches(a->node->id, b->node->id) && sim_net_reaches(b->node->id, a->node->id);
+    return sim.now >= stalled_until && sim_net_reaches(a->node->id, b->node->id) &&
+           sim_net_reaches(b->node->id, a->node->id);
 }
 
 static void tell_connected(struct stream *s)
@@ -276,6 +279,42 @@ void sim_streams_power_lost(struct sim_node *node)
         if (streams[i].node == node)
             streams[i].pid = 0;
     }
+}
+
+/* ---- for who wants to strike
+ * ---------------------------------------------------------------------
+ */
+
+enum sim_stream_stage sim_stream_stage(void)
+{
+    const struct stream *sender = NULL, *receiver = NULL;
+
+    for (uint32_t i = 0; i < STREAMS_MAX; i++) {
+        if (streams[i].pid)
+            *(streams[i].is_sender ? &sender : &receiver) = &streams[i];
+    }
+    if (!sender)
+        return receiver ? SIM_STREAM_LISTENS : SIM_STREAM_NONE;
+    if (!sender->is_connected)
+        return SIM_STREAM_DIALLED;
+    if (sender->bytes == 0)
+        return SIM_STREAM_CONNECTED;
+    if (sender->bytes >= sender->total)
+        return SIM_STREAM_ALL;
+    return sender->bytes / 3 < sender->total / 4 ? SIM_STREAM_MOVES : SIM_STREAM_LATE;
+}
+
+void sim_streams_fail(struct sim_node *node, const char *why)
+{
+    for (uint32_t i = 0; i < STREAMS_MAX; i++) {
+        if (streams[i].pid && streams[i].node == node)
+            fail(&streams[i], why);
+    }
+}
+
+void sim_streams_stall(uint64_t until)
+{
+    stalled_until = until;
 }
 
 /* ---- the hypervisor's ends ---------------------------------------------------------------------
