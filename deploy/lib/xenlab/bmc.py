@@ -78,12 +78,13 @@ def is_ready(machine):
 
 
 def fence_conf(machines):
-    """Each node's own BMC. Cipher suite 3: ipmi_sim does not answer what it has."""
+    """Each node's own BMC. Cipher suite 3: ipmi_sim does not answer what it has. Python alone takes
+    an emulated node on a busy machine many seconds: the timeout is no measure of a real BMC."""
     return "".join(f"""[device bmc-{m.name}]
 agent = fence_ipmilan
 level = 1
 nodes = {m.name}
-timeout = 20s
+timeout = 120s
 monitor = 1h
 ip = {net.bmc_address(m.index)}
 username = {USER}

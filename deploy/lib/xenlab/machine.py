@@ -11,7 +11,7 @@ from .errors import LabError, read, run, wait_until
 CPU = "qemu64,+svm,+npt"
 MEMORY_MIB, DOM0_MIB = 1536, 768
 NAMESPACE_ID = uuid.UUID("6e0a4a3c-1c1e-4f0e-9a7a-4c616248614d")
-XEN = f"dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M dom0_max_vcpus=1 com1=115200,8n1 console=com1"
+XEN = f"dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M dom0_max_vcpus=1 com1=115200,8n1 console=com1 bootscrub=0"
 LINUX = "console=hvc0 net.ifnames=0 quiet panic=1"
 
 
