@@ -10,13 +10,23 @@
 
 #define AHEAD 4u /* records looked up so many pages before they are needed */
 
-/* Of the memory limit, hashes get 3/8: at 256 MiB that covers a guest of 16 GiB. */
-#define RECORD_SHARE(bytes) ((bytes) / 8 * 3)
-#define SLOT_COST           (FRAME_PAGE_SIZE + 13u) /* and its owner, its mark, its last unit */
+/* Of the memory limit, hashes get 3/8, but no more than remembers 5.6 GiB of pages: of a larger
+ * guest the pages that are sent again and again, for a newer record takes an older one's place. A
+ * cached page saves more bytes than 170 hashes. */
+#define RECORD_ENOUGH ((size_t)32 << 20)
+#define SLOT_COST     (FRAME_PAGE_SIZE + 13u) /* and its owner, its mark, its last unit */
+
+static size_t record_share(size_t cache_bytes)
+{
+    size_t share = cache_bytes / 8 * 3;
+
+    return share < RECORD_ENOUGH ? share : RECORD_ENOUGH;
+}
 
 int sorter_init(struct sorter *s, size_t cache_bytes, struct ha_err *err)
 {
-    size_t slots = (cache_bytes - RECORD_SHARE(cache_bytes)) / SLOT_COST;
+    size_t record_bytes = record_share(cache_bytes);
+    size_t slots = (cache_bytes - record_bytes) / SLOT_COST;
 
     memset(s, 0, sizeof(*s));
     slots = slots < FRAME_CACHE_MAX ? slots : FRAME_CACHE_MAX;
@@ -25,7 +35,7 @@ int sorter_init(struct sorter *s, size_t cache_bytes, struct ha_err *err)
     s->slot_unit = calloc(slots + 1, sizeof(*s->slot_unit));
     int rc = s->entries && s->slot_unit ? 0 : ha_err_set(err, HA_E_NO_MEMORY, "no memory");
     if (rc == 0)
-        rc = pagetable_init(&s->table, RECORD_SHARE(cache_bytes), (uint32_t)slots, err);
+        rc = pagetable_init(&s->table, record_bytes, (uint32_t)slots, err);
     if (rc == 0)
         rc = arena_init(&s->arena, s->table.slot_count, err);
     if (rc == 0 && getrandom(s->secret, sizeof(s->secret), 0) != (ssize_t)sizeof(s->secret))
