@@ -265,6 +265,17 @@ static void send_adopt_all(struct log *log)
     log_lead_send_adopt(log, 0, from);
 }
 
+/* Members are named by what this node's own log has seen; the log that is adopted may have seen a
+ * later protocol, whose entries who does not speak it could not read (I12). */
+static bool do_all_speak(const struct log *log, uint16_t proto)
+{
+    for (uint32_t i = 0; i < log->current.names.count; i++) {
+        if (log->lead.promises[i].p.member.proto_max < proto)
+            return false;
+    }
+    return true;
+}
+
 /* The log to adopt is in the stage: judges the quorum by its voters and opens the view with it. */
 static void adopt(struct log *log)
 {
@@ -273,6 +284,10 @@ static void adopt(struct log *log)
     log_survey_all(log, true, &survey);
     if (count_durable_voters(log, &survey.voters) < log_quorum(&survey.voters)) {
         give_up(log, "its members are no quorum of the voters its log names");
+        return;
+    }
+    if (!do_all_speak(log, survey.proto)) {
+        give_up(log, "its log needs a protocol that not all its members speak");
         return;
     }
     if (!stage_open(log, &survey)) {
