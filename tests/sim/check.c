@@ -21,6 +21,7 @@ static struct ha_digest prefix[PREFIX_MAX];
 static struct {
     uint64_t disarmed_at; /* true time */
     uint64_t fenced_count, assign_count;
+    uint16_t proto;             /* highest that a view used */
     uint64_t moved[SIM_GUESTS]; /* ASSIGN and MIGRATE since healing began */
 } seen;
 
@@ -309,6 +310,25 @@ static void check_epochs(const struct ha_state *before)
     }
 }
 
+/* I12: a view's members have a protocol in common, and none older than what the log has seen. */
+static void check_versions(const struct log_entry *entry)
+{
+    struct log_open open;
+    uint16_t low = 0, high = UINT16_MAX;
+
+    if (log_open_decode(entry->body, entry->body_size, &open) < 0)
+        return;
+    for (uint32_t i = 0; i < open.member_count; i++) {
+        const struct log_member *m = &open.members[i];
+        low = m->proto_min > low ? m->proto_min : low;
+        high = m->proto_max < high ? m->proto_max : high;
+    }
+    if (low > high || high < seen.proto || sim_has_plant("version-ignored"))
+        sim_violation("I12", 0, "a view of protocols %u to %u, the log has seen %u", low, high,
+                      seen.proto);
+    seen.proto = high > seen.proto ? high : seen.proto;
+}
+
 /* The first node to apply an entry tells the truth. */
 static void extend(const struct log_entry *entry)
 {
@@ -332,6 +352,8 @@ static void extend(const struct log_entry *entry)
     sim_events_applied(&before, entry, &applied);
     check_epochs(&before);
     sim_check_policy(&before, entry, &applied);
+    if (applied.kind == LOG_KIND_OPEN)
+        check_versions(entry);
     if (applied.kind == LOG_KIND_STATE && !applied.is_noop)
         on_command(&before, &applied);
 }

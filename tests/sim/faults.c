@@ -40,7 +40,7 @@ static const char *const names[SIM_F_COUNT] = {
     "delay",         "disk-stall",   "disk-fail",    "disk-full",      "store-lost",
     "storage-stuck", "verb-slow",    "verb-fail",    "verb-hang",      "verb-unknown",
     "guest-crash",   "guest-reboot", "fence-slow",   "fence-fail",     "fence-ack-lost",
-    "clock-drift",   "clock-jump",   "operator"};
+    "clock-drift",   "clock-jump",   "version",      "operator"};
 
 const char *sim_fault_name(uint8_t fault)
 {
@@ -348,6 +348,14 @@ static void do_disk_fault(enum sim_fault fault, struct sim_node *node, uint64_t 
     }
 }
 
+/* Upgraded, rolled back, or of a release that no longer speaks what the others do. */
+static void change_version(struct sim_node *node, uint64_t span, uint64_t draw)
+{
+    node->version = (uint8_t)(draw % 3);
+    sim_trace(node->id, "its hamgrd is of version %u from now on", node->version);
+    sim_crash(node, SIM_HAMGRD, span % (5 * NS_S));
+}
+
 static void do_other_fault(enum sim_fault fault, struct sim_node *node, uint64_t span,
                            uint64_t draw)
 {
@@ -371,6 +379,8 @@ static void do_other_fault(enum sim_fault fault, struct sim_node *node, uint64_t
         turn(&sim.fence_ack_lost, per_mille, span);
     } else if (fault == SIM_F_CLOCK_DRIFT) {
         sim_clock_rate(node, (int64_t)(draw % 9801) - 4900); /* within rho, 0.5 % */
+    } else if (fault == SIM_F_VERSION) {
+        change_version(node, span, draw);
     } else if (fault == SIM_F_CLOCK_JUMP) {
         node->clock.wall_offset_ns += ((int64_t)(draw % 7200) - 3600) * (int64_t)NS_S;
     }
@@ -555,7 +565,10 @@ static void heal_node(struct sim_node *node)
     }
     if (!sim_disk_exists(node))
         plan.settle_from = sim.now + STORE_NS; /* made anew after its guests are fenced */
-    if (node->d && node->d->rt.is_store_failed && plan.left != node)
+    bool is_odd = node->version != SIM_VERSION_NEXT && (plan.enabled >> SIM_F_VERSION & 1);
+    if (is_odd)
+        node->version = SIM_VERSION_NEXT; /* what all can live with, whatever the log has seen */
+    if ((is_odd || (node->d && node->d->rt.is_store_failed)) && plan.left != node)
         sim_crash(node, SIM_HAMGRD, 100 * NS_MS);
     sim_power_on(node);
 }

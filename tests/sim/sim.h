@@ -90,6 +90,7 @@ struct sim_node {
     uint32_t id;
     char name[8];
     bool has_power, is_removed, is_witness;
+    uint8_t version; /* enum sim_version of its hamgrd, from its next start on */
     uint32_t boots;
     uint64_t died; /* true time its guests last lost power */
     struct ha_uuid boot_id, hw_id;
@@ -136,6 +137,9 @@ struct sim_node {
     uint32_t fence_orders;
 };
 
+/* Which protocols a hamgrd speaks: as built; also the next one; the next one only. */
+enum sim_version { SIM_VERSION_BUILT = 0, SIM_VERSION_NEXT, SIM_VERSION_LATER };
+
 /* ---- what a seed may do ------------------------------------------------------------------------
  */
 
@@ -172,6 +176,7 @@ enum sim_fault {
     SIM_F_FENCE_ACK_LOST,
     SIM_F_CLOCK_DRIFT,
     SIM_F_CLOCK_JUMP,
+    SIM_F_VERSION,
     SIM_F_OPERATOR,
     SIM_F_COUNT
 };

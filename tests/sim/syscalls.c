@@ -104,6 +104,27 @@ struct ha_uuid gate_hw_id(const char *ident_dir)
     return sim.running->node->hw_id;
 }
 
+/* ---- other versions ----------------------------------------------------------------------------
+ */
+
+struct log *__real_log_init(void *memory, const struct log_config *config,
+                            const struct log_loaded *loaded);
+struct log *__wrap_log_init(void *memory, const struct log_config *config,
+                            const struct log_loaded *loaded);
+
+struct log *__wrap_log_init(void *memory, const struct log_config *config,
+                            const struct log_loaded *loaded)
+{
+    struct log_config other = *config;
+    uint8_t version = sim.running->node->version;
+
+    if (version != SIM_VERSION_BUILT)
+        other.self.proto_max = LOG_PROTO_MAX + 1;
+    if (version == SIM_VERSION_LATER)
+        other.self.proto_min = LOG_PROTO_MAX + 1;
+    return __real_log_init(memory, &other, loaded);
+}
+
 /* ---- the gate's timer and page -----------------------------------------------------------------
  */
 
