@@ -191,6 +191,18 @@ static const struct sim_domain *copy_on(uint32_t id, struct ha_uuid guest, uint6
     return NULL;
 }
 
+/* I8: SWITCH rests on the source's word that it is suspended and drained. */
+static void check_switch(const struct ha_state *before, const struct ha_cmd *cmd)
+{
+    const struct ha_guest *guest = ha_state_guest(before, cmd->guest);
+    const struct ha_ticket *ticket = &guest->ticket;
+    const struct sim_domain *left = copy_on(ticket->src, guest->id, ticket->src_epoch);
+
+    if (left && !left->is_saved)
+        sim_violation("I8", ticket->src, "SWITCH is committed before %s is handed over",
+                      guest->name);
+}
+
 /* I8: what REVERT gives back is still there, and what it takes away does not run. */
 static void check_revert(const struct ha_state *before, const struct ha_cmd *cmd)
 {
@@ -217,6 +229,8 @@ static void check_command(const struct ha_state *before, const struct ha_cmd *cm
         check_agent(before, cmd);
     else if (cmd->type == HA_CMD_DISARM)
         seen.disarmed_at = sim.now;
+    else if (cmd->type == HA_CMD_SWITCH)
+        check_switch(before, cmd);
     else if (cmd->type == HA_CMD_REVERT)
         check_revert(before, cmd);
     else if (cmd->type == HA_CMD_MIGRATE)
