@@ -233,9 +233,10 @@ static void check_command(const struct ha_state *before, const struct ha_cmd *cm
         check_switch(before, cmd);
     else if (cmd->type == HA_CMD_REVERT)
         check_revert(before, cmd);
-    else if (cmd->type == HA_CMD_MIGRATE)
+    else if (cmd->type == HA_CMD_MIGRATE) {
         check_place(before, cmd, cmd->u.migrate.dst);
-    else if (cmd->type == HA_CMD_ASSIGN) {
+        sim_faults_moving(sim_node(cmd->node));
+    } else if (cmd->type == HA_CMD_ASSIGN) {
         check_place(before, cmd, cmd->node);
         check_assign(before, cmd);
     }

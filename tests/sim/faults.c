@@ -392,6 +392,13 @@ static bool is_compound(void)
            !sim_script_is_on();
 }
 
+/* A guest is about to leave: what it wrote last may be on its way for long. */
+void sim_faults_moving(struct sim_node *source)
+{
+    if (is_compound() && !sim.is_healing && sim.now + 60 * NS_S < sim.heal_at && below(2))
+        source->storage_stuck_until = sim.now + (1 + below(30)) * NS_S;
+}
+
 /* A guest is built and about to run: its host is cut off, and hamgr-hv finds the order to run it
  * only after the lease. */
 void sim_faults_built(struct sim_node *node)

@@ -438,6 +438,7 @@ void sim_operator_settle(void);
 
 /* faults.c */
 void sim_faults_begin(void);
+void sim_faults_moving(struct sim_node *source);
 void sim_faults_built(struct sim_node *node);
 bool sim_is_left_hung(const struct sim_node *node);
 /* A node lost its power: it is given back some time later. */
