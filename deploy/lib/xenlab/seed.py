@@ -29,6 +29,9 @@ UseDNS no
 Subsystem sftp internal-sftp
 AcceptEnv LANG
 """
+# ipmitool reads all vendors of the world before anything else: a minute or more in an emulated node.
+# It insists on one of them.
+IPMI_VENDORS = "Decimal\n0\n  Reserved\n    Internet Assigned Numbers Authority\n      iana&iana.org\n"
 SSH_CONFIG = """Host *
     IdentityFile /root/.ssh/lab_key
     UserKnownHostsFile /root/.ssh/known_hosts
@@ -91,6 +94,7 @@ def make_shared(place, build, guests=()):
         archive.add("sbin/lab-init", read(os.path.join(HERE, "dom0", "lab-init")), 0o755)
         for name in ("lab-service", "lab-join"):
             archive.add(f"usr/local/sbin/{name}", read(os.path.join(HERE, "dom0", name)), 0o755)
+        archive.add("usr/share/misc/enterprise-numbers.txt", IPMI_VENDORS)
         for name, path in guests:
             with open(path, "rb") as file:
                 archive.add(name, file.read())
