@@ -250,8 +250,10 @@ static void submit(const struct request *q, const struct worker_verb *verb, bool
                                    .id = q->id,
                                    .close_count = q->gate->fsm.close_count,
                                    .was_running = was_running};
+    struct worker_verb limited = *verb;
 
-    if (!worker_submit(q->gate->pool, verb, &ticket))
+    limited.plain_ms = q->gate->caps.plain_ms;
+    if (!worker_submit(q->gate->pool, &limited, &ticket))
         answer(q, HV_FAILED, 0, "busy: too many verbs are waiting");
 }
 

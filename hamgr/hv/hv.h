@@ -62,6 +62,8 @@ struct hv_caps {
     bool has_throttle;
     bool has_checkpoint;
     bool has_ring_feed; /* save/restore through the shared-memory ring (T1) */
+    uint32_t plain_ms;  /* when a verb without guest memory hangs for good; 0 = 30 s. Of this node:
+                         * not told to others */
 };
 
 enum hv_quiet { HV_QUIET = 1, HV_BUSY = 2, HV_NEVER_QUIET = 3 };

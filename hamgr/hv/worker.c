@@ -28,9 +28,9 @@
 /* After its report a worker does nothing but exit. */
 #define LEAVE_MS 1000u
 /* A verb without guest memory or guest cooperation is some hypercalls and, on Xen, some xenstore
- * transactions: 1 s when the node is busy. But libxl itself waits up to 40 s for a device's script
- * and 10 s for a device; after two of each in a row a hung service won't come back. */
-#define PLAIN_MS 100000u
+ * transactions: 1 s when the node is busy. 30 s is when a hung service won't come back; a driver
+ * whose own parts wait longer says so in its capabilities. */
+#define PLAIN_MS 30000u
 /* Touching new memory takes 0.3 s/GiB idle, 2 s/GiB with the node at its limit. */
 #define CREATE_MS_PER_GIB 2000u
 /* A stream that does not move is given up by hamgr-stream after its idle timeout (a minute at
@@ -56,19 +56,20 @@ static void start_next(struct worker_pool *pool);
 uint32_t worker_timeout_ms(const struct worker_verb *verb)
 {
     uint64_t gib = verb->mem_kib / (1024 * 1024) + 1;
+    uint32_t plain_ms = verb->plain_ms > 0 ? verb->plain_ms : PLAIN_MS;
 
     switch (verb->type) {
     case HVP_CREATE:
-        return PLAIN_MS + CREATE_MS_PER_GIB * (uint32_t)(gib < 65536 ? gib : 65536);
+        return plain_ms + CREATE_MS_PER_GIB * (uint32_t)(gib < 65536 ? gib : 65536);
     case HVP_SAVE:
     case HVP_RESTORE:
         return STREAM_IDLE_MS;
     case HVP_SHUTDOWN:
-        return verb->timeout_ms < UINT32_MAX - PLAIN_MS ? verb->timeout_ms + PLAIN_MS : UINT32_MAX;
+        return verb->timeout_ms < UINT32_MAX - plain_ms ? verb->timeout_ms + plain_ms : UINT32_MAX;
     case HVP_DIRTY_SAMPLE:
-        return verb->timeout_ms < UINT32_MAX - PLAIN_MS ? verb->timeout_ms + PLAIN_MS : UINT32_MAX;
+        return verb->timeout_ms < UINT32_MAX - plain_ms ? verb->timeout_ms + plain_ms : UINT32_MAX;
     default:
-        return PLAIN_MS;
+        return plain_ms;
     }
 }
 

@@ -28,6 +28,7 @@ struct worker_verb {
     size_t definition_size;
     uint64_t mem_kib;
     uint32_t timeout_ms; /* SHUTDOWN: for the guest; DIRTY_SAMPLE: the sample */
+    uint32_t plain_ms;   /* hv_caps.plain_ms: the driver's share of the limit; 0 = 30 s */
     struct hvp_save save;
     int fd; /* stream end of SAVE and RESTORE, moved; -1 = none */
 };

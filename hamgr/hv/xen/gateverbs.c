@@ -12,6 +12,9 @@
  * asked. */
 #define PAUSES_MAX 256u
 
+/* libxl waits up to 40 s for a device's script and 10 s for a device: two of each in a row. */
+#define XEN_PLAIN_MS 100000u
+
 int xen_caps(struct hv *hv, struct hv_caps *ret_caps)
 {
     struct hv_xen *x = xen_of(hv);
@@ -19,7 +22,8 @@ int xen_caps(struct hv *hv, struct hv_caps *ret_caps)
     *ret_caps = (struct hv_caps){.driver = "xen",
                                  .mem_kib = x->mem_kib,
                                  .has_live_migration = x->has_hap || x->has_shadow,
-                                 .has_throttle = true};
+                                 .has_throttle = true,
+                                 .plain_ms = XEN_PLAIN_MS};
     memcpy(ret_caps->version, x->version, sizeof(ret_caps->version));
     return 0;
 }
