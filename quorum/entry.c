@@ -170,3 +170,14 @@ int log_entry_decode(struct ha_reader *r, struct log_entry *ret_entry)
     *ret_entry = e;
     return 0;
 }
+
+uint16_t log_open_proto(const struct log_open *open)
+{
+    uint16_t proto = UINT16_MAX;
+
+    for (uint32_t i = 0; i < open->member_count; i++) {
+        if (open->members[i].proto_max < proto)
+            proto = open->members[i].proto_max;
+    }
+    return open->member_count > 0 ? proto : 0;
+}

@@ -86,6 +86,8 @@ void log_member_decode(struct ha_reader *r, struct log_member *ret_member);
 void log_open_encode(struct ha_writer *w, const struct log_open *open);
 /* Returns 0 or -HA_E_CORRUPT (sizes, order and counts are checked). */
 int log_open_decode(const uint8_t *body, size_t size, struct log_open *ret_open);
+/* The protocol a view uses: the highest that all its members speak; 0 if it names none. */
+uint16_t log_open_proto(const struct log_open *open);
 void log_voter_change_encode(struct ha_writer *w, const struct log_voter_change *change);
 int log_voter_change_decode(const uint8_t *body, size_t size, struct log_voter_change *ret_change);
 

@@ -73,7 +73,7 @@ struct log *log_init(void *memory, const struct log_config *config, const struct
     log->config = *config;
     carve_all(log, (uint8_t *)memory + aligned(sizeof(*log)));
     log_ring_init(&log->ring, loaded->base_index, loaded->base_digest, loaded->base_view);
-    base->proto = config->self.proto_min;
+    base->proto = loaded->proto > config->self.proto_min ? loaded->proto : config->self.proto_min;
     for (uint32_t i = 0; i < loaded->voter_count && i < HA_NODES_MAX; i++)
         log_voters_add(&base->voters, loaded->voters[i].node, loaded->voters[i].store_id);
     log_voters_set_digest(&base->voters);

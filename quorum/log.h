@@ -79,6 +79,7 @@ struct log_event {
             uint64_t index;           /* 0: the transfer was given up, the store is as it was */
             struct ha_digest digest;  /* chain digest at index */
             struct log_view log_view; /* view of the entry at index (= the last OPEN before it) */
+            uint16_t proto;           /* highest protocol any view up to index used */
             /* voters at index, from the state that was loaded */
             uint32_t voter_count;
             struct {
@@ -168,6 +169,7 @@ struct log_loaded {
     uint64_t base_index; /* entries up to here are in the snapshot; 0 = none */
     struct ha_digest base_digest;
     struct log_view base_view; /* view of the entry at base_index */
+    uint16_t proto;            /* highest protocol any view up to base_index used; 0 not known */
     uint32_t voter_count;      /* voters at base_index */
     struct {
         uint32_t node;

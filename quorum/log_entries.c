@@ -491,6 +491,8 @@ void log_snapshot_installed(struct log *log, const struct log_event *event)
     uint64_t index = event->u.snapshot.index;
     struct log_survey survey = {.proto = log->survey.proto};
 
+    if (event->u.snapshot.proto > survey.proto)
+        survey.proto = event->u.snapshot.proto;
     log->is_installing = false;
     if (index == 0)
         return;

@@ -322,18 +322,6 @@ static void change_voters(struct log_voters *v, const struct log_voter_change *c
     log_voters_set_digest(v);
 }
 
-/* The protocol a view uses: the highest all its members speak. */
-static uint16_t open_proto(const struct log_open *open)
-{
-    uint16_t proto = UINT16_MAX;
-
-    for (uint32_t i = 0; i < open->member_count; i++) {
-        if (open->members[i].proto_max < proto)
-            proto = open->members[i].proto_max;
-    }
-    return proto;
-}
-
 void log_survey_entry(struct log_survey *s, const struct log_entry *entry)
 {
     struct log_voter_change change;
@@ -351,8 +339,8 @@ void log_survey_entry(struct log_survey *s, const struct log_entry *entry)
         for (uint32_t i = 0; i < open.member_count; i++)
             s->open_names.list[i] =
                 (struct log_name){.node = open.members[i].node, .nonce = open.members[i].nonce};
-        if (open_proto(&open) > s->proto)
-            s->proto = open_proto(&open);
+        if (log_open_proto(&open) > s->proto)
+            s->proto = log_open_proto(&open);
     }
 }
 

@@ -132,6 +132,7 @@ struct ha_state {
     uint64_t applied;        /* index of the last applied entry */
     struct ha_digest digest; /* of the log's chain at applied */
     struct log_view view;    /* of the last applied OPEN */
+    uint16_t proto; /* highest protocol any view used: the log forgets it with its entries (I12) */
     uint64_t incarnation_high;
     uint64_t epoch_floor; /* highest epoch of any removed guest: a new one starts above it */
     uint32_t node_count;  /* ascending by id */

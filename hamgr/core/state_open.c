@@ -140,6 +140,8 @@ int state_apply_open(struct ha_state *state, const struct log_entry *entry, uint
         return rc;
     *ret_refusal = HA_REASON_NONE;
     state->view = open.view;
+    if (log_open_proto(&open) > state->proto)
+        state->proto = log_open_proto(&open);
     for (uint32_t i = 0; i < state->node_count; i++) {
         struct ha_node *node = &state->nodes[i];
         const struct log_member *member = find_member(&open, node->id);

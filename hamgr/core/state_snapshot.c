@@ -10,15 +10,16 @@
 #include "hamgr/core/state_internal.h"
 #include "hamgr/hv/hv.h"
 
-#define SNAPSHOT_MAGIC   0x54534148u /* "HAST" */
-#define SNAPSHOT_VERSION 2u
-#define SNAPSHOT_OLDEST  1u /* without on_slow in tickets */
-#define DIGEST_SIZE      16u
+#define SNAPSHOT_MAGIC    0x54534148u /* "HAST" */
+#define SNAPSHOT_VERSION  3u
+#define SNAPSHOT_NO_PROTO 2u /* up to here without proto */
+#define SNAPSHOT_OLDEST   1u /* without on_slow in tickets */
+#define DIGEST_SIZE       16u
 
 /* Upper bounds in bytes; texts with their u16 length, without NUL.
  * Head: magic 4, version 2, cluster 16, generation 8, name 65, disarmed 1, applied 8, digest 16,
- * view 12, incarnation 8, floor 8, two counts 8, digest 16 = 172. */
-#define HEAD_MAX 172u
+ * view 12, incarnation 8, floor 8, proto 2, two counts 8, digest 16 = 174. */
+#define HEAD_MAX 174u
 /* Node: id 4, name 65, addr 65, status 1, seven flags 7, incarnation 8, nonce 8, four ids 64,
  * proto 4, lease 4, watchdog 4, unarmed 8, memory 8, short 1, evidence 1, detail 129, index 8,
  * wall 8 = 397. */
@@ -134,6 +135,7 @@ static void put_head(struct ha_writer *w, const struct ha_state *state)
     ha_put_u32(w, state->view.leader);
     ha_put_u64(w, state->incarnation_high);
     ha_put_u64(w, state->epoch_floor);
+    ha_put_u16(w, state->proto);
 }
 
 int64_t ha_state_encode(const struct ha_state *state, uint8_t *buffer, size_t size)
@@ -272,7 +274,7 @@ static void get_guest(struct ha_reader *r, uint16_t version, struct ha_guest *gu
         r->failed = true;
 }
 
-static void get_head(struct ha_reader *r, struct ha_state *state)
+static void get_head(struct ha_reader *r, uint16_t version, struct ha_state *state)
 {
     state->cluster_id = ha_get_uuid(r);
     state->generation = ha_get_u64(r);
@@ -284,6 +286,7 @@ static void get_head(struct ha_reader *r, struct ha_state *state)
     state->view.leader = ha_get_u32(r);
     state->incarnation_high = ha_get_u64(r);
     state->epoch_floor = ha_get_u64(r);
+    state->proto = version <= SNAPSHOT_NO_PROTO ? 0 : ha_get_u16(r);
 }
 
 static void get_tables(struct ha_reader *r, uint16_t version, struct ha_state *state)
@@ -317,7 +320,7 @@ static int decode(struct ha_state *state, const uint8_t *data, size_t size)
 {
     static const struct ha_digest none;
 
-    if (size < HEAD_MAX - HA_NAME_MAX)
+    if (size < HEAD_MAX - HA_NAME_MAX - sizeof(uint16_t))
         return -HA_E_CORRUPT;
     struct ha_reader tail = ha_reader_of(data + size - DIGEST_SIZE, DIGEST_SIZE);
     struct ha_reader r = ha_reader_of(data, size - DIGEST_SIZE);
@@ -328,7 +331,7 @@ static int decode(struct ha_state *state, const uint8_t *data, size_t size)
         return -HA_E_VERSION;
     if (!ha_digest_equal(ha_get_digest(&tail), ha_digest_bytes(none, data, size - DIGEST_SIZE)))
         return -HA_E_CORRUPT;
-    get_head(&r, state);
+    get_head(&r, version, state);
     get_tables(&r, version, state);
     if (!ha_reader_is_done(&r) || ha_state_violation(state) || !names_are_unique(state))
         return -HA_E_CORRUPT;

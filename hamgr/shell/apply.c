@@ -101,6 +101,7 @@ static int64_t encode_state(struct hamgrd *d, uint8_t **ret_data)
 void apply_voters(const struct ha_state *state, struct log_loaded *ret_voters)
 {
     memset(ret_voters, 0, sizeof(*ret_voters));
+    ret_voters->proto = state->proto;
     for (uint32_t i = 0; i < state->node_count; i++) {
         if (!state->nodes[i].is_voter)
             continue;
@@ -128,10 +129,10 @@ static void maybe_snapshot(struct hamgrd *d)
 {
     uint8_t *data = NULL;
     struct log_loaded voters;
+    uint32_t every = d->snapshot_every > 0 ? d->snapshot_every : SHELL_SNAPSHOT_EVERY;
 
     if (d->snapshot_token || d->state.applied == d->snapshot_index ||
-        (d->state.applied < d->snapshot_index + SHELL_SNAPSHOT_EVERY &&
-         !log_snapshot_is_due(d->log)))
+        (d->state.applied < d->snapshot_index + every && !log_snapshot_is_due(d->log)))
         return;
     int64_t size = encode_state(d, &data);
     if (size < 0)
@@ -140,9 +141,7 @@ static void maybe_snapshot(struct hamgrd *d)
     const struct log_entry *last = log_entry_at(d->log, d->state.applied);
     struct log_view view = last ? last->view : d->state.view;
     /* Entries a little behind stay, so that a member that lags needs no snapshot. */
-    uint64_t keep_from = d->state.applied > SHELL_SNAPSHOT_EVERY / 2
-                             ? d->state.applied - SHELL_SNAPSHOT_EVERY / 2
-                             : 0;
+    uint64_t keep_from = d->state.applied > every / 2 ? d->state.applied - every / 2 : 0;
     d->snapshot_token = --d->token_high;
     d->snapshot_wait_index = keep_from;
     if (store_put_snapshot(d->store, d->snapshot_token, d->state.applied, d->state.digest, view,

@@ -327,10 +327,11 @@ static int load_entry(void *user, const struct log_entry *entry)
 static int make_log(struct hamgrd *d, struct ha_err *err)
 {
     struct log_loaded loaded;
+    uint32_t ring_entries = d->ring_entries > 0 ? d->ring_entries : SHELL_RING_ENTRIES;
     struct log_config config = {.cluster_id = d->identity.cluster_id,
                                 .generation = d->identity.generation,
                                 .timing = d->rt.timing,
-                                .ring_entries = SHELL_RING_ENTRIES,
+                                .ring_entries = ring_entries,
                                 .ring_bytes = SHELL_RING_BYTES};
 
     config.self = (struct log_member){.node = d->identity.node,
@@ -346,6 +347,7 @@ static int make_log(struct hamgrd *d, struct ha_err *err)
     if (getrandom(&config.rng_seed, sizeof(config.rng_seed), 0) < 0)
         config.rng_seed = d->nonce;
     loaded.now_ms = shell_now_ms();
+    loaded.proto = d->state.proto; /* of the snapshot that apply_load has read */
     size_t size = (log_memory_size(&config) + 63) / 64 * 64;
     d->log_memory = aligned_alloc(64, size);
     ha_assert(d->log_memory);

@@ -38,7 +38,7 @@
 #include "quorum/log.h"
 #include "quorum/transport.h"
 
-#define SHELL_SNAPSHOT_EVERY 2048u /* applied entries between snapshots */
+#define SHELL_SNAPSHOT_EVERY 2048u /* applied entries between snapshots, if not told otherwise */
 #define SHELL_RUN_FAILURES   3u    /* RUNs of a guest that fail in a row before it is an alarm */
 #define SHELL_COMMITS        63u   /* their median is shown; odd */
 #define SHELL_RING_ENTRIES   8192u
@@ -107,7 +107,9 @@ struct hamgrd {
     struct transport_config corosync;
     uint32_t members[HA_NODES_MAX]; /* of the group, as last told */
     uint32_t member_count;
-    bool is_stopped; /* off the committed chain: serves status, acts no more */
+    bool is_stopped;         /* off the committed chain: serves status, acts no more */
+    uint32_t snapshot_every; /* 0 = SHELL_SNAPSHOT_EVERY */
+    uint32_t ring_entries;   /* of the log in memory; 0 = SHELL_RING_ENTRIES, and never more */
     uint64_t snapshot_index;
     uint64_t snapshot_token; /* not 0: a snapshot write is under way */
     uint64_t snapshot_wait_index;

@@ -194,6 +194,7 @@ static void tell_log(struct hamgrd *d, const struct transfer *t)
         event.u.snapshot.index = t->index;
         event.u.snapshot.digest = t->digest;
         event.u.snapshot.log_view = t->view;
+        event.u.snapshot.proto = voters.proto;
         event.u.snapshot.voter_count = voters.voter_count;
         for (uint32_t i = 0; i < voters.voter_count; i++) {
             event.u.snapshot.voters[i].node = voters.voters[i].node;

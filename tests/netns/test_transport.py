@@ -16,7 +16,16 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import corosync_lab as lab_of  # noqa: E402
 
-HELD_MAX_US = 50_000
+
+def withheld_us():
+    """What the kernel keeps back from real-time tasks of each second. Three corosyncs busy on two
+    cores use up the rest; then they stand still so long, and who waits for one of them with it."""
+    period, runtime = (int(open(f"/proc/sys/kernel/sched_rt_{word}_us", encoding="ascii").read())
+                       for word in ("period", "runtime"))
+    return max(0, period - runtime) if runtime >= 0 else 0
+
+
+HELD_MAX_US = 50_000 + withheld_us()
 NOBODY = 65534
 
 

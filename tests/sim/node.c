@@ -50,6 +50,8 @@ static void start_hamgrd(struct sim_node *node)
         sim_script_config(&d->config);
     d->loop = (qb_loop_t *)&node->procs[SIM_HAMGRD];
     d->stream_binary = "hamgr-stream";
+    d->snapshot_every = sim.snapshot_every;
+    d->ring_entries = sim.ring_entries;
     if (store_open("", &d->store, &d->identity, &err) < 0)
         return; /* it ends with a message; an operator has to act */
     node->d = d;

@@ -226,7 +226,8 @@ struct sim {
     struct sim_guest guests[SIM_GUESTS];
     struct ha_uuid cluster_id;
     uint32_t token_ms, consensus_ms;
-    bool is_healing; /* nothing goes wrong any more */
+    uint32_t snapshot_every, ring_entries; /* as in struct hamgrd */
+    bool is_healing;                       /* nothing goes wrong any more */
     uint64_t heal_at, end_at;
     uint32_t fault_count;
     uint64_t fault_kinds; /* bits of those that happened */

@@ -287,6 +287,7 @@ static void many_dead_nodes_are_fenced_in_parallel(void **state)
     r->rt.commit_index = r->b->state.applied;
     r->in.state = &r->b->state;
     r->in.rt = &r->rt;
+    r->in.is_quorate = true;
     r->in.member_count = 1;
     r->in.members = &member;
     fence_fsm_step(&r->fsm, &r->in, &r->out);
