@@ -15,6 +15,7 @@ enum layout { NO_DEVICES = 0, STRIP, CONTROLLERS, BOTH_LEVELS, BOTH_ONE_LEVEL, L
 
 struct order {
     bool is_used, has_begun;
+    uint8_t supply; /* which power supply its device switches, where there are two */
     struct sim_conn *conn;
     uint32_t number; /* of the connection */
     uint64_t id;
@@ -96,16 +97,25 @@ static void answer(struct order *order, uint8_t outcome, const char *text)
     order->is_used = false;
 }
 
+/* With both kinds of devices on one level each switches one of the host's two power supplies. */
+static bool is_off(const struct order *order)
+{
+    const struct sim_node *target = order->target;
+
+    return layout == BOTH_ONE_LEVEL ? (target->supplies_off & order->supply) != 0
+                                    : !target->has_power;
+}
+
 static void on_verified(void *data, uint64_t number)
 {
     struct order *order = data;
 
     if (!order->is_used || order->number != number)
         return;
-    if (order->target->has_power)
-        answer(order, FENCEP_IS_ON, "status says on");
-    else
+    if (is_off(order))
         answer(order, FENCEP_VERIFIED_OFF, "off, and status says off");
+    else
+        answer(order, FENCEP_IS_ON, "status says on");
 }
 
 static void on_failed(void *data, uint64_t number)
@@ -114,6 +124,20 @@ static void on_failed(void *data, uint64_t number)
 
     if (order->is_used && order->number == number)
         answer(order, FENCEP_FAILED, "timed out");
+}
+
+static void switch_off(const struct order *order)
+{
+    struct sim_node *target = order->target;
+
+    if (layout == BOTH_ONE_LEVEL) {
+        target->supplies_off |= order->supply;
+        sim_trace(target->id, "power supply %u is off", order->supply);
+        if (target->supplies_off != SIM_BOTH_SUPPLIES)
+            return;
+    }
+    sim_power_off(target, "a fence device switched it off");
+    target->in_flight_ns = 0; /* taken to be over when its status says off: see README.md */
 }
 
 /* The device acts: an event of the world, for the node that asked may be the one that dies. */
@@ -136,8 +160,7 @@ static void on_off(void *data, uint64_t number)
         return;
     }
     sim_check_fence_off(order->target);
-    sim_power_off(order->target, "a fence device switched it off");
-    order->target->in_flight_ns = 0; /* taken to be over when its status says off: see README.md */
+    switch_off(order);
     if (is_lost)
         sim_after(20 * NS_S, NULL, on_failed, order, number);
     else
@@ -166,11 +189,14 @@ static struct sim_node *by_name(const char *name)
 
 /* A controller switches the machine it is in, whomever it was asked about; the strip has a plug for
  * each. */
+static bool is_controller(const struct fencep_run *run)
+{
+    return strncmp(run->device, "bmc-", 4) == 0;
+}
+
 static struct sim_node *wired_to(const struct fencep_run *run)
 {
-    bool is_controller = strncmp(run->device, "bmc-", 4) == 0;
-
-    return by_name(is_controller ? run->device + 4 : run->node);
+    return by_name(is_controller(run) ? run->device + 4 : run->node);
 }
 
 static void take_order(struct sim_conn *conn, uint64_t id, const struct fencep_run *run)
@@ -181,8 +207,12 @@ static void take_order(struct sim_conn *conn, uint64_t id, const struct fencep_r
         struct order *order = &orders[i];
         if (order->is_used || !target)
             continue;
-        *order = (struct order){
-            .is_used = true, .conn = conn, .number = conn->number, .id = id, .target = target};
+        *order = (struct order){.is_used = true,
+                                .conn = conn,
+                                .number = conn->number,
+                                .id = id,
+                                .target = target,
+                                .supply = is_controller(run) ? 1 : 2};
         sim_check_fence_order(target);
         sim_after(sim_between(10, 300) * NS_MS, NULL, on_agent_begins, order, order->number);
         return;

@@ -183,6 +183,8 @@ void sim_power_on(struct sim_node *node)
     if (node->has_power)
         return;
     node->has_power = true;
+    if (node->supplies_off == SIM_BOTH_SUPPLIES)
+        node->supplies_off = 0; /* who brings it back looks after both */
     node->boots++;
     node->boot_id = sim_uuid(4, (uint64_t)node->id << 32 | node->boots);
     node->clock = (struct sim_clock){.from = sim.now,

@@ -90,7 +90,8 @@ struct sim_node {
     uint32_t id;
     char name[8];
     bool has_power, is_removed, is_witness;
-    uint8_t version; /* enum sim_version of its hamgrd, from its next start on */
+    uint8_t supplies_off; /* of two power supplies, where each hangs on a device of its own */
+    uint8_t version;      /* enum sim_version of its hamgrd, from its next start on */
     uint32_t boots;
     uint64_t died; /* true time its guests last lost power */
     struct ha_uuid boot_id, hw_id;
@@ -373,6 +374,7 @@ void sim_keeper_proof(struct sim_node *node, const uint8_t *body, size_t size);
 void sim_watchdog_off(struct sim_node *node);
 
 /* fencer.c */
+#define SIM_BOTH_SUPPLIES 3u
 void sim_fencer_reset(void);
 void sim_fencer_start(struct sim_node *node);
 void sim_fencer_packet(struct sim_conn *conn, const struct ha_packet *packet);
