@@ -1,19 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * A planted bug, for the harness alone: hamgr/base/bytes.c whose reader does not check that the
- * bytes are there. A fuzz target linked with this instead must end with a report of the sanitizer.
+ * A planted bug, for the harness alone: hamgr/base/bytes.c whose texts are taken without a look at
+ * whether their bytes are there. A fuzz target linked with this instead must end with a report of
+ * the sanitizer.
  */
-#define ha_get_raw ha_get_raw_checked
+#define ha_get_text ha_get_text_checked
 #include "hamgr/base/bytes.c"
-#undef ha_get_raw
+#undef ha_get_text
 
-const uint8_t *ha_get_raw(struct ha_reader *r, size_t size);
+void ha_get_text(struct ha_reader *r, char *ret_text, size_t capacity);
 
-/* What the file's own readers use stays checked; texts and blobs of the protocols do not. */
-const uint8_t *ha_get_raw(struct ha_reader *r, size_t size)
+void ha_get_text(struct ha_reader *r, char *ret_text, size_t capacity)
 {
+    uint16_t length = ha_get_u16(r);
     const uint8_t *bytes = r->data + r->position;
 
-    r->position += size;
-    return bytes;
+    ret_text[0] = '\0';
+    if (r->failed || length >= capacity) {
+        r->failed = true;
+        return;
+    }
+    memcpy(ret_text, bytes, length);
+    ret_text[length] = '\0';
+    r->position += length;
 }
