@@ -258,7 +258,7 @@ static void explain_free(struct explain *e)
                  (wait_ms + 999) / 1000);
         snprintf(condition->fix, HA_TEXT_MAX, "wait, or hactl guest start %s", guest->name);
     }
-    uint64_t settle_ms = plan_settle_wait_ms(e->state, e->rt);
+    uint64_t settle_ms = plan_settle_wait_ms(e->state, e->rt, guest);
     if (settle_ms > 0)
         say(e, HA_REASON_SETTLING, false, ha_reason_text(HA_REASON_SETTLING),
             ha_reason_fix(HA_REASON_SETTLING));

@@ -29,6 +29,10 @@
  * nodes that could take guests can, but at most 2 s after the last of them joined: a node reports
  * its memory and its armed watchdog within two commits and a keeper's start, 0.2 to 0.8 s. */
 #define PLAN_SETTLE_MS 2000u
+/* No guest waits longer than that in all: one whose hamgrd falls over and over again joins each
+ * time anew. Twice the time, so that the second of two nodes that boot apart is still waited for.
+ */
+#define PLAN_SETTLE_MOST_MS (2 * PLAN_SETTLE_MS)
 
 struct plan_ctx {
     const struct ha_state *state;
@@ -55,8 +59,10 @@ const struct ha_report *plan_report(const struct ha_state *state, const struct h
 /* Time passed on wall clocks, which may jump: one that went back means "long ago" (UINT64_MAX), for
  * a jump must never keep a guest down. */
 uint64_t plan_since_ms(uint64_t then_wall_ms, uint64_t wall_ms);
-/* How long placing still waits for nodes that have just joined (PLAN_SETTLE_MS), ms; 0 = not. */
-uint64_t plan_settle_wait_ms(const struct ha_state *state, const struct ha_runtime *rt);
+/* How long a FREE guest still waits for nodes that have just joined (PLAN_SETTLE_MS), ms; 0 = not.
+ */
+uint64_t plan_settle_wait_ms(const struct ha_state *state, const struct ha_runtime *rt,
+                             const struct ha_guest *guest);
 /* How long a FREE guest still waits before its next start, ms; 0 = now. */
 uint64_t plan_restart_wait_ms(const struct ha_guest *guest, uint64_t wall_ms);
 /* Moves of the present copy that failed lately. */

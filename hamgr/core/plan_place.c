@@ -55,12 +55,52 @@ uint32_t plan_choose(const struct plan_ctx *ctx, const struct plan_wish *wish, b
     return best.slot;
 }
 
+/* --- Waiting --- */
+
+/* How long a member that can't take guests yet may still need; 0: it never will by itself. */
+static uint64_t settles_in_ms(const struct ha_node *node, uint64_t wall_ms)
+{
+    uint64_t passed_ms = plan_since_ms(node->status_wall_ms, wall_ms);
+
+    if (node->status != HA_NODE_MEMBER || node->is_witness || node->is_maintenance ||
+        node->is_frozen || node->is_armed)
+        return 0;
+    return passed_ms < PLAN_SETTLE_MS ? PLAN_SETTLE_MS - passed_ms : 0;
+}
+
+uint64_t plan_settle_wait_ms(const struct ha_state *state, const struct ha_runtime *rt,
+                             const struct ha_guest *guest)
+{
+    uint64_t free_ms = plan_since_ms(guest->phase_wall_ms, rt->wall_ms);
+    uint32_t ready = 0;
+    uint32_t settling = 0;
+    uint64_t wait_ms = 0;
+
+    if (free_ms >= PLAN_SETTLE_MOST_MS)
+        return 0;
+    for (uint32_t slot = 0; slot < state->node_count; slot++) {
+        bool is_ready = plan_check_node(state, rt, slot) == HA_REASON_NONE;
+        uint64_t node_ms = is_ready ? 0 : settles_in_ms(&state->nodes[slot], rt->wall_ms);
+        ready += is_ready;
+        settling += node_ms > 0;
+        if (node_ms > wait_ms)
+            wait_ms = node_ms;
+    }
+    /* None is ready: nothing to wait with. Most are: a failover never waits for one that joins. */
+    if (ready == 0 || ready > settling)
+        return 0;
+    return wait_ms < PLAN_SETTLE_MOST_MS - free_ms ? wait_ms : PLAN_SETTLE_MOST_MS - free_ms;
+}
+
 /* --- Placing --- */
 
 static bool is_waiting(struct plan_ctx *ctx, const struct ha_guest *guest)
 {
     uint64_t wait_ms = plan_restart_wait_ms(guest, ctx->rt->wall_ms);
+    uint64_t settle_ms = plan_settle_wait_ms(ctx->state, ctx->rt, guest);
 
+    if (settle_ms > wait_ms)
+        wait_ms = settle_ms;
     if (wait_ms > 0)
         plan_again_in(ctx, wait_ms);
     return wait_ms > 0;
@@ -130,44 +170,10 @@ static bool place(struct plan_ctx *ctx, const struct ha_guest *guest)
     return true;
 }
 
-/* How long the node in slot may still need before it can take guests: 0 if it can, or never will by
- * itself. */
-static uint64_t settles_in_ms(const struct ha_node *node, uint64_t wall_ms)
-{
-    uint64_t passed_ms = plan_since_ms(node->status_wall_ms, wall_ms);
-
-    if (node->status != HA_NODE_MEMBER || node->is_witness || node->is_maintenance ||
-        node->is_frozen || node->is_armed)
-        return 0;
-    return passed_ms < PLAN_SETTLE_MS ? PLAN_SETTLE_MS - passed_ms : 0;
-}
-
-uint64_t plan_settle_wait_ms(const struct ha_state *state, const struct ha_runtime *rt)
-{
-    uint32_t ready = 0;
-    uint32_t settling = 0;
-    uint64_t wait_ms = 0;
-
-    for (uint32_t slot = 0; slot < state->node_count; slot++) {
-        uint64_t node_ms = settles_in_ms(&state->nodes[slot], rt->wall_ms);
-        ready += plan_check_node(state, rt, slot) == HA_REASON_NONE;
-        settling += node_ms > 0;
-        if (node_ms > wait_ms)
-            wait_ms = node_ms;
-    }
-    /* None is ready: nothing to wait with. Most are: a failover never waits for one that joins. */
-    return ready == 0 || ready > settling ? 0 : wait_ms;
-}
-
 void plan_pass_place(struct plan_ctx *ctx)
 {
     uint32_t count = gather(ctx);
-    uint64_t wait_ms = count > 0 ? plan_settle_wait_ms(ctx->state, ctx->rt) : 0;
 
-    if (wait_ms > 0) {
-        plan_again_in(ctx, wait_ms);
-        return;
-    }
     plan_sort(ctx->scratch->order, count, plan_is_before, ctx->state->guests);
     for (uint32_t i = 0; i < count; i++) {
         if (!place(ctx, &ctx->state->guests[ctx->scratch->order[i]]))

@@ -7,27 +7,12 @@ the chassis program is deploy/lab itself.
 
 import os
 
+from nslab.ipmi import EMU, LAN_CONF, PASSWORD, USER
+
 from . import net, process
 from .errors import wait_until, write
 from .place import ROOT
 
-USER, PASSWORD = "hamgr", "only-for-the-lab"
-LAN_CONF = """name "{name}"
-set_working_mc 0x20
-  startlan 1
-    addr {addr} 623
-    priv_limit admin
-    allowed_auths_callback none md2 md5 straight
-    allowed_auths_user none md2 md5 straight
-    allowed_auths_operator none md2 md5 straight
-    allowed_auths_admin none md2 md5 straight
-    guid a123456789abcdefa123456789abcd{index:02x}
-  endlan
-  chassis_control "{chassis} {name}"
-  user 1 true "" "" user 10 none md2 md5 straight
-  user 2 true "{user}" "{password}" admin 10 none md2 md5 straight
-"""
-EMU = "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02\nmc_enable 0x20\n"
 CHASSIS = """#!/bin/sh
 exec {lab} --dir {dir} --name {name} chassis "$@"
 """

@@ -87,6 +87,46 @@ static void a_cold_start_waits_for_most_nodes(void **state)
     plan_rig_free(r);
 }
 
+/* A member that falls and joins anew again and again is waited for once. */
+static void no_guest_waits_for_a_crash_loop(void **state)
+{
+    struct plan_rig *r = plan_rig_empty(8);
+
+    (void)state;
+    build_nodes(r->b, 2);
+    BUILD_OPEN(r->b, false, 1, 2);
+    for (uint32_t node = 1; node <= 2; node++)
+        build_capacity(r->b, node, BUILD_MEM_KIB);
+    build_armed(r->b, 1);
+    build_guest(r->b, 1, HA_WANT_STARTED);
+    assert_string_equal(plan_rig_plan(r), "");
+    for (uint32_t i = 0; i < 4; i++) {
+        r->b->wall_ms += PLAN_SETTLE_MS / 2;
+        build_restart(r->b, 2);
+        BUILD_OPEN(r->b, true, 1, 2);
+        r->rt.wall_ms = r->b->wall_ms;
+        assert_string_equal(plan_rig_plan(r), i < 3 ? "" : "assign g1 n1 e1 placement\n");
+    }
+    plan_rig_free(r);
+}
+
+/* A disarmed cluster takes guests without arming: nothing to wait for. */
+static void a_disarmed_cluster_does_not_wait(void **state)
+{
+    struct plan_rig *r = plan_rig_empty(8);
+
+    (void)state;
+    build_nodes(r->b, 2);
+    BUILD_OPEN(r->b, false, 1, 2);
+    for (uint32_t node = 1; node <= 2; node++)
+        build_capacity(r->b, node, BUILD_MEM_KIB);
+    struct ha_cmd disarm = build_command(r->b, HA_CMD_DISARM);
+    assert_int_equal(build_cmd(r->b, &disarm), HA_REASON_NONE);
+    build_guest(r->b, 1, HA_WANT_STARTED);
+    assert_string_equal(plan_rig_plan(r), "assign g1 n1 e1 placement\n");
+    plan_rig_free(r);
+}
+
 static void order_is_priority_then_start_order_then_size_then_uuid(void **state)
 {
     struct plan_rig *r = plan_rig_new(1);
@@ -509,6 +549,8 @@ int main(void)
         cmocka_unit_test(only_the_leader_of_an_open_view_plans),
         cmocka_unit_test(guests_go_where_most_memory_is),
         cmocka_unit_test(a_cold_start_waits_for_most_nodes),
+        cmocka_unit_test(no_guest_waits_for_a_crash_loop),
+        cmocka_unit_test(a_disarmed_cluster_does_not_wait),
         cmocka_unit_test(order_is_priority_then_start_order_then_size_then_uuid),
         cmocka_unit_test(memory_is_never_over_committed),
         cmocka_unit_test(memory_of_both_ends_of_a_move_is_taken),
