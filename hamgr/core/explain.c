@@ -76,6 +76,25 @@ void explain_place(const struct ha_state *state, const struct ha_runtime *rt, ui
         snprintf(ret_fix, HA_TEXT_MAX, "%s", ha_reason_fix(reason));
 }
 
+/* --- What the nodes' own checks found --- */
+
+const struct ha_bar *explain_bar(const struct ha_runtime *rt, const struct ha_guest *guest,
+                                 uint32_t node)
+{
+    bool is_moving = guest->phase != HA_PHASE_FREE && guest->node != node;
+
+    return ha_bar_against(rt, guest->id, is_moving ? guest->node : 0, node);
+}
+
+void explain_say_bar(const struct ha_state *state, uint32_t node, const struct ha_bar *bar,
+                     char ret_text[HA_TEXT_MAX], char ret_fix[HA_TEXT_MAX])
+{
+    char name[HA_NAME_MAX];
+
+    snprintf(ret_text, HA_TEXT_MAX, "%s: %.180s", explain_node(state, node, name), bar->text);
+    snprintf(ret_fix, HA_TEXT_MAX, "%s", bar->fix);
+}
+
 /* --- What is waited for while the owner is UNCLEAN --- */
 
 void explain_unclean(const struct ha_state *state, const struct ha_runtime *rt, uint32_t id,
@@ -190,6 +209,8 @@ static uint16_t place_reason(const struct explain *e, uint32_t slot, uint64_t *r
         return reason;
     if (*ret_free_kib < e->guest->mem_kib)
         return HA_REASON_NO_MEMORY;
+    if (explain_bar(e->rt, e->guest, node->id))
+        return HA_REASON_CANT_RUN;
     bool is_busy = e->guest->phase == HA_PHASE_FREE &&
                    starting_on(e->state, node->id) >= e->limits->start_parallel;
     return is_busy ? HA_REASON_BUSY : HA_REASON_NONE;
@@ -211,6 +232,9 @@ static uint32_t say_nodes(struct explain *e)
             break;
         explain_place(e->state, e->rt, slot, reason, free_kib, e->guest->mem_kib, condition->text,
                       condition->fix);
+        if (reason == HA_REASON_CANT_RUN)
+            explain_say_bar(e->state, node, explain_bar(e->rt, e->guest, node), condition->text,
+                            condition->fix);
         able += condition->is_ok;
     }
     return able;

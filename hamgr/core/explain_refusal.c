@@ -33,7 +33,10 @@ static uint16_t check_runtime(const struct refusal *f)
 
     if (f->target == 0 || slot == HA_NODES_MAX)
         return HA_REASON_NONE;
-    return plan_check_node(f->state, f->rt, slot);
+    uint16_t reason = plan_check_node(f->state, f->rt, slot);
+    if (reason == HA_REASON_NONE && f->guest && explain_bar(f->rt, f->guest, f->target))
+        return HA_REASON_CANT_RUN;
+    return reason;
 }
 
 /* Another node that could take it: the smallest change is often to name that one. */
@@ -48,7 +51,8 @@ static void suggest_node(const struct refusal *f)
         uint64_t used_kib = ha_state_mem_used_kib(f->state, node->id);
         if (node->id == f->target || node->id == f->guest->node || used_kib > node->mem_kib ||
             node->mem_kib - used_kib < f->guest->mem_kib ||
-            plan_check_node(f->state, f->rt, slot) != HA_REASON_NONE)
+            plan_check_node(f->state, f->rt, slot) != HA_REASON_NONE ||
+            explain_bar(f->rt, f->guest, node->id))
             continue;
         snprintf(f->fix + used, HA_TEXT_MAX - used, "%schoose %.63s (%" PRIu64 " MiB free)",
                  used ? ", or " : "", node->name, explain_mib_have(node->mem_kib - used_kib));
@@ -66,6 +70,9 @@ static void say_target(const struct refusal *f, uint16_t reason)
 
     explain_place(f->state, f->rt, slot, reason, free_kib, f->guest ? f->guest->mem_kib : 0,
                   f->text, f->fix);
+    if (reason == HA_REASON_CANT_RUN)
+        explain_say_bar(f->state, f->target, explain_bar(f->rt, f->guest, f->target), f->text,
+                        f->fix);
     suggest_node(f);
 }
 
@@ -176,6 +183,7 @@ static void say(const struct refusal *f, uint16_t reason)
     case HA_REASON_HV_NOT_READY:
     case HA_REASON_SHUTTING_DOWN:
     case HA_REASON_FENCE_WANTED:
+    case HA_REASON_CANT_RUN:
         if (plan_slot(f->state, f->target) != HA_NODES_MAX && f->target != 0)
             say_target(f, reason);
         else

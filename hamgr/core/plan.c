@@ -154,6 +154,36 @@ uint16_t plan_check_node(const struct ha_state *state, const struct ha_runtime *
     return report->is_hv_ready && !report->is_quarantined ? HA_REASON_NONE : HA_REASON_HV_NOT_READY;
 }
 
+static const struct ha_bar *bar_of(const struct ha_runtime *rt, struct ha_uuid guest, uint32_t from,
+                                   uint32_t node)
+{
+    uint32_t low = 0;
+    uint32_t high = rt->bar_count;
+
+    while (low < high) { /* the first of this guest */
+        uint32_t middle = low + (high - low) / 2;
+        if (ha_uuid_cmp(rt->bars[middle].guest, guest) < 0)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    for (; low < rt->bar_count && ha_uuid_equal(rt->bars[low].guest, guest); low++) {
+        const struct ha_bar *bar = &rt->bars[low];
+        if (bar->node == node && (bar->from == 0 || bar->from == from))
+            return bar;
+    }
+    return NULL;
+}
+
+const struct ha_bar *ha_bar_against(const struct ha_runtime *rt, struct ha_uuid guest,
+                                    uint32_t from, uint32_t node)
+{
+    static const struct ha_uuid any;
+    const struct ha_bar *bar = bar_of(rt, guest, from, node);
+
+    return bar ? bar : bar_of(rt, any, from, node);
+}
+
 uint64_t plan_since_ms(uint64_t then_wall_ms, uint64_t wall_ms)
 {
     return wall_ms >= then_wall_ms ? wall_ms - then_wall_ms : UINT64_MAX;

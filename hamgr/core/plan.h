@@ -45,6 +45,11 @@ void ha_plan(const struct ha_state *state, const struct ha_runtime *rt,
              const struct ha_plan_limits *limits, struct ha_plan_scratch *scratch,
              struct ha_plan *ret_plan);
 
+/* What stands against guest on node, by the nodes' own checks; NULL: nothing known. from: the node
+ * it would move from, 0 = it is started. */
+const struct ha_bar *ha_bar_against(const struct ha_runtime *rt, struct ha_uuid guest,
+                                    uint32_t from, uint32_t node);
+
 /* Why guest is where it is, or is not: conditions with their numbers, and the smallest change that
  * lifts each. The same text in every refusal. */
 #define HA_CONDITIONS_MAX (HA_NODES_MAX + 8u)

@@ -190,7 +190,9 @@ static bool drain_guest(struct plan_ctx *ctx, const struct ha_guest *guest, uint
                         uint16_t reason)
 {
     bool is_shutdown = reason == HA_REASON_SHUTDOWN;
-    struct plan_wish wish = {.mem_kib = guest->mem_kib,
+    struct plan_wish wish = {.guest = guest->id,
+                             .mem_kib = guest->mem_kib,
+                             .from = guest->node,
                              .except = guest->node,
                              .busy = ctx->scratch->moving,
                              .busy_max = ctx->limits->move_parallel};

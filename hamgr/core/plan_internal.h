@@ -76,7 +76,9 @@ bool plan_is_before(const void *guests, uint32_t a, uint32_t b);
  * `except`, `avoid` only if nothing else is left, `prefer` first (node ids, 0 = none). Returns
  * HA_NODES_MAX when none; *ret_is_busy then says that only limits in flight stood in the way. */
 struct plan_wish {
+    struct ha_uuid guest;
     uint64_t mem_kib;
+    uint32_t from; /* the node it moves from, 0 = it is started */
     uint32_t except;
     uint32_t avoid;
     uint32_t prefer;

@@ -43,7 +43,8 @@ uint32_t plan_choose(const struct plan_ctx *ctx, const struct plan_wish *wish, b
         uint32_t node = ctx->state->nodes[slot].id;
         struct candidate candidate = {.slot = slot, .rank = rank_of(wish, node)};
         if (node == wish->except || ctx->scratch->free_kib[slot] < wish->mem_kib ||
-            plan_check_node(ctx->state, ctx->rt, slot) != HA_REASON_NONE)
+            plan_check_node(ctx->state, ctx->rt, slot) != HA_REASON_NONE ||
+            ha_bar_against(ctx->rt, wish->guest, wish->from, node))
             continue;
         if (wish->busy[slot] >= wish->busy_max) {
             *ret_is_busy = true;
@@ -123,7 +124,8 @@ static uint32_t gather(struct plan_ctx *ctx)
  * not be started there, or is to leave, prefers any other node. */
 static struct plan_wish wish_of(const struct plan_ctx *ctx, const struct ha_guest *guest)
 {
-    struct plan_wish wish = {.mem_kib = guest->mem_kib,
+    struct plan_wish wish = {.guest = guest->id,
+                             .mem_kib = guest->mem_kib,
                              .busy = ctx->scratch->starting,
                              .busy_max = ctx->limits->start_parallel};
 

@@ -95,7 +95,9 @@
     X(HA_REASON_NOT_OURS, 141, "not-ours", "the log does not give this copy to this node", "")     \
     X(HA_REASON_SETTLING, 142, "settling",                                                         \
       "nodes that joined a moment ago are still coming up and shall get their share",              \
-      "wait: at most 2 s after the last of them joined")
+      "wait: at most 2 s after the last of them joined")                                           \
+    X(HA_REASON_CANT_RUN, 143, "cant-run", "the node lacks what the guest needs",                  \
+      "hactl doctor names what, and how to mend it")
 
 enum ha_reason {
 #define X(symbol, number, name, text, fix) symbol = number,

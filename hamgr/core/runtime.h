@@ -71,6 +71,16 @@ enum ha_move_step {
     HA_MOVE_FAILED,
 };
 
+/* What stands against a guest on a node that is fit otherwise: the nodes' own checks found it (a
+ * kernel is missing there, the processors differ). */
+struct ha_bar {
+    struct ha_uuid guest; /* zero: any guest */
+    uint32_t node;        /* it can't run there */
+    uint32_t from;        /* not 0: only a move from this node can't end there */
+    char text[HA_TEXT_MAX];
+    char fix[HA_TEXT_MAX];
+};
+
 struct ha_runtime {
     uint64_t now_ms; /* CLOCK_MONOTONIC_RAW */
     uint64_t wall_ms;
@@ -101,6 +111,8 @@ struct ha_runtime {
     struct ha_fence_progress fences[HA_NODES_MAX]; /* parallel to state->nodes */
     uint32_t move_count;
     struct ha_move_progress moves[HA_TICKETS_MAX];
+    uint32_t bar_count;
+    const struct ha_bar *bars; /* ascending by guest; the caller's */
 };
 
 /* Fences may start only when this view followed the last one without a gap, or H has passed. */

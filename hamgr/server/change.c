@@ -199,7 +199,8 @@ static void run_guest_stop(struct request *r)
  */
 
 /* The eligible node with the most free memory, other than the owner; NULL if there is none. */
-static const struct ha_node *choose_node(const struct ha_state *state, const struct ha_guest *guest)
+static const struct ha_node *choose_node(const struct ha_state *state, const struct ha_runtime *rt,
+                                         const struct ha_guest *guest)
 {
     const struct ha_node *best = NULL;
     uint64_t best_kib = 0;
@@ -208,7 +209,8 @@ static const struct ha_node *choose_node(const struct ha_state *state, const str
         const struct ha_node *node = &state->nodes[i];
         uint64_t used_kib = ha_state_mem_used_kib(state, node->id);
         if (node->id == guest->node || !ha_state_node_is_eligible(state, node, NULL) ||
-            used_kib + guest->mem_kib > node->mem_kib)
+            used_kib + guest->mem_kib > node->mem_kib ||
+            ha_bar_against(rt, guest->id, guest->node, node->id))
             continue;
         if (!best || node->mem_kib - used_kib > best_kib) {
             best = node;
@@ -272,7 +274,7 @@ static const struct ha_node *destination(struct request *r, const struct ha_gues
 
     if (has(r, "to"))
         return request_node(r, "to");
-    const struct ha_node *to = choose_node(request_state(r), guest);
+    const struct ha_node *to = choose_node(request_state(r), api->runtime(api->user), guest);
     if (!to) {
         bool is_open = api->runtime(api->user)->is_open;
         uint16_t reason = is_open ? HA_REASON_NO_NODE : HA_REASON_NO_QUORUM;

@@ -394,6 +394,34 @@ static void limits_are_named(void **state)
     plan_rig_free(r);
 }
 
+/* The words of the node's check, the same in explain and refusal; and only where it applies. */
+static void what_a_node_lacks_is_told(void **state)
+{
+    struct plan_rig *r = plan_rig_new(3);
+    const struct ha_bar bars[] = {
+        {.node = 3, .from = 2, .text = "processors differ", .fix = "level them"},
+        {.guest = build_uuid(1), .node = 1, .text = "no /srv/k", .fix = "copy /srv/k there"}};
+    struct ha_cmd cmd;
+
+    (void)state;
+    build_guest(r->b, 1, HA_WANT_STARTED);
+    r->rt.bars = bars;
+    r->rt.bar_count = 2;
+    explain(r, 1);
+    assert_string_equal(condition_of(1)->text, "n1: no /srv/k");
+    assert_string_equal(condition_of(1)->fix, "copy /srv/k there");
+    assert_int_equal(condition_of(1)->reason, HA_REASON_CANT_RUN);
+    assert_true(condition_of(3)->is_ok); /* it is started, not moved */
+    plan_rig_run(r, 1, 2);
+    explain(r, 1);
+    assert_string_equal(condition_of(3)->text, "n3: processors differ");
+    cmd = migrate(r, 1, 1);
+    assert_int_equal(refuse(r, &cmd), HA_REASON_CANT_RUN);
+    assert_string_equal(text, "n1: no /srv/k");
+    assert_string_equal(fix, "copy /srv/k there"); /* and no other node to choose */
+    plan_rig_free(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -412,6 +440,7 @@ int main(void)
         cmocka_unit_test(refusals_about_a_guest_say_what_it_does),
         cmocka_unit_test(refusals_about_a_node_count_its_guests),
         cmocka_unit_test(limits_are_named),
+        cmocka_unit_test(what_a_node_lacks_is_told),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -228,6 +228,30 @@ static void unfit_nodes_get_nothing(void **state)
 
 /* --- Failover --- */
 
+/* What a node's own checks found against one guest is nothing against the others; what is only
+ * against moves is nothing against a start. */
+static void a_guest_is_not_placed_where_it_cannot_run(void **state)
+{
+    struct plan_rig *r = plan_rig_new(3);
+    const struct ha_bar bars[] = {{.node = 2, .from = 1, .text = "processors differ"},
+                                  {.guest = build_uuid(1), .node = 1, .text = "no kernel"},
+                                  {.guest = build_uuid(1), .node = 3, .text = "no kernel"},
+                                  {.guest = build_uuid(3), .node = 2, .text = "no bridge"}};
+
+    (void)state;
+    for (uint32_t guest = 1; guest <= 3; guest++)
+        build_guest(r->b, guest, HA_WANT_STARTED);
+    r->rt.bars = bars;
+    r->rt.bar_count = 4;
+    assert_string_equal(plan_rig_plan(r), "assign g1 n2 e1 placement\n"
+                                          "assign g2 n1 e1 placement\n"
+                                          "assign g3 n3 e1 placement\n");
+    build_maintenance(r->b, 2, true); /* the only one for g1 */
+    assert_string_equal(plan_rig_plan(r), "assign g2 n1 e1 placement\n"
+                                          "assign g3 n3 e1 placement\n");
+    plan_rig_free(r);
+}
+
 static void a_lost_node_is_refilled_in_one_call(void **state)
 {
     struct plan_rig *r = plan_rig_new(4);
@@ -556,6 +580,7 @@ int main(void)
         cmocka_unit_test(memory_of_both_ends_of_a_move_is_taken),
         cmocka_unit_test(memory_of_a_fenced_source_is_free),
         cmocka_unit_test(unfit_nodes_get_nothing),
+        cmocka_unit_test(a_guest_is_not_placed_where_it_cannot_run),
         cmocka_unit_test(a_lost_node_is_refilled_in_one_call),
         cmocka_unit_test(failover_does_not_wait_for_an_old_back_off),
         cmocka_unit_test(limits_spread_a_plan_over_calls),
