@@ -21,6 +21,7 @@ struct message {
     uint64_t ordered; /* true time */
     uint32_t uses;
     uint32_t from;
+    struct sim_memo memo;
     size_t size;
     uint8_t data[];
 };
@@ -192,8 +193,11 @@ static struct transport *transport_of(uint32_t id)
 
 static void hand_over(struct transport *t, struct message *message)
 {
-    if (t->is_member)
-        t->callbacks->message(t->user, message->from, message->data, message->size);
+    if (!t->is_member)
+        return;
+    sim_memo_open(&message->memo);
+    t->callbacks->message(t->user, message->from, message->data, message->size);
+    sim_memo_open(NULL);
 }
 
 static void on_late_message(void *data, uint64_t id)
@@ -327,6 +331,7 @@ void transport_send(struct transport *t, const uint8_t *data, size_t size, bool 
     message->uses = 1;
     message->from = id;
     message->size = size;
+    message->memo = (struct sim_memo){.data = message->data};
     memcpy(message->data, data, size);
     *item = (struct queued){.message = message};
     *s->end = item;

@@ -325,6 +325,17 @@ void sim_net_heal(void);
 void sim_net_hamgrd_gone(struct sim_node *node);
 void sim_net_corosync(struct sim_node *node); /* it started or ended */
 
+/* memo.c: what every node computes of the same bytes is computed once. */
+struct sim_memo {
+    const void *data;
+    size_t size;
+    struct ha_digest previous, digest;
+    bool is_known;
+};
+void sim_memo_reset(void);
+/* Digests of its data are remembered from now on; NULL: none. */
+void sim_memo_open(struct sim_memo *memo);
+
 /* disk.c */
 void sim_disk_make(struct sim_node *node, const struct log_entry *entries, uint32_t count);
 void sim_disk_empty(struct sim_node *node, uint64_t number); /* a new store, of another id */

@@ -58,18 +58,38 @@ void sim_fds_reset(void)
 /* ---- clocks and random numbers ----------------------------------------------------------------
  */
 
+static struct timespec timespec_of(uint64_t ns)
+{
+    return (struct timespec){.tv_sec = (time_t)(ns / NS_S), .tv_nsec = (long)(ns % NS_S)};
+}
+
+/* Clocks are asked several times in each event, and stand still meanwhile. */
+static const struct timespec *raw_clock(const struct sim_node *node)
+{
+    static const struct sim_node *asked;
+    static uint64_t at, boot_ns;
+    static struct timespec answer;
+
+    if (node != asked || sim.now != at || node->clock.raw_ns != boot_ns) {
+        asked = node;
+        at = sim.now;
+        boot_ns = node->clock.raw_ns;
+        answer = timespec_of(sim_raw_ns(node));
+    }
+    return &answer;
+}
+
 int __wrap_clock_gettime(clockid_t id, struct timespec *ret)
 {
     if (!sim.running)
         return __real_clock_gettime(id, ret);
     const struct sim_node *node = sim.running->node;
-    uint64_t ns = sim_raw_ns(node);
     if (id == CLOCK_BOOTTIME)
-        ns += (uint64_t)node->clock.slept_ns;
+        *ret = timespec_of(sim_raw_ns(node) + (uint64_t)node->clock.slept_ns);
     else if (id == CLOCK_REALTIME)
-        ns = (uint64_t)((int64_t)ns + node->clock.wall_offset_ns);
-    ret->tv_sec = (time_t)(ns / NS_S);
-    ret->tv_nsec = (long)(ns % NS_S);
+        *ret = timespec_of(sim_raw_ns(node) + (uint64_t)node->clock.wall_offset_ns);
+    else
+        *ret = *raw_clock(node);
     return 0;
 }
 
