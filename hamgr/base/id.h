@@ -16,9 +16,14 @@ struct ha_uuid {
     uint8_t b[16];
 };
 
+/* In two words: compilers call memcmp for 16 bytes, and loops over lists ask this first. */
 static inline bool ha_uuid_equal(struct ha_uuid a, struct ha_uuid b)
 {
-    return memcmp(a.b, b.b, sizeof(a.b)) == 0;
+    uint64_t left[2], right[2];
+
+    memcpy(left, a.b, sizeof(left));
+    memcpy(right, b.b, sizeof(right));
+    return ((left[0] ^ right[0]) | (left[1] ^ right[1])) == 0;
 }
 
 static inline int ha_uuid_cmp(struct ha_uuid a, struct ha_uuid b)

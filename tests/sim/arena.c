@@ -15,11 +15,13 @@
 #define ARENAS_MAX  64u
 #define CLASSES     24u /* sizes 32, 64, ... */
 #define LARGE       ((size_t)32 << 10)
-#define WIPE_MAX    ((size_t)256 << 10) /* above that it is cheaper to give the pages back */
+#define PAGE        ((size_t)4096)
+#define WIPE_MAX    ((size_t)256 << 10) /* so much is wiped without asking what was touched */
+#define KEEP_MAX    ((size_t)2 << 20)   /* above that it is cheaper to give the pages back */
 
-/* A process dies and starts again some dozen times in a seed, and page faults are dear. So its
- * small blocks keep their pages and are wiped; large ones that were asked for as zeros, most of
- * which nobody ever touches, give them back; other large ones stay as they are. */
+/* A process dies and starts again some dozen times in a seed, and page faults are dear. So what
+ * must be zeros is wiped and keeps its pages. Of large blocks nobody ever touches the most: there
+ * only the pages that exist are wiped. What was asked for as it comes stays as it is. */
 enum zone_kind { ZONE_SMALL = 0, ZONE_ZERO, ZONE_RAW, ZONES };
 
 struct block {
@@ -73,14 +75,39 @@ void sim_arena_use(struct sim_arena *arena)
     current = arena;
 }
 
+/* False if there are too many of them, or the kernel does not say. */
+static bool wipe_touched(const struct zone *zone)
+{
+    static unsigned char is_there[ZONE_BYTES / PAGE];
+    size_t pages = (zone->used + PAGE - 1) / PAGE, count = 0;
+
+    if (mincore(zone->memory, pages * PAGE, is_there) < 0)
+        return false;
+    for (size_t i = 0; i < pages; i++)
+        count += is_there[i] & 1u;
+    if (count > KEEP_MAX / PAGE)
+        return false;
+    for (size_t i = 0; i < pages; i++) {
+        if (is_there[i] & 1u)
+            memset(zone->memory + i * PAGE, 0, PAGE);
+    }
+    return true;
+}
+
+static void make_zero(const struct zone *zone)
+{
+    if (zone->used <= WIPE_MAX)
+        memset(zone->memory, 0, zone->used);
+    else if (!wipe_touched(zone))
+        madvise(zone->memory, zone->used, MADV_DONTNEED);
+}
+
 void sim_arena_clear(struct sim_arena *arena)
 {
     for (unsigned i = 0; i < ZONES; i++) {
         struct zone *zone = &arena->zones[i];
-        if (i == ZONE_SMALL && zone->used <= WIPE_MAX)
-            memset(zone->memory, 0, zone->used);
-        else if (i != ZONE_RAW && zone->used > 0)
-            madvise(zone->memory, zone->used, MADV_DONTNEED);
+        if (i != ZONE_RAW)
+            make_zero(zone);
         zone->used = 0;
         memset(zone->free, 0, sizeof(zone->free));
     }

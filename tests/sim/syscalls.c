@@ -64,19 +64,21 @@ static struct timespec timespec_of(uint64_t ns)
 }
 
 /* Clocks are asked several times in each event, and stand still meanwhile. */
-static const struct timespec *raw_clock(const struct sim_node *node)
+static uint64_t raw_ns(const struct sim_node *node, struct timespec *ret)
 {
     static const struct sim_node *asked;
-    static uint64_t at, boot_ns;
+    static uint64_t at, boot_ns, ns;
     static struct timespec answer;
 
     if (node != asked || sim.now != at || node->clock.raw_ns != boot_ns) {
         asked = node;
         at = sim.now;
         boot_ns = node->clock.raw_ns;
-        answer = timespec_of(sim_raw_ns(node));
+        ns = sim_raw_ns(node);
+        answer = timespec_of(ns);
     }
-    return &answer;
+    *ret = answer;
+    return ns;
 }
 
 int __wrap_clock_gettime(clockid_t id, struct timespec *ret)
@@ -84,12 +86,11 @@ int __wrap_clock_gettime(clockid_t id, struct timespec *ret)
     if (!sim.running)
         return __real_clock_gettime(id, ret);
     const struct sim_node *node = sim.running->node;
+    uint64_t ns = raw_ns(node, ret);
     if (id == CLOCK_BOOTTIME)
-        *ret = timespec_of(sim_raw_ns(node) + (uint64_t)node->clock.slept_ns);
+        *ret = timespec_of(ns + (uint64_t)node->clock.slept_ns);
     else if (id == CLOCK_REALTIME)
-        *ret = timespec_of(sim_raw_ns(node) + (uint64_t)node->clock.wall_offset_ns);
-    else
-        *ret = *raw_clock(node);
+        *ret = timespec_of(ns + (uint64_t)node->clock.wall_offset_ns);
     return 0;
 }
 
