@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What the parts of the program hamgr-xen-helper share. libxl starts it, by LIBXL_SAVE_HELPER, in
+ * place of its own helper: stdin and stdout are libxl's, talk.h is their language.
+ *
+ * Xen's libxenguest does the work, and calls functions of this program instead of its own where
+ * bytes leave and where memory of a new domain is made (interpose.c).
+ */
+#ifndef HAMGR_HV_XEN_HELPER_HELPER_H
+#define HAMGR_HV_XEN_HELPER_HELPER_H
+
+#include <sys/uio.h>
+#include <xenctrl.h>
+#include <xenguest.h>
+#include <xentoollog.h>
+
+#include "hamgr/hv/xen/helper/talk.h"
+
+struct helper {
+    xentoollog_logger logger; /* first: libxenctrl gives it back as this */
+    struct talk_args args;
+    xc_interface *xc;
+    int abort_fd;     /* an eventfd */
+    bool is_deserted; /* libxl is gone: nothing is said or asked any more */
+};
+
+/* ---- ask.c: libxl ---- */
+void helper_log_init(struct helper *h);
+/* Says it and waits for the answer, which comes for as long as libxl lives; -1: it is gone. */
+int helper_ask(struct helper *h, enum talk_type type);
+int helper_ask_qemu(struct helper *h, uint32_t domid, uint32_t is_on);
+int helper_ask_static_done(struct helper *h, uint32_t missing);
+void helper_say_results(struct helper *h, uint64_t store_gfn, uint64_t console_gfn);
+/* The last word. */
+void helper_complete(struct helper *h, int outcome, int code);
+void helper_error(struct helper *h, const char *text);
+/* From now on all waits end. Async-signal-safe. */
+void helper_abort(const struct helper *h);
+
+/* ---- interpose.c ---- */
+
+/* Who writes to fd: libxenguest's vector, all of it. 0, or -1 with errno. */
+typedef int (*helper_write_fn)(void *user, const struct iovec *vector, int count);
+void helper_take_writes(int fd, helper_write_fn write, void *user);
+/* Superpages where whole ones are populated in a domain that is translated. */
+void helper_use_superpages(void);
+/* Do Xen's libraries call ours? */
+bool helper_is_bound(void);
+
+/* ---- save.c, restore.c ---- */
+int helper_save(struct helper *h);
+int helper_restore(struct helper *h);
+
+#endif

@@ -1,0 +1,143 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * Functions that libxenguest calls by name and that this program has, too: the dynamic linker binds
+ * the library's calls to ours. What is not for us goes on to the library's own.
+ */
+#include <dlfcn.h>
+#include <errno.h>
+#include <link.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "hamgr/hv/xen/helper/batch.h"
+#include "hamgr/hv/xen/helper/helper.h"
+
+/* Not in Xen's public headers. */
+int writev_exact(int fd, const struct iovec *vector, int count);
+int write_exact(int fd, const void *data, size_t size);
+
+typedef int (*writev_fn)(int fd, const struct iovec *vector, int count);
+typedef int (*write_fn)(int fd, const void *data, size_t size);
+typedef int (*populate_fn)(xc_interface *xch, uint32_t domid, unsigned long count,
+                           unsigned int order, unsigned int flags, xen_pfn_t *frames);
+
+static struct {
+    int fd; /* whose writes are taken; -1 none */
+    helper_write_fn write;
+    void *user;
+    bool has_superpages;
+} taken = {.fd = -1};
+
+void helper_take_writes(int fd, helper_write_fn write, void *user)
+{
+    taken.write = write;
+    taken.user = user;
+    taken.fd = fd;
+}
+
+void helper_use_superpages(void)
+{
+    taken.has_superpages = true;
+}
+
+/* The definition behind ours. Without it there is nothing to call: libxenctrl is not the one this
+ * program was linked with. */
+static void *original(const char *name)
+{
+    void *found = dlsym(RTLD_NEXT, name);
+
+    if (!found)
+        abort();
+    return found;
+}
+
+int writev_exact(int fd, const struct iovec *vector, int count)
+{
+    if (fd == taken.fd)
+        return taken.write(taken.user, vector, count);
+    writev_fn next;
+    *(void **)&next = original("writev_exact");
+    return next(fd, vector, count);
+}
+
+int write_exact(int fd, const void *data, size_t size)
+{
+    if (fd == taken.fd) {
+        struct iovec piece = {(void *)(uintptr_t)data, size};
+        return taken.write(taken.user, &piece, 1);
+    }
+    write_fn next;
+    *(void **)&next = original("write_exact");
+    return next(fd, data, size);
+}
+
+/* ---- memory of a new domain ---- */
+
+static int populate_next(xc_interface *xch, uint32_t domid, uint64_t count, unsigned int order,
+                         unsigned int flags, xen_pfn_t *frames)
+{
+    static populate_fn next;
+
+    if (!next)
+        *(void **)&next = original("xc_domain_populate_physmap_exact");
+    return next(xch, domid, count, order, flags, frames);
+}
+
+/* One superpage, or its frames one by one when there is none left. Frames of a translated domain
+ * keep their numbers, so the array stays as it is. */
+static int populate_super(xc_interface *xch, uint32_t domid, xen_pfn_t *frames)
+{
+    xen_pfn_t first = frames[0];
+
+    if (xc_domain_populate_physmap(xch, domid, 1, SUPER_ORDER, 0, &first) == 1)
+        return 0;
+    return populate_next(xch, domid, SUPER_PAGES, 0, 0, frames);
+}
+
+int xc_domain_populate_physmap_exact(xc_interface *xch, uint32_t domid, unsigned long nr_extents,
+                                     unsigned int extent_order, unsigned int mem_flags,
+                                     xen_pfn_t *extent_start)
+{
+    int rc = 0;
+
+    if (!taken.has_superpages || extent_order != 0 || mem_flags != 0)
+        return populate_next(xch, domid, nr_extents, extent_order, mem_flags, extent_start);
+    for (uint64_t at = 0; at < nr_extents && rc == 0;) {
+        struct super_run run = super_next(extent_start, nr_extents, at);
+        rc = run.is_super ? populate_super(xch, domid, extent_start + at)
+                          : populate_next(xch, domid, run.count, 0, 0, extent_start + at);
+        at += run.count;
+    }
+    return rc;
+}
+
+/* ---- the gate ---- */
+
+static bool is_symbolic(const struct link_map *map)
+{
+    for (const ElfW(Dyn) *entry = map->l_ld; entry->d_tag != DT_NULL; entry++)
+        if (entry->d_tag == DT_SYMBOLIC ||
+            (entry->d_tag == DT_FLAGS && (entry->d_un.d_val & DF_SYMBOLIC)))
+            return true;
+    return false;
+}
+
+/* A library that was linked to prefer its own definitions would go past us. */
+bool helper_is_bound(void)
+{
+    void *self = dlopen(NULL, RTLD_NOW);
+    struct link_map *map = NULL;
+    bool has_guest = false, is_fine = true;
+
+    if (!self || dlsym(self, "writev_exact") != (void *)(uintptr_t)&writev_exact ||
+        dlinfo(self, RTLD_DI_LINKMAP, &map) != 0)
+        return false;
+    for (; map; map = map->l_next) {
+        const char *name = strrchr(map->l_name, '/');
+        if (!name || strncmp(name, "/libxen", 7) != 0)
+            continue;
+        has_guest |= strncmp(name, "/libxenguest", 12) == 0;
+        is_fine &= !is_symbolic(map);
+    }
+    return has_guest && is_fine;
+}
