@@ -6,7 +6,7 @@ import os
 from .client import together, wait_until
 
 
-def config(nodes, token_ms, name="hamgr"):
+def config(nodes, token_ms, name="hamgr", ping_ms=200):
     """corosync.conf for nodes [(name, id, address)]; consensus is corosync's own 1.2 x token.
 
     token_coefficient 0: else the token grows by 650 ms for each node beyond two. There is one link,
@@ -29,7 +29,7 @@ def config(nodes, token_ms, name="hamgr"):
     token_coefficient: 0
     interface {{
         linknumber: 0
-        knet_ping_interval: 200
+        knet_ping_interval: {ping_ms}
         knet_ping_timeout: 4000
         knet_pong_count: 1
     }}

@@ -48,6 +48,11 @@ def write(path, content, mode=0o644):
     os.rename(temporary, path)
 
 
+def read_bytes(path):
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def read(path, default=""):
     try:
         with open(path, encoding="utf-8", errors="replace") as file:

@@ -4,7 +4,7 @@
 import os
 import uuid
 
-from . import initramfs, storage
+from . import initramfs, kernel, storage
 from .errors import LabError, run
 from .machine import NAMESPACE_ID
 
@@ -43,13 +43,18 @@ def files(place, build):
             (f"{DIRECTORY}/initrd".lstrip("/"), make_initrd(place, build))]
 
 
+def boot_file(kind):
+    """An HVM guest's kernel is started by QEMU, which knows packed ones only."""
+    return f"{DIRECTORY}/vmlinuz" if kind == "hvm" else f"{kernel.DIRECTORY}/vmlinux"
+
+
 def config(place, name, index, options):
     """xl's configuration of guest number `index` (0..)."""
     extra = [f"lab.name={name}", f"lab.mem={options.working_set}", f"lab.steps={options.steps}",
              f"lab.ip=10.77.0.{FIRST_SUFFIX + index}"]
     lines = [f'name = "{name}"', f'uuid = "{uuid.uuid5(NAMESPACE_ID, f"{place.name}/guest/{name}")}"',
              f'type = "{options.type}"', f"memory = {options.memory}", f"maxmem = {options.memory}",
-             "vcpus = 1", f'kernel = "{DIRECTORY}/vmlinuz"', f'ramdisk = "{DIRECTORY}/initrd"',
+             "vcpus = 1", f'kernel = "{boot_file(options.type)}"', f'ramdisk = "{DIRECTORY}/initrd"',
              f'vif = ["mac=00:16:3e:77:00:{index:02x},bridge=xenbr0"]']
     console = "hvc0"
     if options.type == "hvm":

@@ -4,7 +4,7 @@
 import os
 import uuid
 
-from . import net, process, qmp
+from . import kernel, net, process, qmp
 from .errors import LabError, read, run, wait_until
 
 # More of a CPU does harm: with AVX, SMAP or RDTSCP emulated, dom0 or its guests crash.
@@ -101,6 +101,8 @@ class Machine:
             "-device", "virtio-blk-pci,drive=shared",
             "-drive", f"id=own,file={self.dir}/own.tar,format=raw,readonly=on,{disk}",
             "-device", "virtio-blk-pci,drive=own",
+            "-drive", f"id=kernel,file={kernel.disk(self.place)},format=raw,readonly=on,{disk}",
+            "-device", "virtio-blk-pci,drive=kernel",
             *self.nic("cluster", f"tap{self.index}", f"52:54:00:77:00:{self.index:02x}"),
             *self.nic("admin", f"adm{self.index}", f"52:54:00:78:00:{self.index:02x}"),
             "-device", "i6300esb", "-action", "watchdog=reset",

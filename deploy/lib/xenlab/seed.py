@@ -14,7 +14,7 @@ import tempfile
 import time
 
 from . import bmc, net
-from .errors import LabError, read, run
+from .errors import LabError, read, read_bytes, run
 from .place import HERE, ROOT
 
 sys.path.insert(0, os.path.dirname(HERE))
@@ -32,6 +32,8 @@ AcceptEnv LANG
 # ipmitool reads all vendors of the world before anything else: a minute or more in an emulated node.
 # It insists on one of them.
 IPMI_VENDORS = "Decimal\n0\n  Reserved\n    Internet Assigned Numbers Authority\n      iana&iana.org\n"
+# Where guests' kernels and disks may be: what guests.py and storage.py name.
+XEN_ALLOW = "root = /var/lib/hamgr-lab\nroot = /dev\n"
 SSH_CONFIG = """Host *
     IdentityFile /root/.ssh/lab_key
     UserKnownHostsFile /root/.ssh/known_hosts
@@ -94,6 +96,10 @@ def make_shared(place, build, guests=()):
         archive.add("sbin/lab-init", read(os.path.join(HERE, "dom0", "lab-init")), 0o755)
         for name in ("lab-service", "lab-join"):
             archive.add(f"usr/local/sbin/{name}", read(os.path.join(HERE, "dom0", name)), 0o755)
+        hotplug = os.path.join(build, "deploy", "lab-hotplug")
+        if os.path.exists(hotplug):  # built where Xen's headers are
+            for name in ("block", "vif-bridge"):
+                archive.add(f"etc/xen/scripts/{name}", read_bytes(hotplug), 0o755)
         archive.add("usr/share/misc/enterprise-numbers.txt", IPMI_VENDORS)
         for name, path in guests:
             with open(path, "rb") as file:
@@ -124,6 +130,8 @@ def make_certificates(place, machines):
 def hamgr_conf(machine, options):
     lines = ["[node]", f"name = {machine.name}", f"hypervisor = {options.driver}"]
     lines += [f"memory = {options.memory}MiB"] if options.memory else []
+    # Half as often as by default: a heartbeat costs some 10 ms of an emulated processor.
+    lines += ["", "[cluster]", "heartbeat = 1s"]
     return "\n".join([*lines, "", "[watchdog]", "device = /dev/watchdog",
                       f"timeout = {options.watchdog}s", ""])
 
@@ -159,11 +167,12 @@ def make_own(place, machine, machines, options, corosync_key):
     archive.add("root/.ssh/config", SSH_CONFIG, 0o600)
     archive.add("root/.ssh/known_hosts", read(place.of_lab("known_hosts")))
     entries = [(m.name, m.index, net.address(m.index)) for m in machines]
-    archive.add("etc/corosync/corosync.conf", corosync.config(entries, options.token))
+    archive.add("etc/corosync/corosync.conf", corosync.config(entries, options.token, ping_ms=1000))
     archive.add("etc/corosync/authkey", corosync_key, 0o400)
     archive.add("etc/corosync/uidgid.d/hamgr", corosync.UIDGID)
     archive.add("etc/hamgr/hamgr.conf", hamgr_conf(machine, options))
     archive.add("etc/hamgr/fence.conf", bmc.fence_conf(machines), 0o600)
+    archive.add("etc/hamgr/xen-allow.conf", XEN_ALLOW)
     for name, mode in (("ca.pem", 0o644), ("node.pem", 0o644), ("node.key", 0o640)):
         archive.add(f"etc/hamgr/pki/{name}", read(place.of_lab("pki", machine.name, name)), mode,
                     HAMGR_UID)
