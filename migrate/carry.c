@@ -53,6 +53,31 @@ uint8_t *carry_begin(struct session *s, size_t room, struct ha_err *err)
     return s->parcel + s->parcel_used + FRAME_HEADER_SIZE;
 }
 
+/* The sooner an acknowledgement is heard, the fewer blocks go round: they stay in a cache. */
+static int seal_and_hear(struct session *s, struct ha_err *err)
+{
+    seal(s);
+    int rc = carry_hear(s, err);
+    return rc < 0 ? rc : session_poll(s, err);
+}
+
+int carry_give(struct session *s, uint16_t type, size_t size, uint8_t **tail, size_t tail_size,
+               struct ha_err *err)
+{
+    size_t heads = 2 * (size_t)FRAME_HEADER_SIZE + size;
+
+    ha_assert(heads <= FRAME_FRONT && FRAME_HEADER_SIZE + size + tail_size <= FRAME_PARCEL_MAX);
+    seal(s); /* it is a parcel of its own */
+    if (!carry_begin(s, size, err))
+        return -err->code;
+    struct frame_header header = {
+        .type = type, .size = (uint32_t)(size + tail_size), .sequence = s->stream_sequence++};
+    frame_header_encode(*tail - size - FRAME_HEADER_SIZE, &header);
+    *tail = lanes_exchange(s->lanes, *tail - FRAME_FRONT, FRAME_FRONT - heads) + FRAME_FRONT;
+    s->parcel_used = FRAME_HEADER_SIZE + size + tail_size;
+    return seal_and_hear(s, err);
+}
+
 int carry_commit(struct session *s, uint16_t type, size_t size, const void *tail, size_t tail_size,
                  struct ha_err *err)
 {
@@ -66,12 +91,7 @@ int carry_commit(struct session *s, uint16_t type, size_t size, const void *tail
     if (tail_size > 0)
         memcpy(at + FRAME_HEADER_SIZE + size, tail, tail_size);
     s->parcel_used += FRAME_HEADER_SIZE + size + tail_size;
-    if (s->parcel_used < SEAL_AT)
-        return 0;
-    seal(s);
-    /* The sooner an acknowledgement is heard, the fewer blocks go round: they stay in a cache. */
-    int rc = carry_hear(s, err);
-    return rc < 0 ? rc : session_poll(s, err);
+    return s->parcel_used < SEAL_AT ? 0 : seal_and_hear(s, err);
 }
 
 int carry_flush(struct session *s, struct ha_err *err)

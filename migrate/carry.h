@@ -8,10 +8,12 @@
 
 #include "migrate/session.h"
 
-/* session_begin, session_commit and session_flush of the sender. */
+/* session_begin, session_commit, session_give and session_flush of the sender. */
 uint8_t *carry_begin(struct session *s, size_t room, struct ha_err *err);
 int carry_commit(struct session *s, uint16_t type, size_t size, const void *tail, size_t tail_size,
                  struct ha_err *err);
+int carry_give(struct session *s, uint16_t type, size_t size, uint8_t **tail, size_t tail_size,
+               struct ha_err *err);
 int carry_flush(struct session *s, struct ha_err *err);
 /* session_next_frame of the receiver. */
 int carry_next_frame(struct session *s, int timeout_ms, struct ha_err *err);

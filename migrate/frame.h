@@ -31,7 +31,11 @@
 #define FRAME_SETUP_SIZE   (8u + FRAME_SECRET_SIZE)
 #define FRAME_PAGES_HEAD   24u /* kinds and slots follow, each padded to 8 */
 #define FRAME_PAGES_FRONT  (FRAME_PAGES_HEAD + FRAME_PAGES_MAX + 4u * FRAME_GROUP_PAGES)
-#define FRAME_CONTROL_MAX  1024u /* payload of every frame but RAW, BATCH, PAGES and PARCEL */
+/* A block holds a parcel: its header and up to FRAME_PARCEL_MAX bytes; or, FRAME_FRONT bytes from
+ * its beginning, the content of one frame with all heads to be written before it. */
+#define FRAME_BLOCK       270400u
+#define FRAME_FRONT       1408u /* two headers and a PAGES head, rounded up to 64 */
+#define FRAME_CONTROL_MAX 1024u /* payload of every frame but RAW, BATCH, PAGES and PARCEL */
 
 /* Several connections (STREAM.md, sections 7 and 8). */
 #define FRAME_LANES         1u   /* feature bit: HELLO offers, WELCOME accepts */

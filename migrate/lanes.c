@@ -18,7 +18,6 @@
 #include "hamgr/base/assert.h"
 #include "migrate/window.h"
 
-#define BLOCK         (FRAME_HEADER_SIZE + FRAME_PARCEL_MAX)
 #define STACK_SIZE    1048576u /* address space; a few pages of it are used */
 #define RATE_CHUNK    65536u
 #define RATE_BURST_MS 20                   /* a capped end may catch up this much */
@@ -42,12 +41,12 @@ struct lanes {
     bool is_sender;
     unsigned count;
     int main_fd;
-    uint8_t *memory;
     pthread_mutex_t lock;
     /* under the lock */
     struct window window;
     struct reorder reorder;
-    uint8_t *blocks[FRAME_WINDOW_MAX];              /* of the slots in use */
+    uint8_t *blocks[FRAME_WINDOW_MAX];              /* of the slots in use, each malloc'ed */
+    size_t starts[FRAME_WINDOW_MAX];                /* sender: where in its block a parcel begins */
     uint8_t *spare[FRAME_WINDOW + FRAME_LANES_MAX]; /* the others; the last one used is on top, */
     unsigned spare_count;                           /* as it is still in a cache */
     uint32_t sizes[FRAME_WINDOW_MAX];               /* payload bytes */
@@ -237,7 +236,7 @@ static int send_parcels(struct lane *lane, struct chan *chan, struct ha_err *err
         bool has_work = !is_leaving && window_take(&p->window, (uint8_t)lane->number, &number);
         size_t slot = has_work ? number % p->window.size : 0;
         size_t size = FRAME_HEADER_SIZE + p->sizes[slot];
-        const uint8_t *block = p->blocks[slot];
+        const uint8_t *block = p->blocks[slot] ? p->blocks[slot] + p->starts[slot] : NULL;
         lane->is_idle = !has_work;
         unlock(p);
         if (is_leaving)
@@ -253,7 +252,8 @@ static int send_parcels(struct lane *lane, struct chan *chan, struct ha_err *err
         window_written(&p->window, number);
         reclaim(p);
         p->bytes += size;
-        tell_main(p); /* room, if it was acknowledged meanwhile */
+        if (window_has_room(&p->window)) /* it was acknowledged meanwhile */
+            tell_main(p);
         unlock(p);
         renewed += size;
         if (renewed >= RENEW_BYTES) {
@@ -402,10 +402,13 @@ static int make_lane(struct lanes *p, unsigned index, const pthread_attr_t *attr
     lane->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (lane->wake_fd < 0)
         return -errno;
-    lane->block = p->is_sender ? NULL : p->memory + (FRAME_WINDOW + index) * (size_t)BLOCK;
-    int rc = -pthread_create(&lane->thread, attr, run_lane, lane);
-    if (rc < 0)
+    lane->block = p->is_sender ? NULL : malloc(FRAME_BLOCK);
+    int rc = lane->block || p->is_sender ? -pthread_create(&lane->thread, attr, run_lane, lane)
+                                         : -ENOMEM;
+    if (rc < 0) {
         close(lane->wake_fd);
+        free(lane->block);
+    }
     p->count += rc == 0 ? 1u : 0u;
     return rc;
 }
@@ -423,6 +426,27 @@ static void wait_for_threads(struct lanes *p)
     }
 }
 
+static bool make_blocks(struct lanes *p)
+{
+    for (unsigned i = 0; i < FRAME_WINDOW; i++) {
+        uint8_t *block = malloc(FRAME_BLOCK);
+        if (!block)
+            return false;
+        give_block(p, block);
+    }
+    return true;
+}
+
+static void free_blocks(struct lanes *p)
+{
+    for (unsigned i = 0; i < p->count; i++)
+        free(p->lane[i].block);
+    for (unsigned i = 0; i < FRAME_WINDOW_MAX; i++)
+        free(p->blocks[i]);
+    for (unsigned i = 0; i < p->spare_count; i++)
+        free(p->spare[i]);
+}
+
 struct lanes *lanes_new(bool is_sender, unsigned count, struct ha_err *err)
 {
     struct lanes *p = calloc(1, sizeof(*p));
@@ -435,16 +459,13 @@ struct lanes *lanes_new(bool is_sender, unsigned count, struct ha_err *err)
         return NULL;
     }
     p->is_sender = is_sender;
-    p->memory = malloc((FRAME_WINDOW + (is_sender ? 0 : count)) * (size_t)BLOCK);
     p->main_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     ha_assert(pthread_mutex_init(&p->lock, NULL) == 0);
-    if (!p->memory || p->main_fd < 0 || pthread_attr_init(&attr) != 0) {
+    if (!make_blocks(p) || p->main_fd < 0 || pthread_attr_init(&attr) != 0) {
         lanes_free(p);
         ha_err_set(err, HA_E_NO_MEMORY, "no memory for data connections");
         return NULL;
     }
-    for (unsigned i = 0; i < FRAME_WINDOW; i++)
-        give_block(p, p->memory + i * (size_t)BLOCK);
     (void)pthread_attr_setstacksize(&attr, STACK_SIZE);
     for (unsigned i = 0; i < count && rc == 0; i++)
         rc = make_lane(p, i, &attr);
@@ -518,7 +539,7 @@ void lanes_free(struct lanes *lanes)
     if (lanes->main_fd >= 0)
         close(lanes->main_fd);
     pthread_mutex_destroy(&lanes->lock);
-    free(lanes->memory);
+    free_blocks(lanes);
     free(lanes);
 }
 
@@ -600,9 +621,22 @@ uint8_t *lanes_open(struct lanes *lanes)
         size_t slot = lanes->window.next % lanes->window.size;
         if (!lanes->blocks[slot])
             lanes->blocks[slot] = take_block(lanes);
+        lanes->starts[slot] = 0;
         result = lanes->blocks[slot] + FRAME_HEADER_SIZE;
     }
     lanes->is_main_waiting = result == NULL;
+    unlock(lanes);
+    return result;
+}
+
+uint8_t *lanes_exchange(struct lanes *lanes, uint8_t *block, size_t start)
+{
+    lock(lanes);
+    size_t slot = lanes->window.next % lanes->window.size;
+    uint8_t *result = lanes->blocks[slot];
+    ha_assert(result && start <= FRAME_FRONT);
+    lanes->blocks[slot] = block;
+    lanes->starts[slot] = start;
     unlock(lanes);
     return result;
 }
@@ -614,7 +648,7 @@ void lanes_queue(struct lanes *lanes, size_t size)
     size_t slot = lanes->window.next % lanes->window.size;
     struct frame_header header = {
         .type = FRAME_PARCEL, .size = (uint32_t)size, .sequence = lanes->window.next};
-    frame_header_encode(lanes->blocks[slot], &header);
+    frame_header_encode(lanes->blocks[slot] + lanes->starts[slot], &header);
     lanes->sizes[slot] = (uint32_t)size;
     window_queue(&lanes->window);
     for (unsigned i = 0; i < lanes->count; i++)
@@ -661,7 +695,9 @@ uint8_t *lanes_head(struct lanes *lanes, size_t *ret_size)
 uint64_t lanes_release(struct lanes *lanes)
 {
     lock(lanes);
-    give_block(lanes, lanes->blocks[lanes->reorder.next % lanes->reorder.size]);
+    uint8_t **block = &lanes->blocks[lanes->reorder.next % lanes->reorder.size];
+    give_block(lanes, *block);
+    *block = NULL;
     reorder_release(&lanes->reorder);
     uint64_t result = lanes->reorder.next;
     unlock(lanes);

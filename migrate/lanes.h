@@ -49,6 +49,10 @@ uint64_t lanes_bytes(struct lanes *lanes);
 /* Sender. Room for the next parcel, FRAME_PARCEL_MAX bytes, the same until it is queued; NULL: the
  * window is full (wait for lanes_fd, or an ACK). */
 uint8_t *lanes_open(struct lanes *lanes);
+/* Instead of writing into that room: block (FRAME_BLOCK bytes, moved; from malloc) holds the parcel
+ * from start <= FRAME_FRONT on, its header's place first. Returns the one it replaces (moved). Then
+ * lanes_queue. */
+uint8_t *lanes_exchange(struct lanes *lanes, uint8_t *block, size_t start);
 /* The open parcel holds size > 0 bytes: off it goes. */
 void lanes_queue(struct lanes *lanes, size_t size);
 /* The receiver's ACK. 0, or -HA_E_PEER. */

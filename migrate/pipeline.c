@@ -107,7 +107,8 @@ static bool allocate_units(struct pipeline *p)
     for (unsigned i = 0; i < p->unit_count; i++) {
         struct unit *unit = &p->units[i];
         struct buffers *b = &p->spare[p->spare_count++];
-        b->in = malloc(UNIT_BUFFER);
+        uint8_t *block = malloc(FRAME_BLOCK);
+        b->in = block ? block + FRAME_FRONT : NULL;
         b->out = malloc(UNIT_BUFFER);
         unit->hashes = malloc(FRAME_PAGES_MAX * sizeof(*unit->hashes));
         unit->content = malloc(FRAME_PAGES_MAX * sizeof(*unit->content));
@@ -130,14 +131,19 @@ static void give_buffers(struct pipeline *p, struct unit *unit)
     unit->in = unit->out = NULL;
 }
 
+static void free_block(uint8_t *in)
+{
+    free(in ? in - FRAME_FRONT : NULL);
+}
+
 static void free_units(struct pipeline *p)
 {
     for (unsigned i = 0; i < p->spare_count; i++) {
-        free(p->spare[i].in);
+        free_block(p->spare[i].in);
         free(p->spare[i].out);
     }
     for (unsigned i = 0; p->units && i < p->unit_count; i++) {
-        free(p->units[i].in);
+        free_block(p->units[i].in);
         free(p->units[i].out);
         free(p->units[i].hashes);
         free(p->units[i].content);

@@ -45,7 +45,8 @@ struct unit {
     uint64_t busy_ns; /* what the worker needed for the codec */
     uint64_t tried;   /* bytes given to the codec */
     uint64_t packed;  /* what they became */
-    uint8_t *in;      /* UNIT_BUFFER bytes, as the next */
+    uint8_t *in;      /* UNIT_BUFFER bytes, as the next; FRAME_FRONT bytes inside a FRAME_BLOCK
+                         that may be exchanged for another (session_give) */
     uint8_t *out;
     struct ha_digest *hashes; /* FRAME_PAGES_MAX, by page; zero for a zero page */
     const uint8_t **content;  /* receiver: FRAME_PAGES_MAX, where each page is */
@@ -54,6 +55,7 @@ struct unit {
 };
 
 #define UNIT_BUFFER FRAME_PAYLOAD_MAX
+_Static_assert(FRAME_FRONT + UNIT_BUFFER <= FRAME_BLOCK, "a unit's content fits a block");
 
 /* What a worker does with a unit; context is the worker's own. */
 typedef void unit_work(void *context, struct unit *unit);

@@ -24,6 +24,9 @@
 #define UNITS_PER_WORKER 2u
 /* While nothing is compressed, one group of so many shows what compression would do. */
 #define PROBE_EACH 48u
+/* Content of at least so many bytes as it is: its memory is given away, not copied. It would be a
+ * parcel of its own anyhow. */
+#define GIVE_MIN 196608u
 /* A feeder that did not listen may wait for just this word: said again after so long, also when the
  * acknowledgement came within the wait. */
 #define UNTOLD_MS 100
@@ -108,7 +111,9 @@ static int commit_pages(struct sender *d, struct unit *unit, struct ha_err *err)
     struct frame_pages *m = &unit->pages;
     struct streamp_progress *progress = &d->session->progress;
     uint32_t head = frame_pages_head(m->count, m->slot_count);
-    uint8_t *at = session_begin(d->session, head + unit->in_size, err);
+    bool is_given =
+        session_takes_blocks(d->session) && unit->out_size == 0 && unit->in_size >= GIVE_MIN;
+    uint8_t *at = is_given ? unit->in - head : session_begin(d->session, head + unit->in_size, err);
 
     if (!at)
         return -err->code;
@@ -124,6 +129,8 @@ static int commit_pages(struct sender *d, struct unit *unit, struct ha_err *err)
     progress->zero_pages += m->count - m->full_count - m->delta_count;
     progress->delta_pages += m->delta_count;
     progress->same_pages = d->sorter.same_pages;
+    if (is_given)
+        return session_give(d->session, unit->type, head, &unit->in, unit->in_size, err);
     return commit_unit(d, unit, head, err);
 }
 

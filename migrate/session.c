@@ -458,6 +458,18 @@ int session_commit(struct session *s, uint16_t type, size_t size, const void *ta
     return s->out_end >= SESSION_OUTBOX ? session_flush(s, err) : 0;
 }
 
+bool session_takes_blocks(const struct session *s)
+{
+    return s->lanes && s->is_sender;
+}
+
+int session_give(struct session *s, uint16_t type, size_t size, uint8_t **tail, size_t tail_size,
+                 struct ha_err *err)
+{
+    ha_assert(session_takes_blocks(s) && !s->is_writing);
+    return carry_give(s, type, size, tail, tail_size, err);
+}
+
 /* A sign of life, only when nothing else is on its way. Never waits. */
 static int ping(struct session *s, struct ha_err *err)
 {

@@ -144,6 +144,13 @@ uint64_t session_now(struct session *s);
 uint8_t *session_begin(struct session *s, size_t room, struct ha_err *err);
 int session_commit(struct session *s, uint16_t type, size_t size, const void *tail,
                    size_t tail_size, struct ha_err *err);
+/* Over lanes a large tail needs no copy if its memory is given up: *tail lies FRAME_FRONT bytes
+ * behind the beginning of a malloc'ed block of FRAME_BLOCK bytes, the size bytes of the frame
+ * before it are written already; *tail becomes the same place in another such block. Instead of
+ * begin and commit, where session_takes_blocks. */
+bool session_takes_blocks(const struct session *s);
+int session_give(struct session *s, uint16_t type, size_t size, uint8_t **tail, size_t tail_size,
+                 struct ha_err *err);
 int session_flush(struct session *s, struct ha_err *err);
 /* Over lanes: all frames committed so far are in parcels below this number. */
 uint64_t session_parcels(const struct session *s);

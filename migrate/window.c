@@ -17,13 +17,18 @@ void window_init(struct window *w, uint32_t size)
     w->size = size;
 }
 
+bool window_has_room(struct window *w)
+{
+    return w->next - w->acked < w->size && slot_of(w, w->next)->state == WINDOW_FREE;
+}
+
 bool window_open(struct window *w)
 {
     struct window_slot *slot = slot_of(w, w->next);
 
     if (slot->state == WINDOW_OPEN)
         return true;
-    if (w->next - w->acked >= w->size || slot->state != WINDOW_FREE)
+    if (!window_has_room(w))
         return false;
     *slot = (struct window_slot){.state = WINDOW_OPEN};
     return true;

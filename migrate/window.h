@@ -32,6 +32,8 @@ struct window {
 };
 
 void window_init(struct window *w, uint32_t size);
+/* Could parcel w->next be opened now? */
+bool window_has_room(struct window *w);
 /* Opens parcel w->next; false: the window is full, or its slot is still being written. */
 bool window_open(struct window *w);
 /* The OPEN parcel is complete. */

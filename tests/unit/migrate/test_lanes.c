@@ -388,6 +388,24 @@ static void cut_one(struct both *b)
     b->cuts++;
 }
 
+/* Into the room that is there, or in a block of our own instead. */
+static void put_parcel(struct both *b, uint8_t *room, uint64_t number)
+{
+    size_t start = (size_t)ha_rng_below(&b->rng, FRAME_FRONT / 8) * 8;
+
+    if (ha_rng_below(&b->rng, 2) == 0) {
+        fill(room, size_of(number), number);
+        return;
+    }
+    uint8_t *block = malloc(FRAME_BLOCK);
+    assert_non_null(block);
+    fill(block + start + FRAME_HEADER_SIZE, size_of(number), number);
+    fill(room, size_of(number), number + 1); /* what it replaces must not be sent */
+    uint8_t *old = lanes_exchange(b->ends[0], block, start);
+    assert_ptr_equal(old + FRAME_HEADER_SIZE, room);
+    free(old);
+}
+
 static void cut_over_tls(void **state)
 {
     static const uint8_t psk[32] = {9};
@@ -410,7 +428,7 @@ static void cut_over_tls(void **state)
         uint8_t *room = sent < COUNT ? lanes_open(b.ends[0]) : NULL;
         size_t size = 0;
         if (room) {
-            fill(room, size_of(sent), sent);
+            put_parcel(&b, room, sent);
             lanes_queue(b.ends[0], size_of(sent++));
         }
         uint8_t *head = lanes_head(b.ends[1], &size);

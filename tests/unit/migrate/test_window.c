@@ -211,11 +211,13 @@ static void acked_while_writing(void **state)
         assert_false(window_open(&w));
         assert_true(window_take(&w, 3, &number));
         assert_int_equal(window_ack(&w, 1, NULL), 0);
+        assert_false(window_has_room(&w));
         assert_false(window_open(&w));
         if (how == 0)
             window_written(&w, 0);
         else
             assert_int_equal(window_lost(&w, 3), 0);
+        assert_true(window_has_room(&w));
         assert_true(window_open(&w));
         assert_int_equal(window_lost(&w, 3), 0);
         assert_int_equal(w.slots[0].state, WINDOW_OPEN);
