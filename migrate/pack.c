@@ -74,7 +74,7 @@ static size_t settle(struct packer *p, uint8_t *kind, uint32_t slot, const uint8
     return size;
 }
 
-static void settle_pages(struct packer *p, struct unit *unit)
+void pack_settle(struct packer *p, struct unit *unit)
 {
     struct frame_pages *m = &unit->pages;
     size_t used = 0;
@@ -98,6 +98,7 @@ static void settle_pages(struct packer *p, struct unit *unit)
     unit->in_size += used;
     m->raw_size = (uint32_t)unit->in_size;
     m->delta_size = (uint32_t)used;
+    unit->is_settled = true;
 }
 
 static void pack_entries(struct packer *p, struct unit *unit)
@@ -115,7 +116,8 @@ void pack_unit(void *packer, struct unit *unit)
 
     switch (unit->type) {
     case FRAME_PAGES:
-        settle_pages(p, unit);
+        if (!unit->is_settled)
+            pack_settle(p, unit);
         encode(p, unit, true);
         break;
     case FRAME_BATCH:

@@ -28,6 +28,9 @@ void packer_fini(struct packer *p);
 /* unit_work of the sender: `in` holds what is to be sent, `out` gets the encoded bytes if they are
  * fewer. For PAGES it settles which pages become deltas and counts anew. */
 void pack_unit(void *packer, struct unit *unit);
+/* Only the settling, of a PAGES unit nobody else works on: in_size is then what is left to encode.
+ */
+void pack_settle(struct packer *p, struct unit *unit);
 /* unit_work of the receiver, PAGES only: pages.data and pages.data_size are the encoded bytes.
  * Fills content and hashes; rc and err say what was wrong with them. */
 void unpack_unit(void *packer, struct unit *unit);

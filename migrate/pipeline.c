@@ -237,6 +237,7 @@ struct unit *pipeline_open(struct pipeline *p)
     unit->state = UNIT_OPEN;
     unit->type = 0;
     unit->level = 0;
+    unit->is_settled = false;
     unit->pages.count = 0;
     unit->pages.full_count = unit->pages.delta_count = unit->pages.slot_count = 0;
     unit->pages.raw_size = unit->pages.delta_size = 0;

@@ -29,9 +29,10 @@ enum unit_state {
 /* One frame in the making, or one that was taken apart. Buffers are the pipeline's. */
 struct unit {
     uint64_t number;
-    uint8_t state; /* enum unit_state; under the lock once handed on */
-    uint16_t type; /* FRAME_RAW, FRAME_BATCH, FRAME_PAGES; 0: nothing came of it */
-    int level;     /* sender: zstd level to try, 0 = store */
+    uint8_t state;   /* enum unit_state; under the lock once handed on */
+    uint16_t type;   /* FRAME_RAW, FRAME_BATCH, FRAME_PAGES; 0: nothing came of it */
+    int level;       /* sender: zstd level to try, 0 = store */
+    bool is_settled; /* sender: its deltas are made */
     struct frame_pages pages;
     /* Sender: by page with content, in order, before the deltas are made: its slot, its index. */
     uint32_t place_count;

@@ -396,6 +396,7 @@ struct sender *sender_new(const struct streamp_start *start, struct ha_err *err)
         return NULL;
     }
     d->sorter.pipeline = d->pipeline;
+    d->sorter.packer = &d->packers[0];
     d->sorter.make_room = make_room;
     d->sorter.user = d;
     d->sorter.is_identical = start->is_identical;

@@ -8,7 +8,8 @@
 
 #include "hamgr/base/assert.h"
 
-#define AHEAD 4u /* records looked up so many pages before they are needed */
+#define HAND_ON_MIN 32768u
+#define AHEAD       4u /* records looked up so many pages before they are needed */
 
 /* Of the memory limit, hashes get 3/8, but no more than remembers 5.6 GiB of pages: of a larger
  * guest the pages that are sent again and again, for a newer record takes an older one's place. A
@@ -103,8 +104,13 @@ static void close_group(struct sorter *s)
         pipeline_done(s->pipeline, group);
         return;
     }
-    /* Handing it to another thread pays where it has something to think about. */
-    pipeline_queue(s->pipeline, group, group->level != 0 && group->place_count > 0);
+    /* Handing it to another thread pays where it has something to think about. Making deltas takes
+     * less than waking somebody for it; whatever else there is stays to be compressed. */
+    if (s->has_delta)
+        pack_settle(s->packer, group);
+    pipeline_queue(s->pipeline, group,
+                   group->level != 0 && group->place_count > 0 &&
+                       (!s->has_delta || group->in_size >= HAND_ON_MIN));
 }
 
 static int open_group(struct sorter *s, struct ha_err *err)
@@ -115,6 +121,7 @@ static int open_group(struct sorter *s, struct ha_err *err)
     if (rc < 0)
         return rc;
     s->group->pages.first = s->kept_pages;
+    s->has_delta = false;
     if (s->level == 0 && s->probe_each > 0 && ++s->stored >= s->probe_each) {
         s->stored = 0;
         s->group->level = 1;
@@ -215,6 +222,30 @@ static int take_zero(struct sorter *s, uint64_t entry, struct ha_err *err)
     return 0;
 }
 
+/* Is the page what was last sent? If so, no copy is needed: what was read of it had that hash,
+ * whatever the guest writes there now. Else the copy is what counts: *ret_hash is of that one. */
+static bool copy_changed(struct sorter *s, const struct page_record *record, unsigned type,
+                         const uint8_t *page, bool is_shared, uint8_t *place,
+                         struct ha_digest *ret_hash)
+{
+    bool is_first_look = !is_shared || (record && s->is_repeating);
+    bool is_unchanged = false;
+
+    if (is_first_look) {
+        *ret_hash = simd_page_hash(s->form, page, s->secret);
+        is_unchanged = is_same(s, record, type, *ret_hash);
+    }
+    if (!is_unchanged) {
+        memcpy(place, page, FRAME_PAGE_SIZE);
+        if (is_shared) {
+            *ret_hash = simd_page_hash(s->form, place, s->secret);
+            is_unchanged = is_same(s, record, type, *ret_hash);
+        }
+    }
+    s->is_repeating = record ? is_unchanged : s->is_repeating;
+    return !is_unchanged;
+}
+
 static int take_page(struct sorter *s, uint64_t entry, const uint8_t *page, bool is_shared,
                      struct ha_err *err)
 {
@@ -224,16 +255,12 @@ static int take_page(struct sorter *s, uint64_t entry, const uint8_t *page, bool
         return rc;
     struct unit *group = s->group;
     uint8_t *place = group->in + (size_t)group->place_count * FRAME_PAGE_SIZE;
-    if (is_shared)
-        memcpy(place, page, FRAME_PAGE_SIZE);
-    struct ha_digest hash = simd_page_hash(s->form, is_shared ? place : page, s->secret);
     struct page_record *record = pagetable_find(&s->table, (uint32_t)entry);
-    if (is_same(s, record, type_of(entry), hash)) {
+    struct ha_digest hash;
+    if (!copy_changed(s, record, type_of(entry), page, is_shared, place, &hash)) {
         s->same_pages++;
         return 0;
     }
-    if (!is_shared)
-        memcpy(place, page, FRAME_PAGE_SIZE);
     bool is_again = record != NULL;
     uint8_t kind = FRAME_DATA;
     record = note_version(s, record, entry, hash);
@@ -242,6 +269,7 @@ static int take_page(struct sorter *s, uint64_t entry, const uint8_t *page, bool
         rc = claim_slot(s, slot, err);
     if (rc < 0)
         return rc;
+    s->has_delta = s->has_delta || kind == FRAME_DELTA;
     group->place_slot[group->place_count] = slot;
     group->place_index[group->place_count++] = group->pages.count;
     keep_page(s, entry, kind, hash);

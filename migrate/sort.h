@@ -10,6 +10,7 @@
 
 #include "migrate/arena.h"
 #include "migrate/page_source.h"
+#include "migrate/pack.h"
 #include "migrate/pagetable.h"
 #include "migrate/pipeline.h"
 #include "migrate/simd.h"
@@ -21,6 +22,7 @@
 struct sorter {
     struct pipeline *pipeline; /* borrowed */
     struct session *session;   /* borrowed, set before the first item */
+    struct packer *packer;     /* the owner's, borrowed */
     /* Makes at least one unit free, by committing. 0 or a negative error. */
     int (*make_room)(void *user, struct ha_err *err);
     void *user;
@@ -34,6 +36,7 @@ struct sorter {
     uint32_t probe_each; /* while level is 0, of so many groups one is tried; 0: none */
     uint32_t stored;     /* groups since the last that was tried */
     uint64_t same_pages;
+    bool is_repeating; /* the last page that had been sent before was as before */
     /* the open batch */
     uint8_t *entries; /* FRAME_ENTRIES_MAX of them, as they came */
     uint32_t entry_count;
@@ -46,6 +49,7 @@ struct sorter {
     bool is_settled;  /* which ones are, if any, was said in advance: its BATCH has gone */
     struct unit *batch;
     struct unit *group; /* pages being gathered, or NULL */
+    bool has_delta;     /* it has one */
 };
 
 /* cache_bytes: of hashes and cached pages together. Makes the secret. 0 or a negative error. */
