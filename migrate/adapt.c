@@ -9,6 +9,9 @@
 #define GAIN_MIN 30u /* per thousand */
 /* Smaller blocks (a few deltas) say more of the cost of a call than of the codec's rate. */
 #define BLOCK_MIN 16384u
+#define BLOCK_MAX 16777216u
+/* A block that took longer tells of a machine that stood still. */
+#define BUSY_MAX_NS 1000000000u
 
 /* In order of cost, relative to level 1, per thousand: speed, and how much of the saving. Measured
  * on binaries, sources and heaps in groups of 256 KiB; the guest's own ratio scales them. What
@@ -36,10 +39,10 @@ static size_t find(int level)
     return 2; /* level 1 */
 }
 
-/* The mean of all so far, of which the latest counts 1/weight. */
-static uint64_t blend(uint64_t old, uint64_t value, uint64_t weight)
+/* A sum in which what is old counts ever less. */
+static void fade(uint64_t *sum, uint64_t value)
 {
-    return old == 0 ? value : old - old / weight + value / weight;
+    *sum += value - *sum / 16;
 }
 
 void adapt_codec(struct adapt *a, int level, uint64_t raw_bytes, uint64_t packed_bytes,
@@ -47,13 +50,28 @@ void adapt_codec(struct adapt *a, int level, uint64_t raw_bytes, uint64_t packed
 {
     size_t at = find(level);
 
-    if (level == 0 || busy_ns == 0 || packed_bytes == 0 || raw_bytes < packed_bytes ||
-        raw_bytes < BLOCK_MIN || raw_bytes > UINT32_MAX)
+    if (level == 0 || busy_ns == 0 || busy_ns > BUSY_MAX_NS || packed_bytes == 0 ||
+        raw_bytes < packed_bytes || raw_bytes < BLOCK_MIN || raw_bytes > BLOCK_MAX)
         return;
-    uint64_t rate = raw_bytes * 1000000000u / busy_ns;
-    uint64_t saving = raw_bytes * THOUSAND / packed_bytes - THOUSAND;
-    a->codec_rate = blend(a->codec_rate, rate * THOUSAND / levels[at].speed, 16);
-    a->ratio = blend(a->ratio, THOUSAND + saving * THOUSAND / levels[at].saving, 16);
+    uint64_t saving = (raw_bytes * THOUSAND / packed_bytes - THOUSAND) * THOUSAND;
+    fade(&a->raw_bytes, raw_bytes);
+    fade(&a->packed_bytes, raw_bytes * THOUSAND / (THOUSAND + saving / levels[at].saving));
+    fade(&a->busy_ns, busy_ns * levels[at].speed / THOUSAND);
+}
+
+/* Bytes/s of one worker at level 1; 0: not known. */
+static uint64_t codec_rate(const struct adapt *a)
+{
+    return a->busy_ns > 0 ? a->raw_bytes * 1000000000u / a->busy_ns : 0;
+}
+
+/* Raw bytes for 1000 packed ones at level 1. */
+static uint64_t ratio_of(const struct adapt *a)
+{
+    uint64_t packed = a->packed_bytes > 0 ? a->packed_bytes : 1;
+    uint64_t ratio = a->raw_bytes * THOUSAND / packed;
+
+    return ratio > THOUSAND ? ratio : THOUSAND;
 }
 
 static void see_link(struct adapt *a, const struct adapt_sample *sample)
@@ -68,24 +86,25 @@ static void see_link(struct adapt *a, const struct adapt_sample *sample)
     /* It took what it could. On a crowded machine writing is slow, too, where the workers are the
      * limit: believing that would make them ever slower. */
     bool is_full = sample->blocked_us >= busy_us / 4 && sample->blocked_us > sample->codec_us;
+    bool was_known = a->is_known;
     a->is_known = a->is_known || is_full;
     if (is_full)
-        a->link_rate = blend(a->link_rate, rate, 2);
+        a->link_rate = was_known ? a->link_rate / 2 + rate / 2 : rate;
     else if (rate > a->link_rate)
         a->link_rate = rate;
     else if (a->level != 0) /* the workers are the limit: let us find out what the link's is */
-        a->link_rate += a->link_rate / (a->is_known ? 16 : 4);
+        a->link_rate += a->link_rate / (a->is_known ? 16 : 2);
 }
 
 /* Raw bytes/s that a level promises. */
 static uint64_t promise(const struct adapt *a, size_t at)
 {
-    uint64_t ratio = THOUSAND + (a->ratio - THOUSAND) * levels[at].saving / THOUSAND;
+    uint64_t ratio = THOUSAND + (ratio_of(a) - THOUSAND) * levels[at].saving / THOUSAND;
     uint64_t by_link = a->link_rate * ratio / THOUSAND;
 
     if (levels[at].level == 0)
         return a->link_rate;
-    uint64_t by_codec = a->codec_rate * levels[at].speed / THOUSAND * a->workers;
+    uint64_t by_codec = codec_rate(a) * levels[at].speed / THOUSAND * a->workers;
     return by_codec < by_link ? by_codec : by_link;
 }
 
@@ -94,7 +113,7 @@ void adapt_step(struct adapt *a, const struct adapt_sample *sample)
     size_t best = 0;
 
     see_link(a, sample);
-    if (a->workers == 0 || a->codec_rate == 0 || a->link_rate == 0)
+    if (a->workers == 0 || a->busy_ns == 0 || a->link_rate == 0)
         return;
     for (size_t i = 1; i < LEVEL_COUNT; i++)
         if (promise(a, i) > promise(a, best) + promise(a, best) * GAIN_MIN / THOUSAND)
@@ -104,7 +123,7 @@ void adapt_step(struct adapt *a, const struct adapt_sample *sample)
 
 uint64_t adapt_codec_rate(const struct adapt *a)
 {
-    return a->codec_rate * a->workers;
+    return codec_rate(a) * a->workers;
 }
 
 uint64_t adapt_link_rate(const struct adapt *a)

@@ -16,17 +16,20 @@ struct adapt {
     int level; /* the decision */
     /* private */
     uint32_t workers;
-    uint64_t codec_rate; /* bytes/s of one worker at level 1; 0: not known */
-    uint64_t ratio;      /* raw bytes for 1000 packed ones at level 1 */
-    uint64_t link_rate;  /* bytes/s; 0: not known */
-    bool is_known;       /* it was seen full: new hopes grow slower */
+    /* Of the latest blocks, as at level 1, older ones counting ever less: sums, so that a block of
+     * zeros, which packs a thousandfold in no time, counts for no more than it is. */
+    uint64_t raw_bytes;
+    uint64_t packed_bytes;
+    uint64_t busy_ns;
+    uint64_t link_rate; /* bytes/s; 0: not known */
+    bool is_known;      /* it was seen full: new hopes grow slower */
 };
 
 /* What happened since the last one. */
 struct adapt_sample {
     uint64_t wall_us;
     uint64_t starved_us; /* of them waiting for the source */
-    uint64_t blocked_us; /* of them waiting for the link, or for a processor to write */
+    uint64_t blocked_us; /* of them waiting for the link */
     uint64_t codec_us;   /* of them waiting for the workers */
     uint64_t wire_bytes;
 };

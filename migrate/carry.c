@@ -39,6 +39,16 @@ static int wait_for_lanes(struct session *s, int timeout_ms, struct ha_err *err)
     return rc < 0 ? rc : 0;
 }
 
+/* For room in the window: the link, or the peer, is slower than we are. */
+static int wait_for_room(struct session *s, struct ha_err *err)
+{
+    uint64_t since = session_clock_us();
+    int rc = wait_for_lanes(s, TURN_MS, err);
+
+    s->blocked_us += session_clock_us() - since;
+    return rc;
+}
+
 uint8_t *carry_begin(struct session *s, size_t room, struct ha_err *err)
 {
     ha_assert(FRAME_HEADER_SIZE + room <= FRAME_PARCEL_MAX);
@@ -47,7 +57,7 @@ uint8_t *carry_begin(struct session *s, size_t room, struct ha_err *err)
     while (!s->parcel) {
         s->parcel = lanes_open(s->lanes);
         s->parcel_used = 0;
-        if (!s->parcel && wait_for_lanes(s, TURN_MS, err) < 0)
+        if (!s->parcel && wait_for_room(s, err) < 0)
             return NULL;
     }
     return s->parcel + s->parcel_used + FRAME_HEADER_SIZE;

@@ -32,6 +32,8 @@ void carry_linger(struct session *s, unsigned timeout_ms);
 
 /* What session.c lends. */
 int session_write_out(struct session *s, bool is_waiting, struct ha_err *err);
+/* CLOCK_MONOTONIC. */
+uint64_t session_clock_us(void);
 /* Appends a small frame to the control connection's outbox; false: no room. */
 bool session_put(struct session *s, uint16_t type, const void *payload, size_t size);
 

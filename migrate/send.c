@@ -51,11 +51,11 @@ struct sender {
     uint64_t window_ns;
 };
 
-static uint64_t now_ns(clockid_t clock)
+static uint64_t now_ns(void)
 {
     struct timespec t;
 
-    clock_gettime(clock, &t);
+    clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
@@ -164,19 +164,16 @@ static void adapt_level(struct sender *d, uint64_t now)
     progress->link_mbit = (uint32_t)(adapt_link_rate(&d->adapt) / 125000u);
 }
 
-/* The same, watched: what it took the link is what we waited without working. */
+/* The same, watched. */
 static int commit_watched(struct sender *d, struct unit *unit, struct ha_err *err)
 {
-    uint64_t wall = now_ns(CLOCK_MONOTONIC), work = now_ns(CLOCK_THREAD_CPUTIME_ID);
+    uint64_t blocked_us = d->session->blocked_us;
     int rc = commit_any(d, unit, err);
-    uint64_t now = now_ns(CLOCK_MONOTONIC);
 
-    work = now_ns(CLOCK_THREAD_CPUTIME_ID) - work;
-    wall = now - wall;
-    d->sample.blocked_us += wall > work ? (wall - work) / 1000 : 0;
+    d->sample.blocked_us += d->session->blocked_us - blocked_us;
     d->sample.wire_bytes += unit->out_size > 0 ? unit->out_size : unit->in_size;
     adapt_codec(&d->adapt, unit->level, unit->tried, unit->packed, unit->busy_ns);
-    adapt_level(d, now);
+    adapt_level(d, now_ns());
     return rc;
 }
 
@@ -226,10 +223,10 @@ static int commit_done(struct sender *d, struct ha_err *err)
 static int make_room(void *user, struct ha_err *err)
 {
     struct sender *d = user;
-    uint64_t start = now_ns(CLOCK_MONOTONIC);
+    uint64_t start = now_ns();
     int rc = pipeline_wait(d->pipeline, pipeline_oldest(d->pipeline), -1, d->session, err);
 
-    d->sample.codec_us += (now_ns(CLOCK_MONOTONIC) - start) / 1000;
+    d->sample.codec_us += (now_ns() - start) / 1000;
     return rc < 0 ? rc : commit_done(d, err);
 }
 
@@ -315,10 +312,10 @@ static int wait_for_more(struct sender *d, const struct page_source *source, str
 
     if (rc < 0)
         return rc;
-    uint64_t start = now_ns(CLOCK_MONOTONIC);
+    uint64_t start = now_ns();
     bool is_working = !sorter_is_waiting(&d->sorter) && !pipeline_is_empty(d->pipeline);
     rc = wait_for_source(d, source, err);
-    uint64_t waited_us = (now_ns(CLOCK_MONOTONIC) - start) / 1000;
+    uint64_t waited_us = (now_ns() - start) / 1000;
     if (is_working)
         d->sample.codec_us += waited_us;
     else
@@ -428,7 +425,7 @@ int send_stream(struct sender *d, struct session *s, struct page_source *source,
     s->on_ack_user = d;
     if (s->lanes)
         tell(d);
-    d->window_ns = now_ns(CLOCK_MONOTONIC);
+    d->window_ns = now_ns();
     s->progress.level = (int8_t)d->sorter.level;
     s->is_listening_peer = true;
     int rc = send_setup(d, err);

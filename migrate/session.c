@@ -31,6 +31,14 @@ static uint64_t real_now(void)
     return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
+uint64_t session_clock_us(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000 + (uint64_t)t.tv_nsec / 1000;
+}
+
 uint64_t session_now(struct session *s)
 {
     uint64_t now = real_now();
@@ -371,7 +379,9 @@ static int write_some(struct session *s, const uint8_t *data, size_t size, bool 
             break;
         } else {
             int fd = now > 0 ? s->chan->fd : -1;
+            uint64_t since = session_clock_us();
             rc = session_wait_fd(s, fd, s->chan->write_wants, now > 0 && !s->lanes ? -1 : 1, err);
+            s->blocked_us += session_clock_us() - since;
         }
     }
     s->is_writing = false;

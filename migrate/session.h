@@ -68,6 +68,7 @@ struct session {
     bool is_ending;         /* END was sent: an END_ACK may come */
     bool is_acked;          /* an END_ACK came in such a wait */
     struct frame_end_ack ack;
+    uint64_t blocked_us; /* sender: waited so long for the link to take more */
     /* private */
     int control_fd;
     uint32_t idle_timeout_ms;
