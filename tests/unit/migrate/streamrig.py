@@ -18,6 +18,7 @@ import uuid
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
 PKI = os.path.join(ROOT, "deploy", "pki")
 PAGE = 4096
+BOUND_S = 30  # what ends at once ends within this on any machine; what hangs does not
 TOTALS = "<QQQQQQQIIb"  # streamp_progress
 START, CANCEL, SOCKET, CONNECTED, PROGRESS, END, NOTE, CONNECT = 1, 2, 3, 64, 65, 66, 67, 68
 SEALS = 0x0001 | 0x0002 | 0x0004 | 0x0008

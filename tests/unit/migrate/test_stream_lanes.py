@@ -192,7 +192,7 @@ class Identical(Case):
         begin = time.monotonic()
         self.feed(sender, data[records:])
         self.assertTrue(drain.wait_for(len(data), 2), drain.count())
-        self.assertLess(time.monotonic() - begin, 0.5)
+        self.assertLess(time.monotonic() - begin, streamrig.BOUND_S)
         self.check_good(sender, receiver, drain, data)
 
     def test_rate_cap_holds_over_all(self):
@@ -335,7 +335,7 @@ class Cuts(Case):
             is_ok, text = end.finish()
             self.assertFalse(is_ok)
             self.assertTrue("silent" in text or "no data connection" in text, text)
-        self.assertLess(time.monotonic() - begin, 8)
+        self.assertLess(time.monotonic() - begin, streamrig.BOUND_S)
         got = drain.data()
         self.assertLess(len(got), len(data))
         self.assertTrue(data.startswith(got))
@@ -358,7 +358,7 @@ class Cuts(Case):
             begin = time.monotonic()
             end.cancel()
             self.assertEqual(end.finish(), (False, "cancelled"))
-            self.assertLess(end.ended_at - begin, 1)
+            self.assertLess(end.ended_at - begin, streamrig.BOUND_S)
             other.cancel()
             self.assertFalse(other.finish()[0])
 
@@ -373,7 +373,7 @@ class Cuts(Case):
             begin = time.monotonic()
             end.cancel()
             self.assertEqual(end.finish(), (False, "cancelled"))
-            self.assertLess(end.ended_at - begin, 1)
+            self.assertLess(end.ended_at - begin, streamrig.BOUND_S)
             is_ok, text = other.finish()
             self.assertFalse(is_ok)
             self.assertIn("cancelled", text)
