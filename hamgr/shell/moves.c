@@ -564,6 +564,7 @@ void moves_peer_progress(struct hamgrd *d, uint32_t from, const struct ha_move_p
 
     if (move && !move->is_source && move->peer == from)
         move->source = *progress;
+    moverecord_source(d, progress->ticket, from, progress->pause_us);
     /* Shown, never acted on; only of tickets that are open, so that nobody fills the table. */
     for (uint32_t i = 0; i < d->state.guest_count; i++) {
         const struct ha_ticket *ticket = &d->state.guests[i].ticket;

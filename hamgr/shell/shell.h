@@ -337,6 +337,8 @@ int movesock_connect(const struct peer_move_ready *ready, struct ha_err *err);
 /* A migration is over: its record is proposed when it is complete. epoch: the arrived copy's. */
 void moverecord_add(struct hamgrd *d, struct ha_uuid guest, uint64_t ticket, uint64_t epoch,
                     const struct ha_moved *moved);
+/* The source of a migration told its pause: it may be a moment behind the log's news of the end. */
+void moverecord_source(struct hamgrd *d, uint64_t ticket, uint32_t from, uint32_t pause_us);
 void moverecord_tick(struct hamgrd *d);
 
 /* forecast.c */
