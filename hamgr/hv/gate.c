@@ -73,8 +73,13 @@ static void look(struct gate *gate, struct gate_view *ret)
                               .is_frozen = gate->hello.is_frozen};
     follow_page(gate);
     ret->has_page = gate->page != NULL;
-    if (gate->page)
-        keeper_page_read(gate->page, &ret->lease_end_ns, &ret->is_quarantined, &ret->is_armed);
+    if (gate->page) {
+        struct keeper_lease_copy copy = keeper_page_read(gate->page);
+        ret->lease_end_ns = copy.lease_end_ns;
+        ret->lease_ns = copy.lease_ms * UINT64_C(1000000);
+        ret->is_quarantined = copy.is_quarantined;
+        ret->is_armed = copy.is_armed;
+    }
     uint64_t monotonic_ns = read_clock(CLOCK_MONOTONIC);
     ret->slept_ns = (int64_t)(read_clock(CLOCK_BOOTTIME) - monotonic_ns);
     ret->now_ns = gate_now_ns();

@@ -15,8 +15,9 @@ static const struct ha_sm_state states[] = {
     [GATE_QUARANTINED] = {"quarantined", HA_SM_TO(GATE_OPEN) | HA_SM_TO(GATE_PAUSING), false},
 };
 
-/* A machine that slept does not know how long its lease has been over. Every lease granted before
- * it woke is void, whatever its end says: RAW stood still meanwhile. */
+/* A machine that slept does not know how long its lease has been over: RAW stood still meanwhile.
+ * Every lease granted before it woke is void, whatever its end says. So is one of a heartbeat that
+ * was sent before and is acknowledged only now: it, too, runs from its sending. */
 static void note_sleep(struct gate_fsm *fsm, const struct gate_view *view)
 {
     int64_t step_ns = view->slept_ns - fsm->slept_ns;
@@ -25,6 +26,7 @@ static void note_sleep(struct gate_fsm *fsm, const struct gate_view *view)
         uint64_t end_ns = view->has_page ? view->lease_end_ns : 0;
         uint64_t last_ns = end_ns > view->now_ns ? end_ns : view->now_ns;
         fsm->void_end_ns = last_ns > fsm->void_end_ns ? last_ns : fsm->void_end_ns;
+        fsm->woke_ns = view->now_ns;
         fsm->slept_ns = view->slept_ns;
     }
     if (!fsm->has_slept) {
@@ -49,7 +51,8 @@ bool gate_fsm_may_run(struct gate_fsm *fsm, const struct gate_view *view)
     if (!is_pausing_owed(fsm, view))
         return true;
     return view->has_page && !view->is_quarantined && view->lease_end_ns > view->now_ns &&
-           view->lease_end_ns > fsm->void_end_ns;
+           view->lease_end_ns > fsm->void_end_ns &&
+           (fsm->woke_ns == 0 || view->lease_end_ns > fsm->woke_ns + view->lease_ns);
 }
 
 static uint64_t open_wake_ns(const struct gate_fsm *fsm, const struct gate_view *view)

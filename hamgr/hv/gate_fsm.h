@@ -34,7 +34,8 @@ struct gate_view {
     bool is_armed;
     bool is_quarantined;
     uint64_t lease_end_ns;
-    bool is_disarmed; /* from hamgrd's hello */
+    uint64_t lease_ns; /* L */
+    bool is_disarmed;  /* from hamgrd's hello */
     bool is_frozen;
 };
 
@@ -44,7 +45,8 @@ struct gate_fsm {
     bool was_armed; /* by the last page seen: kept over restarts */
     bool has_slept; /* slept_ns is known: kept over restarts */
     int64_t slept_ns;
-    uint64_t void_end_ns; /* leases that end here or earlier were slept through */
+    uint64_t void_end_ns; /* leases that end here or earlier were slept through: kept, too... */
+    uint64_t woke_ns;     /* ...and so were those of heartbeats sent before this; 0 never slept */
     uint64_t round_ns;    /* when the next round of pausing and looking is due */
     uint64_t close_count; /* how often the gate closed */
 };

@@ -15,7 +15,7 @@
 #include "hamgr/hv/gate_parts.h"
 
 #define STATE_MAGIC   0x54535648u /* "HVST" */
-#define STATE_VERSION 1u
+#define STATE_VERSION 2u
 #define STATE_MAX     128u
 
 static bool make_path(const struct gate *gate, const char *name, char *path)
@@ -37,6 +37,8 @@ static void encode(const struct gate *gate, struct ha_writer *w)
     ha_put_u8(w, gate->fsm.was_armed);
     ha_put_u8(w, gate->fsm.has_slept);
     ha_put_u64(w, (uint64_t)gate->fsm.slept_ns);
+    ha_put_u64(w, gate->fsm.void_end_ns);
+    ha_put_u64(w, gate->fsm.woke_ns);
 }
 
 static bool decode(struct gate *gate, const uint8_t *bytes, size_t size)
@@ -53,13 +55,18 @@ static bool decode(struct gate *gate, const uint8_t *bytes, size_t size)
     bool was_armed = ha_get_u8(&r) != 0;
     bool has_slept = ha_get_u8(&r) != 0;
     int64_t slept_ns = (int64_t)ha_get_u64(&r);
-    if (!ha_reader_is_done(&r) || magic != STATE_MAGIC || version != STATE_VERSION)
+    /* Version 1 had neither. */
+    uint64_t void_end_ns = version == 1 ? 0 : ha_get_u64(&r);
+    uint64_t woke_ns = version == 1 ? 0 : ha_get_u64(&r);
+    if (!ha_reader_is_done(&r) || magic != STATE_MAGIC || version < 1 || version > STATE_VERSION)
         return false;
     gate->has_hello = has_hello;
     gate->hello = hello;
     gate->fsm.was_armed = was_armed;
     gate->fsm.has_slept = has_slept;
     gate->fsm.slept_ns = slept_ns;
+    gate->fsm.void_end_ns = void_end_ns;
+    gate->fsm.woke_ns = woke_ns;
     return true;
 }
 

@@ -69,26 +69,22 @@ void keeper_page_unmap(const struct keeper_page *page)
         munmap((void *)(uintptr_t)page, PAGE_SIZE_BYTES);
 }
 
-void keeper_page_read(const struct keeper_page *page, uint64_t *ret_lease_end_ns,
-                      bool *ret_is_quarantined, bool *ret_is_armed)
+struct keeper_lease_copy keeper_page_read(const struct keeper_page *page)
 {
     for (unsigned i = 0; i < READ_TRIES; i++) {
         uint32_t before = atomic_load_explicit(&page->sequence, memory_order_acquire);
-        uint64_t end_ns = atomic_load_explicit(&page->lease_end_ns, memory_order_relaxed);
-        uint32_t quarantined = atomic_load_explicit(&page->is_quarantined, memory_order_relaxed);
-        uint32_t armed = atomic_load_explicit(&page->is_armed, memory_order_relaxed);
+        struct keeper_lease_copy copy = {
+            .lease_end_ns = atomic_load_explicit(&page->lease_end_ns, memory_order_relaxed),
+            .lease_ms = atomic_load_explicit(&page->lease_ms, memory_order_relaxed),
+            .is_quarantined =
+                atomic_load_explicit(&page->is_quarantined, memory_order_relaxed) != 0,
+            .is_armed = atomic_load_explicit(&page->is_armed, memory_order_relaxed) != 0};
 
         atomic_thread_fence(memory_order_acquire);
         if ((before & 1) == 0 &&
-            before == atomic_load_explicit(&page->sequence, memory_order_relaxed)) {
-            *ret_lease_end_ns = end_ns;
-            *ret_is_quarantined = quarantined != 0;
-            *ret_is_armed = armed != 0;
-            return;
-        }
+            before == atomic_load_explicit(&page->sequence, memory_order_relaxed))
+            return copy;
         sched_yield();
     }
-    *ret_lease_end_ns = 0;
-    *ret_is_quarantined = true;
-    *ret_is_armed = true;
+    return (struct keeper_lease_copy){.is_quarantined = true, .is_armed = true};
 }

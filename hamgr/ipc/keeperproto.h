@@ -73,8 +73,15 @@ const struct keeper_page *keeper_page_map(struct ha_err *err);
 /* The same for a page at another path; keeper_page_unmap ends either. */
 const struct keeper_page *keeper_page_map_at(const char *path, struct ha_err *err);
 void keeper_page_unmap(const struct keeper_page *page);
-/* A consistent copy of what the gate needs. */
-void keeper_page_read(const struct keeper_page *page, uint64_t *ret_lease_end_ns,
-                      bool *ret_is_quarantined, bool *ret_is_armed);
+/* What the gate needs of the page. */
+struct keeper_lease_copy {
+    uint64_t lease_end_ns;
+    uint32_t lease_ms; /* L: the heartbeat that the lease is of was sent so long before its end */
+    bool is_quarantined, is_armed;
+};
+
+/* A consistent copy; of a page whose writer died in the middle of an update, one without a lease.
+ */
+struct keeper_lease_copy keeper_page_read(const struct keeper_page *page);
 
 #endif

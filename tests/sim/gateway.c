@@ -217,6 +217,8 @@ void gate_state_load(struct gate *gate)
     gate->fsm.was_armed = node->gate_was_armed;
     gate->fsm.has_slept = node->gate_has_slept;
     gate->fsm.slept_ns = node->gate_slept_ns;
+    gate->fsm.void_end_ns = node->gate_void_end_ns;
+    gate->fsm.woke_ns = node->gate_woke_ns;
 }
 
 void gate_state_save(const struct gate *gate)
@@ -228,6 +230,8 @@ void gate_state_save(const struct gate *gate)
     node->gate_was_armed = gate->fsm.was_armed;
     node->gate_has_slept = gate->fsm.has_slept;
     node->gate_slept_ns = gate->fsm.slept_ns;
+    node->gate_void_end_ns = gate->fsm.void_end_ns;
+    node->gate_woke_ns = gate->fsm.woke_ns;
 }
 
 /* ---- the keeper --------------------------------------------------------------------------------

@@ -132,6 +132,7 @@ struct sim_node {
     struct hvp_hello gate_hello;
     bool gate_was_armed, gate_has_slept;
     int64_t gate_slept_ns;
+    uint64_t gate_void_end_ns, gate_woke_ns;
 
     /* check.c */
     uint64_t fence_since; /* a minute of orders to switch it off is counted from here */

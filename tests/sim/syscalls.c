@@ -172,12 +172,12 @@ void keeper_page_unmap(const struct keeper_page *page)
     (void)page;
 }
 
-void keeper_page_read(const struct keeper_page *page, uint64_t *ret_lease_end_ns,
-                      bool *ret_is_quarantined, bool *ret_is_armed)
+struct keeper_lease_copy keeper_page_read(const struct keeper_page *page)
 {
-    *ret_lease_end_ns = page->lease_end_ns;
-    *ret_is_quarantined = page->is_quarantined != 0;
-    *ret_is_armed = page->is_armed != 0;
+    return (struct keeper_lease_copy){.lease_end_ns = page->lease_end_ns,
+                                      .lease_ms = page->lease_ms,
+                                      .is_quarantined = page->is_quarantined != 0,
+                                      .is_armed = page->is_armed != 0};
 }
 
 int sd_notify(int unset, const char *state)

@@ -28,7 +28,8 @@ static struct world leased(void)
                                 .slept_ns = 5,
                                 .has_page = true,
                                 .is_armed = true,
-                                .lease_end_ns = 1006900 * MS};
+                                .lease_end_ns = 1006900 * MS,
+                                .lease_ns = 6900 * MS};
     gate_fsm_tick(&w.fsm, &w.view, &w.order);
     assert_int_equal(w.fsm.state, GATE_OPEN);
     return w;
@@ -212,8 +213,31 @@ static void test_sleep_voids(void **state)
     assert_int_equal(w.fsm.state, GATE_PAUSING);
     assert_false(gate_fsm_may_run(&w.fsm, &w.view));
     w.view.lease_end_ns = slept_through_ns + 1;
+    tick_at(&w, w.view.now_ns + 1); /* of a heartbeat from before, acknowledged only now */
+    assert_int_equal(w.fsm.state, GATE_PAUSING);
+    w.view.lease_end_ns = w.fsm.woke_ns + w.view.lease_ns;
+    tick_at(&w, w.view.now_ns + 1);
+    assert_int_equal(w.fsm.state, GATE_PAUSING);
+    w.view.lease_end_ns++;
     tick_at(&w, w.view.now_ns + 1);
     assert_int_equal(w.fsm.state, GATE_OPEN);
+}
+
+/* What a state file keeps: hamgr-hv died between the sleep and the end of the lease from before. */
+static void test_restart_after_sleep(void **state)
+{
+    (void)state;
+    struct world w = leased();
+
+    w.view.slept_ns += INT64_C(3600000000000);
+    tick_at(&w, w.view.now_ns + 1);
+    w.fsm = (struct gate_fsm){.was_armed = true,
+                              .has_slept = true,
+                              .slept_ns = w.fsm.slept_ns,
+                              .void_end_ns = w.fsm.void_end_ns,
+                              .woke_ns = w.fsm.woke_ns};
+    tick_at(&w, w.view.now_ns + 1);
+    assert_int_equal(w.fsm.state, GATE_PAUSING);
 }
 
 static void test_sleep_while_away(void **state)
@@ -263,6 +287,7 @@ int main(void)
         cmocka_unit_test(test_never_armed_no_page),
         cmocka_unit_test(test_restarted_without_page),
         cmocka_unit_test(test_sleep_voids),
+        cmocka_unit_test(test_restart_after_sleep),
         cmocka_unit_test(test_sleep_while_away),
         cmocka_unit_test(test_clock_noise_is_no_sleep),
         cmocka_unit_test(test_run_sees_the_end_before_a_tick),

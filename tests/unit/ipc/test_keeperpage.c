@@ -15,27 +15,25 @@
 static void test_read(void **state)
 {
     (void)state;
-    struct keeper_page page = {.sequence = 4, .version = 1, .lease_end_ns = 99, .is_armed = 1};
-    uint64_t end_ns;
-    bool is_quarantined, is_armed;
+    struct keeper_page page = {
+        .sequence = 4, .version = 1, .lease_end_ns = 99, .is_armed = 1, .lease_ms = 7};
+    struct keeper_lease_copy copy = keeper_page_read(&page);
 
-    keeper_page_read(&page, &end_ns, &is_quarantined, &is_armed);
-    assert_int_equal(end_ns, 99);
-    assert_false(is_quarantined);
-    assert_true(is_armed);
+    assert_int_equal(copy.lease_end_ns, 99);
+    assert_int_equal(copy.lease_ms, 7);
+    assert_false(copy.is_quarantined);
+    assert_true(copy.is_armed);
 }
 
 static void test_writer_died(void **state)
 {
     (void)state;
     struct keeper_page page = {.sequence = 5, .version = 1, .lease_end_ns = UINT64_MAX};
-    uint64_t end_ns;
-    bool is_quarantined, is_armed;
+    struct keeper_lease_copy copy = keeper_page_read(&page);
 
-    keeper_page_read(&page, &end_ns, &is_quarantined, &is_armed);
-    assert_int_equal(end_ns, 0);
-    assert_true(is_quarantined);
-    assert_true(is_armed);
+    assert_int_equal(copy.lease_end_ns, 0);
+    assert_true(copy.is_quarantined);
+    assert_true(copy.is_armed);
 }
 
 #define UPDATES 200000u
@@ -65,14 +63,12 @@ static void test_never_torn(void **state)
     page.is_quarantined = page.is_armed = 1;
     assert_int_equal(pthread_create(&thread, NULL, writer, &page), 0);
     for (uint64_t reads = 0; end_ns < UPDATES && reads < 50000000u; reads++) {
-        bool is_quarantined, is_armed;
-        uint64_t seen;
-        keeper_page_read(&page, &seen, &is_quarantined, &is_armed);
-        if (seen == 0)
+        struct keeper_lease_copy copy = keeper_page_read(&page);
+        if (copy.lease_end_ns == 0)
             continue; /* the start, or a writer that was preempted for long */
-        assert_int_equal(is_quarantined, seen % 2 == 0);
-        assert_int_equal(is_armed, seen % 2 == 0);
-        end_ns = seen;
+        assert_int_equal(copy.is_quarantined, copy.lease_end_ns % 2 == 0);
+        assert_int_equal(copy.is_armed, copy.lease_end_ns % 2 == 0);
+        end_ns = copy.lease_end_ns;
     }
     pthread_join(thread, NULL);
     assert_int_equal(end_ns, UPDATES);
