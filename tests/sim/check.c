@@ -125,6 +125,10 @@ static void check_lease(const struct sim_node *node, const struct sim_domain *do
         return;
     if (node->page.lease_end_ns <= sim_raw_ns(node))
         sim_violation("I5", node->id, "%s is made runnable without a lease", domain->d.name);
+    if (sim_is_slept_through(node))
+        sim_violation("I5", node->id,
+                      "%s is made runnable on a lease from before its host was suspended",
+                      domain->d.name);
     if (node->keeper.state == KEEPER_QUARANTINED)
         sim_violation("I5", node->id,
                       "%s is made runnable while the keeper trusts a proof of quiet",

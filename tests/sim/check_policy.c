@@ -70,6 +70,15 @@ static bool is_same_boot(const struct ha_state *state, const struct sim_node *no
     return node->has_power && n && ha_uuid_equal(n->boot_id, node->boot_id);
 }
 
+/* Its raw clock stood still so long since the heartbeat that its lease is of. */
+static uint64_t slept_ns(const struct sim_node *node)
+{
+    const struct sim_sleep *sleep = &node->sleep;
+    uint64_t done_ns = sleep->is_asleep ? sim.now - node->clock.from : sleep->span_ns;
+
+    return sleep->is_asleep || sim_is_slept_through(node) ? done_ns : 0;
+}
+
 /* T_wait as the node sees it: its lease, and all that may come behind it, are over. */
 static void check_wait(const struct ha_state *before, const struct ha_cmd *cmd)
 {
@@ -77,11 +86,13 @@ static void check_wait(const struct ha_state *before, const struct ha_cmd *cmd)
     uint64_t over =
         node->page.lease_end_ns + POLL_NS + RESET_NS + DRAIN_NS + node->keeper_watchdog_ms * NS_MS;
 
+    uint64_t now = sim_raw_ns(node) + slept_ns(node);
+
     if (!ha_state_node(before, cmd->node)->is_armed)
         sim_violation("I3", node->id, "FENCED by T_wait, but its watchdog was not told of");
-    if (is_same_boot(before, node) && sim_raw_ns(node) + CLOCKS_NS < over)
+    if (is_same_boot(before, node) && now + CLOCKS_NS < over)
         sim_violation("I3", node->id, "FENCED by T_wait is committed %llu ms too early",
-                      (unsigned long long)((over - sim_raw_ns(node)) / NS_MS));
+                      (unsigned long long)((over - now) / NS_MS));
 }
 
 /* I7: who was verified off has not been on ever since. */
@@ -102,20 +113,34 @@ static bool holds_something(const struct ha_state *state, uint32_t id)
     return false;
 }
 
+/* So long an order may be on its way; through the sleep of who gave it or carries it out, too. */
+static uint64_t under_way_ns(void)
+{
+    uint64_t slept = 0;
+
+    for (uint32_t id = 1; id <= sim.node_count; id++) {
+        const struct sim_sleep *sleep = &sim_node(id)->sleep;
+        bool is_fresh = sleep->woke_at > 0 && sim.now < sleep->woke_at + UNDER_WAY_NS;
+        slept = is_fresh && sleep->span_ns > slept ? sleep->span_ns : slept;
+    }
+    return UNDER_WAY_NS + slept;
+}
+
 /* I11: an agent is sent against who is absent, or whom an operator wants off; after a reunion not
  * before H. A hamgrd that hung may carry out an order late, but not for long. */
 void sim_check_fence_target(const struct sim_node *target)
 {
     const struct ha_node *n = ha_state_node(sim_truth(), target->id);
+    uint64_t late_ns = under_way_ns();
 
-    if (sim_truth()->is_disarmed && sim.now > seen.disarmed_at + UNDER_WAY_NS)
+    if (sim_truth()->is_disarmed && sim.now > seen.disarmed_at + late_ns)
         sim_violation("I11", target->id, "is to be switched off while the cluster is disarmed");
     if (!n || n->is_fence_wanted)
         return;
-    if (n->status == HA_NODE_MEMBER && sim.now > seen.member_since[target->id] + UNDER_WAY_NS)
+    if (n->status == HA_NODE_MEMBER && sim.now > seen.member_since[target->id] + late_ns)
         sim_violation("I11", target->id, "is to be switched off although it is a member");
     if (n->status == HA_NODE_UNCLEAN && !holds_something(sim_truth(), target->id) &&
-        sim.now > seen.held_at[target->id] + UNDER_WAY_NS)
+        sim.now > seen.held_at[target->id] + late_ns)
         sim_violation("I11", target->id, "is to be switched off although it holds nothing back");
     if (n->status == HA_NODE_UNCLEAN && n->is_hold && n->status_index == seen.open_index &&
         sim.now + CLOCKS_NS < seen.opened_at + HOLD_NS)

@@ -11,6 +11,7 @@
 
 #define CUTS_MAX     32u
 #define OPERATOR_END (20 * NS_S) /* before healing: no new orders */
+#define SLEEPS_END   (40 * NS_S)
 #define VERBS_END    (56 * NS_S) /* before healing: a verb that hangs is killed 50 s later */
 /* L1: T_wait (15 s) and 30 s more; a boot takes some seconds before that. */
 #define SETTLE_NS (55 * NS_S)
@@ -23,7 +24,7 @@ struct cut_set {
 };
 
 static struct {
-    struct ha_rng rng;
+    struct ha_rng rng, sleep_rng;
     uint64_t enabled;
     uint64_t mean_ns;
     uint32_t hook_chance; /* per mille, of each notable commit */
@@ -40,7 +41,7 @@ static const char *const names[SIM_F_COUNT] = {
     "delay",         "disk-stall",   "disk-fail",    "disk-full",      "store-lost",
     "storage-stuck", "verb-slow",    "verb-fail",    "verb-hang",      "verb-unknown",
     "guest-crash",   "guest-reboot", "fence-slow",   "fence-fail",     "fence-ack-lost",
-    "clock-drift",   "clock-jump",   "version",      "operator"};
+    "clock-drift",   "clock-jump",   "version",      "operator",       "sleep"};
 
 const char *sim_fault_name(uint8_t fault)
 {
@@ -150,6 +151,10 @@ static void on_continue(void *data, uint64_t arg)
 {
     struct sim_proc *proc = data;
 
+    if (proc->node->sleep.is_asleep && proc->life == arg) {
+        sim_after(NS_S, NULL, on_continue, proc, arg);
+        return;
+    }
     if (proc->life != arg || proc->state != SIM_STOPPED ||
         (proc->kind == SIM_HAMGRD && plan.left == proc->node))
         return;
@@ -163,7 +168,8 @@ static void stop(struct sim_node *node, enum sim_kind kind, uint64_t span)
 {
     struct sim_proc *proc = &node->procs[kind];
 
-    if (proc->state != SIM_RUNS)
+    bool is_needed = sim_slept_lately(node) && (kind == SIM_HV || kind == SIM_KEEPER);
+    if (proc->state != SIM_RUNS || is_needed)
         return;
     sim_proc_stop(proc);
     if (kind == SIM_COROSYNC)
@@ -323,7 +329,7 @@ static bool do_process_fault(enum sim_fault fault, struct sim_node *node, uint64
         if (table[i].fault != fault)
             continue;
         if (table[i].is_crash)
-            sim_crash(node, table[i].kind, span);
+            sim_crash(node, table[i].kind, sim_slept_lately(node) ? span % (50 * NS_MS) : span);
         else
             stop(node, table[i].kind, span);
         return true;
@@ -334,6 +340,8 @@ static bool do_process_fault(enum sim_fault fault, struct sim_node *node, uint64
 static void do_disk_fault(enum sim_fault fault, struct sim_node *node, uint64_t span, uint64_t draw,
                           uint32_t number)
 {
+    if (sim_slept_lately(node))
+        return; /* storage answers, see sleep.c */
     if (fault == SIM_F_DISK_STALL)
         sim_disk_stall(node, sim.now + span);
     else if (fault == SIM_F_DISK_FULL)
@@ -351,6 +359,8 @@ static void do_disk_fault(enum sim_fault fault, struct sim_node *node, uint64_t 
 /* Upgraded, rolled back, or of a release that no longer speaks what the others do. */
 static void change_version(struct sim_node *node, uint64_t span, uint64_t draw)
 {
+    if (node->sleep.is_asleep)
+        return;
     node->version = (uint8_t)(draw % 3);
     sim_trace(node->id, "its hamgrd is of version %u from now on", node->version);
     sim_crash(node, SIM_HAMGRD, span % (5 * NS_S));
@@ -472,7 +482,7 @@ static enum sim_fault draw_fault(void)
     enum sim_fault fault = SIM_F_COUNT;
 
     while (fault == SIM_F_COUNT || !(plan.enabled >> fault & 1))
-        fault = (enum sim_fault)below(SIM_F_COUNT);
+        fault = (enum sim_fault)below(SIM_F_DRAWN);
     return fault;
 }
 
@@ -493,6 +503,34 @@ static void on_fault(void *data, uint64_t arg)
         return;
     do_fault(draw_fault(), ++plan.number);
     sim_after(next, NULL, on_fault, NULL, 0);
+}
+
+/* In one of eight seeds hosts are suspended, too. What else goes wrong in them is as without. */
+static bool is_sleepy(void)
+{
+    if (sim.options.fault_mask)
+        return (sim.options.fault_mask >> SIM_F_SLEEP & 1) != 0;
+    return sim.options.seed / 8 % 8 == 0 && !sim.options.is_gentle && !sim_script_is_on();
+}
+
+static void on_sleep(void *data, uint64_t arg)
+{
+    uint32_t victim = 1 + (uint32_t)ha_rng_below(&plan.sleep_rng, sim.node_count);
+    uint64_t draw = ha_rng_next(&plan.sleep_rng);
+    uint32_t number = ++plan.number;
+
+    (void)data;
+    (void)arg;
+    if (sim.now + SLEEPS_END > sim.heal_at)
+        return;
+    if (is_kept(number)) {
+        sim.fault_count++;
+        sim_cover_fault(SIM_F_SLEEP);
+        sim_mix(SIM_F_SLEEP);
+        sim_trace(victim, "FAULT %u: sleep", number);
+        sim_sleep(sim_node(victim), draw);
+    }
+    sim_after(NS_S + ha_rng_below(&plan.sleep_rng, 40 * NS_S), NULL, on_sleep, NULL, 0);
 }
 
 /* The worst moment is often right behind a decision. */
@@ -623,7 +661,7 @@ static uint64_t draw_enabled(void)
         UINT64_C(1) << SIM_F_CLOCK_JUMP;
     uint64_t enabled = 0, share = 15 + below(60);
 
-    for (uint32_t fault = 0; fault < SIM_F_COUNT; fault++)
+    for (uint32_t fault = 0; fault < SIM_F_DRAWN; fault++)
         enabled |= below(100) < share ? UINT64_C(1) << fault : 0;
     if (below(100) < 70) /* without a failing node there is little to decide */
         enabled |= UINT64_C(1) << below(2) * SIM_F_ISOLATE;
@@ -633,7 +671,7 @@ static uint64_t draw_enabled(void)
         return gentle | UINT64_C(1) << SIM_F_ISOLATE;
     if (sim_has_plant("gentle-power"))
         return gentle | UINT64_C(1) << SIM_F_POWER;
-    return sim.options.is_gentle ? gentle : enabled | UINT64_C(1) << below(SIM_F_COUNT);
+    return sim.options.is_gentle ? gentle : enabled | UINT64_C(1) << below(SIM_F_DRAWN);
 }
 
 void sim_faults_begin(void)
@@ -648,6 +686,10 @@ void sim_faults_begin(void)
         plan.enabled = sim.options.fault_mask;
     plan.mean_ns = 592 * NS_S / (40 + below(60));
     plan.hook_chance = (uint32_t)(below(2) * below(300));
-    sim_after(8 * NS_S, NULL, on_fault, NULL, 0);
+    plan.sleep_rng.state = plan.rng.state ^ 5;
+    if (plan.enabled & ((UINT64_C(1) << SIM_F_DRAWN) - 1))
+        sim_after(8 * NS_S, NULL, on_fault, NULL, 0);
+    if (is_sleepy())
+        sim_after(10 * NS_S, NULL, on_sleep, NULL, 0);
     sim_at(sim.heal_at, NULL, on_heal, NULL, 0);
 }

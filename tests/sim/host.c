@@ -161,7 +161,7 @@ static enum hv_outcome do_pause(struct hv *hv, uint32_t domid, struct ha_err *er
     struct sim_node *node = node_of(hv);
     struct sim_domain *domain = sim_domain_by(node, domid);
 
-    if (domain && sim_chance(sim.verb_fail / 2)) {
+    if (domain && !sim_slept_lately(node) && sim_chance(sim.verb_fail / 2)) {
         ha_err_set(err, HA_E_UNKNOWN, "it can't be paused now");
         return HV_FAILED;
     }

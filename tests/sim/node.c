@@ -135,7 +135,11 @@ static void on_start_daemon(void *data, uint64_t arg)
 {
     struct sim_node *node = data;
 
-    if (node->boots == arg >> 8)
+    if (node->boots != arg >> 8)
+        return;
+    if (node->sleep.is_asleep)
+        sim_after(100 * NS_MS, NULL, on_start_daemon, node, arg);
+    else
         sim_start_daemon(node, (enum sim_kind)(arg & 0xff));
 }
 
@@ -147,7 +151,7 @@ static void start_later(struct sim_node *node, enum sim_kind kind, uint64_t ns)
 void sim_crash(struct sim_node *node, enum sim_kind kind, uint64_t back_ns)
 {
     ha_assert(!sim.running);
-    if (node->procs[kind].state == SIM_DEAD)
+    if (node->procs[kind].state == SIM_DEAD || node->sleep.is_asleep)
         return;
     sim_trace(node->id, "%s is killed", sim_kind_name(kind));
     end_daemon(node, kind);
@@ -164,6 +168,7 @@ void sim_power_off(struct sim_node *node, const char *why)
         return;
     sim_trace(node->id, "the power goes: %s", why);
     node->has_power = false;
+    node->sleep = (struct sim_sleep){0};
     sim_watchdog_off(node);
     sim_host_power_lost(node);
     sim_streams_power_lost(node);

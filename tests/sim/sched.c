@@ -275,6 +275,8 @@ void sim_proc_continue(struct sim_proc *proc)
 
 uint64_t sim_raw_ns(const struct sim_node *node)
 {
+    if (node->sleep.is_asleep)
+        return node->clock.raw_ns;
     uint64_t span = sim.now - node->clock.from;
     int64_t drift = (int64_t)span / 1000000 * node->clock.ppm;
 

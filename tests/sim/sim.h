@@ -86,6 +86,14 @@ struct sim_clock {
     int64_t wall_offset_ns, slept_ns;
 };
 
+/* sleep.c */
+struct sim_sleep {
+    bool is_asleep;
+    uint32_t kinds; /* bits of those that it stopped */
+    uint64_t span_ns, hv_late_ns;
+    uint64_t woke_at, woke_raw_ns; /* true time and its own; 0: not in this boot */
+};
+
 struct sim_node {
     uint32_t id;
     char name[8];
@@ -96,6 +104,7 @@ struct sim_node {
     uint64_t died; /* true time its guests last lost power */
     struct ha_uuid boot_id, hw_id;
     struct sim_clock clock;
+    struct sim_sleep sleep;
     struct sim_proc procs[SIM_KINDS];
     bool is_down_by_will[SIM_KINDS]; /* an operator or a fault keeps it down */
 
@@ -180,6 +189,8 @@ enum sim_fault {
     SIM_F_CLOCK_JUMP,
     SIM_F_VERSION,
     SIM_F_OPERATOR,
+    SIM_F_DRAWN,               /* those above are drawn by every seed, */
+    SIM_F_SLEEP = SIM_F_DRAWN, /* this by some, with a generator of its own */
     SIM_F_COUNT
 };
 
@@ -336,6 +347,13 @@ struct sim_memo {
 void sim_memo_reset(void);
 /* Digests of its data are remembered from now on; NULL: none. */
 void sim_memo_open(struct sim_memo *memo);
+
+/* sleep.c */
+/* Suspends the host for a span by the draw; nothing if more than that is wrong with it. */
+void sim_sleep(struct sim_node *node, uint64_t draw);
+/* Asleep, or awake for less than 20 s. */
+bool sim_slept_lately(const struct sim_node *node);
+bool sim_is_slept_through(const struct sim_node *node);
 
 /* disk.c */
 void sim_disk_make(struct sim_node *node, const struct log_entry *entries, uint32_t count);
