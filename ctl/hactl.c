@@ -14,8 +14,8 @@
 bool is_json;
 const struct command *current_command;
 
-static const struct command *const tables[] = {show_commands, guest_commands, move_commands,
-                                               node_commands, cluster_commands};
+static const struct command *const tables[] = {show_commands, guest_commands,   move_commands,
+                                               node_commands, cluster_commands, doctor_commands};
 
 #define TABLE_COUNT (sizeof(tables) / sizeof(tables[0]))
 
@@ -120,7 +120,8 @@ static void print_all(FILE *out)
         fputs("\n", out);
     }
     fputs("hactl COMMAND --help tells more. Exit: 0 done, 2 usage, 3 refused, 4 no quorum,\n"
-          "5 hamgrd does not answer, 6 outcome unknown. See hactl(8).\n",
+          "5 hamgrd does not answer, 6 outcome unknown, doctor: 7 warnings, 8 errors. See "
+          "hactl(8).\n",
           out);
 }
 

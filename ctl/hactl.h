@@ -19,6 +19,8 @@ enum exit_code {
     EXIT_NO_QUORUM = 4,
     EXIT_NOT_REACHABLE = 5,
     EXIT_OUTCOME_UNKNOWN = 6,
+    EXIT_WARNINGS = 7, /* of doctor */
+    EXIT_ERRORS = 8,
 };
 
 struct command {
@@ -35,6 +37,7 @@ extern const struct command guest_commands[];
 extern const struct command move_commands[];
 extern const struct command node_commands[];
 extern const struct command cluster_commands[];
+extern const struct command doctor_commands[];
 
 /* True if --json was given anywhere. */
 extern bool is_json;

@@ -66,10 +66,12 @@ _hactl() {
             [[ ${#words[@]} -eq 1 ]] && _hactl_complete "$(_hactl_names nodes)" ||
                 _hactl_complete on off --wait ;;
         "freeze "* | "unfreeze "* | "leave "*) _hactl_complete "$(_hactl_names nodes)" ;;
+        "doctor "*) _hactl_complete "$(_hactl_names nodes)" --here ;;
         "node-shutdown "*) _hactl_complete --timeout ;;
         "cancel "* | "arm "* | "disarm "*) ;;
         *) _hactl_complete status explain events wait guest migrate migrations failover cancel fence \
             confirm-fenced maintenance freeze unfreeze disarm arm leave node-shutdown cluster \
+            doctor \
             --json --help --version ;;
     esac
 }

@@ -221,11 +221,11 @@ static void do_reserve(const struct request *q, const struct hvp_create *m)
  */
 
 /* The same verb for the same copy, asked by a peer that is gone: its job now answers this one. Not
- * for saves and restores: their streams went with the peer. */
+ * for saves, restores and looks: their streams went with the peer. */
 static bool adopt_job(struct worker_job *job, const struct request *q, uint64_t epoch)
 {
     if (job->ticket.owner || job->verb.type != q->type || job->verb.label.epoch != epoch ||
-        q->type == HVP_SAVE || q->type == HVP_RESTORE)
+        q->type == HVP_SAVE || q->type == HVP_RESTORE || q->type == HVP_LOOK)
         return false;
     job->ticket.owner = q->peer;
     job->ticket.id = q->id;
@@ -360,6 +360,25 @@ static void do_save(const struct request *q, const struct hvp_save *m, int fd)
                                .save = *m,
                                .fd = fd};
     submit(q, &verb, d->state == HV_RUNNING);
+}
+
+/* A look at the host, for doctor: body is copied, not read; fd is moved. One at a time. */
+static void do_look(const struct request *q, const struct ha_packet *packet, int fd)
+{
+    static const struct ha_uuid nobody;
+    const struct hvp_create body = {.definition = packet->body,
+                                    .definition_size = packet->body_size};
+    struct worker_verb verb = {.type = HVP_LOOK, .fd = fd};
+    bool is_free = is_guest_free(q, nobody, 0);
+
+    if (is_free && (fd < 0 || !set_definition(&verb, &body))) {
+        answer(q, HV_FAILED, 0, fd < 0 ? "a look needs a file" : "busy: no memory");
+        is_free = false;
+    }
+    if (!is_free && fd >= 0)
+        close(fd);
+    if (is_free)
+        submit(q, &verb, false);
 }
 
 /* ---- abort -------------------------------------------------------------------------------------
@@ -552,7 +571,8 @@ static void serve_abort(const struct request *q, const struct ha_packet *packet)
 void gate_verb(struct gate *gate, struct gate_peer *peer, const struct ha_packet *packet, int fd)
 {
     struct request q = {gate, peer, packet->type, packet->id};
-    bool has_stream = packet->type == HVP_SAVE || packet->type == HVP_RESTORE;
+    bool has_stream =
+        packet->type == HVP_SAVE || packet->type == HVP_RESTORE || packet->type == HVP_LOOK;
 
     if (fd >= 0 && (!has_stream || !gate->has_hello)) {
         close(fd);
@@ -573,6 +593,9 @@ void gate_verb(struct gate *gate, struct gate_peer *peer, const struct ha_packet
         break;
     case HVP_ABORT:
         serve_abort(&q, packet);
+        break;
+    case HVP_LOOK:
+        do_look(&q, packet, fd);
         break;
     case HVP_RUN:
     case HVP_PAUSE:

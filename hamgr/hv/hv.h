@@ -97,6 +97,7 @@ enum hv_on_slow { HV_SLOW_THROTTLE = 1, HV_SLOW_PAUSE = 2, HV_SLOW_ABORT = 3 };
 typedef void (*hv_progress_fn)(void *user, const struct hv_progress *progress);
 
 struct hv;
+struct ha_facts; /* hamgr/doctor/facts.h */
 
 struct hv_ops {
     const char *name;
@@ -154,6 +155,8 @@ struct hv_ops {
                                     uint64_t *ret_pages_s, struct ha_err *err);
     /* Switches dirty tracking off (also what a killed worker left behind). Idempotent. */
     enum hv_outcome (*log_dirty_off)(struct hv *hv, uint32_t domid, struct ha_err *err);
+    /* Adds what the hypervisor tells about itself, for doctor. What it does not is left unknown. */
+    void (*tell)(struct hv *hv, struct ha_facts *facts);
     /* Continuous replication; HV_NOT_OFFERED until a driver has it. */
     enum hv_outcome (*checkpoint)(struct hv *hv, uint32_t domid, int fd, struct ha_err *err);
 

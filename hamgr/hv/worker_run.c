@@ -16,6 +16,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "hamgr/base/assert.h"
+#include "hamgr/doctor/look.h"
 #include "hamgr/ipc/sock.h"
 
 #define RESULT_FD 3
@@ -153,6 +155,28 @@ static enum hv_outcome do_shutdown(struct hv *hv, const struct worker_verb *verb
     return hv->ops->destroy(hv, verb->domid, err);
 }
 
+/* What the host shows, and what the hypervisor tells of itself. */
+static enum hv_outcome do_look(struct hv *hv, const struct worker_verb *verb, struct ha_err *err)
+{
+    static uint8_t bytes[LOOK_TELL_BYTES_MAX];
+    static struct look_ask ask;
+    static struct look_tell tell;
+    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
+
+    if (look_ask_decode(verb->definition, verb->definition_size, &ask) < 0) {
+        ha_err_set(err, HA_E_USAGE, "a look that is none");
+        return HV_FAILED;
+    }
+    look_host("", &ask, &tell);
+    hv->ops->tell(hv, &tell.facts);
+    look_tell_encode(&w, &tell);
+    ha_assert(!w.failed);
+    if (write(STREAM_FD, bytes, w.position) == (ssize_t)w.position)
+        return HV_OK;
+    ha_err_set(err, errno, "write what was found: %s", strerror(errno));
+    return HV_FAILED;
+}
+
 static enum hv_outcome do_verb(struct hv *hv, const struct worker_verb *verb, uint64_t *ret_value,
                                struct ha_err *err)
 {
@@ -181,6 +205,8 @@ static enum hv_outcome do_verb(struct hv *hv, const struct worker_verb *verb, ui
         return ops->resume_prepare(hv, verb->domid, err);
     case HVP_DIRTY_SAMPLE:
         return ops->dirty_sample(hv, verb->domid, verb->timeout_ms, ret_value, err);
+    case HVP_LOOK:
+        return do_look(hv, verb, err);
     case WORKER_LOG_DIRTY_OFF:
         return ops->log_dirty_off(hv, verb->domid, err);
     default:

@@ -13,7 +13,7 @@
 #define HVP_SOCKET HA_SOCK_DIR "/hv.sock"
 /* Of all layouts below; goes up when one changes. Said at the end of HELLO: who is another's is
  * dropped before anything it says can be misread. */
-#define HVP_VERSION 2u
+#define HVP_VERSION 3u
 
 enum hvp_type {
     /* requests */
@@ -32,6 +32,7 @@ enum hvp_type {
     HVP_THROTTLE,       /* hvp_domain, timeout_ms = percent */
     HVP_RESERVE,        /* hvp_create without definition: memory promise */
     HVP_RELEASE,        /* hvp_domain */
+    HVP_LOOK,           /* look_ask (hamgr/doctor); fds[0] = memfd (moved) for the look_tell */
     /* replies and events */
     HVP_WELCOME = 64,
     HVP_DOMAINS,  /* hvp_domains */

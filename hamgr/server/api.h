@@ -13,6 +13,7 @@
 #include "hamgr/config/config.h"
 #include "hamgr/core/plan.h"
 #include "hamgr/core/runtime.h"
+#include "hamgr/doctor/doctor.h"
 #include "hamgr/hv/precopy.h"
 
 struct server_forecast {
@@ -45,6 +46,9 @@ struct server_api {
     void (*forecast)(void *user, struct ha_uuid guest, uint32_t node, uint32_t max_downtime_ms,
                      void (*done)(void *done_user, const struct server_forecast *forecast),
                      void *done_user);
+    /* Facts of all nodes, for doctor; done is called exactly once, with what could be got. */
+    void (*doctor)(void *user, void (*done)(void *done_user, const struct ha_doctor_input *input),
+                   void *done_user);
     /* History lines (JSON objects) with index > after, oldest first. */
     int (*history)(void *user, uint64_t after, uint32_t count,
                    void (*fn)(void *fn_user, uint64_t index, const char *json), void *fn_user);

@@ -61,7 +61,8 @@ struct verb {
     const char *const *keys; /* the arguments it knows, ends with NULL; NULL: none */
 };
 
-extern const struct verb show_verbs[];   /* show.c; both end with a NULL name */
+extern const struct verb show_verbs[];   /* show.c; all end with a NULL name */
 extern const struct verb change_verbs[]; /* change.c */
+extern const struct verb doctor_verbs[]; /* doctor.c */
 
 #endif

@@ -335,6 +335,20 @@ uint64_t hvlink_sample(struct hamgrd *d, struct ha_uuid guest, uint64_t epoch, u
     return d->hv_request_high;
 }
 
+uint64_t hvlink_look(struct hamgrd *d, const struct look_ask *ask, int memfd)
+{
+    static uint8_t body[HA_IPC_MAX - 1024];
+    struct ha_writer w = ha_writer_of(body, sizeof(body));
+
+    if (!d->is_hv_welcomed) {
+        close(memfd);
+        return 0;
+    }
+    look_ask_encode(&w, ask);
+    send_body(d, HVP_LOOK, ++d->hv_request_high, &w, memfd);
+    return d->hv_request_high;
+}
+
 void hvlink_abort(struct hamgrd *d, uint64_t request)
 {
     uint8_t body[16];
@@ -427,6 +441,7 @@ static void on_done(struct hamgrd *d, const struct ha_packet *packet)
         return;
     }
     forecast_hv_done(d, packet->id, &done);
+    doctor_hv_done(d, packet->id, &done);
     for (uint32_t i = 0; i < d->verb_count; i++) {
         struct local_verb *verb = &d->verbs[i];
         if (verb->request != packet->id)
@@ -505,6 +520,7 @@ static void on_packet(void *user, const struct ha_packet *packet)
     case HVP_THROTTLE:
     case HVP_RESERVE:
     case HVP_RELEASE:
+    case HVP_LOOK:
         break; /* requests: never from this side */
     }
 }

@@ -39,8 +39,7 @@ int peer_header_decode(struct ha_reader *r, struct peer_header *ret)
     ret->generation = ha_get_u64(r);
     ret->nonce = ha_get_u64(r);
     ret->to = ha_get_u32(r);
-    if (r->failed || magic != PEER_MAGIC || ret->type < PEER_REPORT ||
-        ret->type > PEER_FORECAST_TELL)
+    if (r->failed || magic != PEER_MAGIC || ret->type < PEER_REPORT || ret->type > PEER_FACTS_TELL)
         return -HA_E_CORRUPT;
     return version == PEER_VERSION ? 0 : -HA_E_VERSION;
 }
@@ -299,6 +298,21 @@ int peer_forecast_decode(struct ha_reader *r, struct peer_forecast *ret)
     f->bytes_high = ha_get_u64(r);
     f->rounds = ha_get_u32(r);
     ha_get_text(r, ret->text, sizeof(ret->text));
+    return done(r);
+}
+
+void peer_facts_encode(struct ha_writer *w, const struct peer_facts *m)
+{
+    ha_put_u64(w, m->id);
+    if (m->facts)
+        ha_facts_encode(w, m->facts);
+}
+
+int peer_facts_decode(struct ha_reader *r, uint64_t *ret_id, struct ha_facts *ret_facts)
+{
+    *ret_id = ha_get_u64(r);
+    if (ret_facts)
+        ha_facts_decode(r, ret_facts);
     return done(r);
 }
 

@@ -9,6 +9,7 @@
 
 #include "hamgr/base/bytes.h"
 #include "hamgr/core/runtime.h"
+#include "hamgr/doctor/facts.h"
 #include "hamgr/hv/precopy.h"
 #include "hamgr/ipc/fenceproto.h"
 
@@ -27,6 +28,8 @@ enum peer_type {
     PEER_SNAPSHOT_ACK,  /* peer_chunk without data */
     PEER_FORECAST_ASK,  /* peer_forecast: to the guest's node */
     PEER_FORECAST_TELL, /* peer_forecast: the answer */
+    PEER_FACTS_ASK,     /* peer_facts without facts: what doctor wants to know; to all */
+    PEER_FACTS_TELL,    /* peer_facts */
 };
 
 struct peer_header {
@@ -75,6 +78,12 @@ struct peer_forecast {
     char text[HA_TEXT_MAX]; /* why not */
 };
 
+/* A question of doctor's, and a node's answer. */
+struct peer_facts {
+    uint64_t id;                  /* the asker's */
+    const struct ha_facts *facts; /* borrowed; NULL in a question */
+};
+
 struct peer_chunk {
     uint64_t transfer; /* sender's number of this transfer */
     uint64_t index;    /* snapshot's */
@@ -110,6 +119,9 @@ void peer_progress_encode(struct ha_writer *w, const struct ha_move_progress *m)
 int peer_progress_decode(struct ha_reader *r, struct ha_move_progress *ret);
 void peer_forecast_encode(struct ha_writer *w, const struct peer_forecast *m);
 int peer_forecast_decode(struct ha_reader *r, struct peer_forecast *ret);
+void peer_facts_encode(struct ha_writer *w, const struct peer_facts *m);
+/* facts may be NULL: then the body must be a question. */
+int peer_facts_decode(struct ha_reader *r, uint64_t *ret_id, struct ha_facts *ret_facts);
 void peer_chunk_encode(struct ha_writer *w, const struct peer_chunk *m);
 int peer_chunk_decode(struct ha_reader *r, struct peer_chunk *ret);
 

@@ -13,6 +13,7 @@
 
 #define SEND_MAX (HA_CHUNK_MAX + 4096u)
 /* A list of devices that hamgr-fence accepts always fits; so does a chunk. */
+_Static_assert(HA_FACTS_BYTES_MAX + 1024u <= SEND_MAX, "all facts fit one message");
 _Static_assert(FENCEP_DEVICES_BYTES_MAX + 1024u <= SEND_MAX, "all devices fit one message");
 
 void peers_send(struct hamgrd *d, uint8_t type, uint32_t to,
@@ -228,6 +229,19 @@ static void on_forecast(struct hamgrd *d, uint32_t from, uint8_t type, struct ha
         forecast_told(d, &forecast);
 }
 
+static void on_facts(struct hamgrd *d, uint32_t from, uint8_t type, struct ha_reader *r)
+{
+    static struct ha_facts facts;
+    uint64_t id;
+
+    if (peer_facts_decode(r, &id, type == PEER_FACTS_TELL ? &facts : NULL) < 0)
+        return;
+    if (type == PEER_FACTS_ASK)
+        doctor_asked(d, from, id);
+    else
+        doctor_told(d, from, id, &facts);
+}
+
 /* Said once of each process that speaks another version of these messages. */
 static void complain(struct hamgrd *d, uint32_t from, uint64_t nonce)
 {
@@ -279,6 +293,10 @@ void peers_message(struct hamgrd *d, uint32_t from, const uint8_t *data, size_t 
     case PEER_FORECAST_ASK:
     case PEER_FORECAST_TELL:
         on_forecast(d, from, header.type, &r);
+        break;
+    case PEER_FACTS_ASK:
+    case PEER_FACTS_TELL:
+        on_facts(d, from, header.type, &r);
         break;
     }
 }

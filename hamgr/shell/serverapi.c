@@ -100,6 +100,11 @@ static void forecast(void *user, struct ha_uuid guest, uint32_t node, uint32_t m
     forecast_begin(user, &question, forecast_done, call);
 }
 
+static void ask_facts(void *user, doctor_fn done, void *done_user)
+{
+    doctor_begin(user, done, done_user);
+}
+
 const struct server_api shell_server_api = {
     .state = get_state,
     .runtime = get_runtime,
@@ -108,6 +113,7 @@ const struct server_api shell_server_api = {
     .propose = propose,
     .propose_voter = propose_vote,
     .forecast = forecast,
+    .doctor = ask_facts,
     .history = read_history,
     .definition = get_definition,
     .shutdown_begin = begin_shutdown,

@@ -603,12 +603,14 @@ static void on_tick(void *data)
     shell_refresh(d);
     moves_tick(d);
     forecast_tick(d);
+    doctor_tick(d);
     transfer_tick(d);
     if (d->rt.now_ms >= d->report_sent_ms + 1000)
         shell_wake(d);
     shell_turn_end(d);
-    set_tick(d, d->moves || d->transfers || d->move_notes || d->forecast_waits ? TICK_MS
-                                                                               : TICK_IDLE_MS);
+    bool is_busy =
+        d->moves || d->transfers || d->move_notes || d->forecast_waits || doctor_is_busy(d);
+    set_tick(d, is_busy ? TICK_MS : TICK_IDLE_MS);
 }
 
 static void set_tick(struct hamgrd *d, uint32_t after_ms)
@@ -669,6 +671,7 @@ int shell_start(struct hamgrd *d, struct ha_err *err)
         return rc;
     qb_loop_poll_add(d->loop, QB_LOOP_HIGH, store_fd(d->store), POLLIN, d, on_store);
     leader_open(d);
+    doctor_open(d);
     hvlink_open(d);
     keeperlink_open(d);
     snprintf(group, sizeof(group), "hamgr");

@@ -25,6 +25,8 @@
 #include "hamgr/core/reason.h"
 #include "hamgr/core/reconcile.h"
 #include "hamgr/core/runtime.h"
+#include "hamgr/doctor/doctor.h"
+#include "hamgr/doctor/lookproto.h"
 #include "hamgr/hv/precopy.h"
 #include "hamgr/ipc/fenceproto.h"
 #include "hamgr/ipc/hvproto.h"
@@ -61,6 +63,7 @@ struct proposal;      /* propose.c */
 struct move;          /* moves.c */
 struct move_note;     /* moverecord.c */
 struct forecast_wait; /* forecast.c */
+struct shell_doctor;  /* doctor.c */
 struct transfer;      /* transfer.c */
 struct waiting;       /* shell.c */
 struct leader;        /* leader.c */
@@ -170,6 +173,7 @@ struct hamgrd {
     /* operations */
     struct move *moves;
     struct move_note *move_notes; /* moverecord.c */
+    struct shell_doctor *doctor;
     struct forecast_wait *forecast_waits;
     uint64_t forecast_high;
     uint32_t forecast_count;
@@ -284,6 +288,9 @@ struct local_verb *hvlink_get(struct hamgrd *d, struct ha_uuid guest, uint64_t e
 /* Begins a dirty sample of a guest copy; forecast_hv_done follows. Its request, 0: not connected.
  */
 uint64_t hvlink_sample(struct hamgrd *d, struct ha_uuid guest, uint64_t epoch, uint32_t sample_ms);
+/* Begins a look at the host; what it finds is in memfd (moved) when doctor_hv_done follows. Its
+ * request, 0: not connected. */
+uint64_t hvlink_look(struct hamgrd *d, const struct look_ask *ask, int memfd);
 const struct hv_domain *hvlink_domain(const struct hamgrd *d, struct ha_uuid guest, uint64_t epoch);
 
 /* keeperlink.c */
@@ -354,6 +361,24 @@ void forecast_learn(struct hamgrd *d, uint32_t node, uint64_t bytes, uint64_t us
                     uint64_t setup_us);
 /* The newest one of the last minutes, or NULL. */
 const struct kept_forecast *forecast_of(const struct hamgrd *d, struct ha_uuid guest, uint32_t dst);
+
+/* doctor.c */
+typedef void (*doctor_fn)(void *user, const struct ha_doctor_input *input);
+void doctor_open(struct hamgrd *d);
+/* Asks every node of the cluster for its facts; done is called once, not from inside. */
+void doctor_begin(struct hamgrd *d, doctor_fn done, void *user);
+void doctor_asked(struct hamgrd *d, uint32_t from, uint64_t id);
+void doctor_told(struct hamgrd *d, uint32_t from, uint64_t id, const struct ha_facts *facts);
+void doctor_hv_done(struct hamgrd *d, uint64_t request, const struct hvp_done *done);
+void doctor_tick(struct hamgrd *d);
+/* Something waits that must be looked at often. */
+bool doctor_is_busy(const struct hamgrd *d);
+
+/* ownfacts.c */
+/* What this hamgrd knows itself, beside what a look at the host finds. */
+void ownfacts_fill(const struct hamgrd *d, struct ha_facts *facts);
+/* Where a look is to look. */
+void ownfacts_ask(const struct hamgrd *d, struct look_ask *ret_ask);
 
 /* serverapi.c */
 extern const struct server_api shell_server_api;

@@ -35,7 +35,7 @@ static void test_every_verb_is_there(void **state)
     assert_true(ops->event_fd && ops->event_clear && ops->reserve && ops->release);
     assert_true(ops->create && ops->shutdown && ops->destroy && ops->suspend && ops->drain);
     assert_true(ops->save && ops->restore && ops->resume_prepare && ops->dirty_sample);
-    assert_true(ops->log_dirty_off && ops->checkpoint && ops->close);
+    assert_true(ops->log_dirty_off && ops->checkpoint && ops->tell && ops->close);
 }
 
 static void test_created_paused(void **state)

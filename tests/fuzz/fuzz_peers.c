@@ -159,6 +159,8 @@ static bool again_forecast(struct ha_reader *r, struct ha_writer *w)
     return true;
 }
 
+static struct ha_facts facts;
+
 static bool again(uint8_t type, struct ha_reader *r, struct ha_writer *w)
 {
     switch ((enum peer_type)type) {
@@ -179,6 +181,12 @@ static bool again(uint8_t type, struct ha_reader *r, struct ha_writer *w)
     case PEER_FORECAST_ASK:
     case PEER_FORECAST_TELL:
         return again_forecast(r, w);
+    case PEER_FACTS_ASK:
+        (void)peer_facts_decode(r, &(uint64_t){0}, NULL);
+        break;
+    case PEER_FACTS_TELL: /* what is not known here is skipped: it does not come out the same */
+        (void)peer_facts_decode(r, &(uint64_t){0}, &facts);
+        break;
     case PEER_HANDOVER:
         break; /* one number, read in place */
     }

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/lib/hv_fake.h"
 
+#include "hamgr/doctor/facts.h"
+
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -340,6 +342,12 @@ static enum hv_outcome fake_log_dirty_off(struct hv *hv, uint32_t domid, struct 
     return HV_OK;
 }
 
+static void fake_tell(struct hv *hv, struct ha_facts *facts)
+{
+    (void)begin(fake_of(hv), HV_FAKE_TELL);
+    ha_facts_set(facts, HA_FACT_HAS_HAP, 1);
+}
+
 static enum hv_outcome fake_checkpoint(struct hv *hv, uint32_t domid, int fd, struct ha_err *err)
 {
     (void)hv, (void)domid, (void)fd, (void)err;
@@ -373,6 +381,7 @@ static const struct hv_ops fake_ops = {
     .resume_prepare = fake_resume_prepare,
     .dirty_sample = fake_dirty_sample,
     .log_dirty_off = fake_log_dirty_off,
+    .tell = fake_tell,
     .checkpoint = fake_checkpoint,
     .close = fake_close,
 };

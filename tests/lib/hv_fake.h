@@ -31,6 +31,7 @@ enum hv_fake_verb {
     HV_FAKE_RESTORE,
     HV_FAKE_DRAIN,
     HV_FAKE_SAMPLE,
+    HV_FAKE_TELL,
     HV_FAKE_RUN,
     HV_FAKE_PAUSE,
     HV_FAKE_LIST,

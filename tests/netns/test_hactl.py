@@ -22,6 +22,7 @@ sys.path.insert(0, os.path.join(ROOT, "tests", "lib"))
 from schema import Schemas  # noqa: E402
 
 DONE, USAGE, REFUSED, NO_QUORUM, NOT_REACHABLE, UNKNOWN = 0, 2, 3, 4, 5, 6
+WARNINGS, ERRORS = 7, 8
 NOBODY = "65534"
 STATUS_TARGET_MS = 20
 
@@ -48,7 +49,8 @@ class Hactl:
         name = answer["schema"].split(".", 1)[1].split("/")[0]
         self.schemas.check(name + ".json", answer)
         check(name in ("error", argv[0], "-".join(argv[:2])), f"schema {name} for {what}")
-        equal(bool(answer["errors"]), code not in (DONE, NO_QUORUM) or answer["data"] is None, what)
+        equal(bool(answer["errors"]),
+              code not in (DONE, NO_QUORUM, WARNINGS, ERRORS) or answer["data"] is None, what)
         self.checked.add(name)
         return answer
 
@@ -265,6 +267,44 @@ def nodes(hactl, cluster):
                   node=cluster.nodes[0])
 
 
+def doctor(context, hactl, cluster):
+    """Every node is looked at and told; what is wrong with one is found, with its fix."""
+    begun = time.monotonic()
+    found = hactl.data("doctor", code=WARNINGS)
+    context.note(f"hactl doctor over {len(cluster.nodes)} nodes: {time.monotonic() - begun:.2f} s")
+    equal({n["name"]: n["answered"] for n in found["nodes"]},
+          {n.name: True for n in cluster.nodes}, "nodes that answered")
+    for node in found["nodes"]:
+        facts = node["facts"]
+        check(facts.get("is_looked") == 1 and facts.get("is_armed") == 1, f"facts: {facts}")
+        check(facts.get("is_cert_named") == 1 and facts.get("is_cert_trusted") == 1, f"{facts}")
+        check(facts.get("token_ms", 0) > 0, f"corosync's times: {facts}")
+    codes = {f["code"] for f in found["findings"]}
+    check("embedded" in codes, f"what does not apply is not said: {codes}")
+    equal([f for f in found["findings"] if f["severity"] == "error"], [], "errors when all is well")
+    victim = other_node(cluster, cluster.live_node().name)
+    key = victim.path("etc-hamgr", "pki", "node.key")
+    os.chmod(key, 0o644)
+    found = hactl.data("doctor", victim.name, code=ERRORS)
+    errors = [f for f in found["findings"] if f["severity"] == "error"]
+    equal([(f["code"], f["node"]) for f in errors], [("key-mode", victim.name)], "errors found")
+    check("chmod 0640" in errors[0]["fix"], f"{errors}")
+    equal([n["name"] for n in found["nodes"]], [victim.name], "nodes asked for")
+    os.chmod(key, 0o640)
+    check("fix: " in hactl.text("doctor", code=WARNINGS), "findings for people")
+    hactl.refusal("doctor", "n99", says=["there is no node n99"])
+    victim.init("stop hamgr-hv")
+    wait_until(lambda: victim.services()["hamgr-hv"][0] == "down", "hamgr-hv is down", 15)
+    found = hactl.data("doctor", code=ERRORS)
+    codes = {(f["code"], f["node"]) for f in found["findings"]}
+    check(("hv-silent", victim.name) in codes and ("not-looked", victim.name) in codes, f"{codes}")
+    victim.init("start hamgr-hv")
+    cluster.wait_members()
+    wait_until(lambda: not any(f["code"] == "hv-silent" for f in json.loads(
+        cluster.live_node().run(["hactl", "--json", "doctor"], check=False).stdout)
+        ["data"]["findings"]), "hamgr-hv answers again", 30)
+
+
 def strangers(hactl, cluster):
     """A user who is nobody may change nothing."""
     prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
@@ -372,6 +412,9 @@ def leaving(hactl, cluster):
           any("view" in c["text"] for c in hactl.data("explain", "g1", node=here)["conditions"]),
           "explain does not speak of the quorum")
     hactl.run("events", node=here)
+    silent = {f["node"] for f in hactl.data("doctor", code=ERRORS, node=here)["findings"]
+              if f["code"] == "node-silent"}
+    equal(silent, {n.name for n in cluster.nodes if n is not here}, "nodes that can't be asked")
     for argv in (["guest", "stop", "g1"], ["guest", "start", "g1"], ["migrate", "g1"], ["disarm"],
                  ["guest", "set", "g1", "--priority", "1"]):
         hactl.refusal(*argv, code=NO_QUORUM, node=here)
@@ -379,6 +422,9 @@ def leaving(hactl, cluster):
     wait_until(lambda: here.services()["hamgrd"][0] == "down", "hamgrd is down", 15)
     hactl.refusal("status", code=NOT_REACHABLE, node=here, fix="systemctl status hamgrd")
     hactl.refusal("guest", "stop", "g1", code=NOT_REACHABLE, node=here)
+    alone = hactl.data("doctor", "--here", code=ERRORS, node=here)
+    equal([f["code"] for f in alone["findings"] if f["severity"] == "error"], ["hamgrd-silent"],
+          "errors of a host without hamgrd")
 
 
 @scenario(280)
@@ -394,6 +440,7 @@ def every_command(context):
     guests(hactl, cluster)
     moves(hactl, cluster)
     nodes(hactl, cluster)
+    doctor(context, hactl, cluster)
     strangers(hactl, cluster)
     followers(hactl, cluster)
     second_daemon(cluster)

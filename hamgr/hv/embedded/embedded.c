@@ -50,6 +50,12 @@ static int emb_caps(struct hv *hv, struct hv_caps *ret_caps)
     return 0;
 }
 
+/* Nothing doctor asks for: its checks of Xen do not apply. */
+static void emb_tell(struct hv *hv, struct ha_facts *facts)
+{
+    (void)hv, (void)facts;
+}
+
 const char *hv_embedded_tracking(struct hv *hv)
 {
     switch (emb_of(hv)->tracking) {
@@ -111,6 +117,7 @@ static const struct hv_ops OPS = {
     .resume_prepare = emb_resume_prepare,
     .dirty_sample = emb_dirty_sample,
     .log_dirty_off = emb_log_dirty_off,
+    .tell = emb_tell,
     .checkpoint = emb_checkpoint,
     .close = emb_close,
 };

@@ -87,6 +87,7 @@ static const struct hv_ops OPS = {
     .resume_prepare = xen_resume_prepare,
     .dirty_sample = xen_dirty_sample,
     .log_dirty_off = xen_log_dirty_off,
+    .tell = xen_tell,
     .checkpoint = xen_checkpoint,
     .close = xen_close,
 };

@@ -77,6 +77,8 @@ uint64_t xen_now_ms(void);
 
 /* ---- verbs of the gate ---- */
 int xen_caps(struct hv *hv, struct hv_caps *ret_caps);
+/* told.c: for doctor */
+void xen_tell(struct hv *hv, struct ha_facts *facts);
 int xen_list(struct hv *hv, struct hv_domain *ret_domains, uint32_t capacity);
 enum hv_outcome xen_run(struct hv *hv, uint32_t domid, struct ha_err *err);
 enum hv_outcome xen_pause(struct hv *hv, uint32_t domid, struct ha_err *err);

@@ -13,9 +13,11 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "hamgr/doctor/lookproto.h"
 #include "tests/unit/hv/gate_world.h"
 
 #define MS   UINT64_C(1000000)
@@ -429,6 +431,47 @@ static int begin_save(struct gate_world *w, uint64_t *ret_id)
     return pair[1];
 }
 
+static uint64_t begin_look(struct gate_world *w, const struct look_ask *ask, int fd)
+{
+    static uint8_t bytes[HA_IPC_MAX];
+    struct ha_writer body = ha_writer_of(bytes, sizeof(bytes));
+
+    look_ask_encode(&body, ask);
+    return gate_world_send(w, HVP_LOOK, &body, fd);
+}
+
+/* It answers through the file it was given; one that hangs is killed while the rest goes on. */
+static void test_look(void **state)
+{
+    static uint8_t bytes[LOOK_TELL_BYTES_MAX];
+    static struct look_ask ask;
+    static struct look_tell tell;
+    struct gate_world *w = *state;
+    int fd = memfd_create("look", MFD_CLOEXEC);
+
+    w->verb_max_ms = 500;
+    start_two(w, 60000);
+    ask.thing_count = 2;
+    ask.things[0] = (struct look_thing){.kind = LOOK_DISK, .name = "/nowhere"};
+    ask.things[1] = (struct look_thing){.kind = LOOK_FILE, .name = "/proc/self/exe"};
+    assert_int_equal(gate_world_await(w, begin_look(w, &ask, fd)).outcome, HV_OK);
+    ssize_t size = pread(fd, bytes, sizeof(bytes), 0);
+    assert_int_equal(look_tell_decode(bytes, size > 0 ? (size_t)size : 0, &tell), 0);
+    assert_true(ha_facts_is(&tell.facts, HA_FACT_IS_LOOKED));
+    assert_true(ha_facts_is(&tell.facts, HA_FACT_HAS_HAP)); /* the driver's word */
+    assert_int_equal(tell.found[0].state, LOOK_MISSING);
+    assert_int_equal(tell.found[1].state, LOOK_THERE);
+    assert_int_equal(gate_world_await(w, begin_look(w, &ask, -1)).outcome, HV_FAILED);
+    atomic_store(&w->fake->manner[HV_FAKE_TELL], HV_FAKE_HANG);
+    uint64_t hangs = begin_look(w, &ask, fd);
+    struct hvp_done done = gate_world_await(w, begin_look(w, &ask, fd));
+    assert_int_equal(done.outcome, HV_FAILED);
+    assert_non_null(strstr(done.text, "busy"));
+    assert_int_equal(gate_world_do(w, HVP_SHUTDOWN, 1, 5).outcome, HV_OK);
+    assert_int_equal(gate_world_await(w, hangs).outcome, HV_UNKNOWN);
+    close(fd);
+}
+
 static void test_killed_save(void **state)
 {
     struct gate_world *w = *state;
@@ -735,6 +778,7 @@ int main(void)
         TEST(test_killed_worker),
         TEST(test_dying_worker),
         TEST(test_hanging_worker),
+        TEST(test_look),
         TEST(test_killed_save),
         TEST(test_aborted_save),
         TEST(test_failed_save_in_quarantine),

@@ -207,7 +207,7 @@ static void test_header(void **state)
     bytes[5] = 0;
     r = ha_reader_of(bytes, w.position);
     assert_int_equal(peer_header_decode(&r, &out), -HA_E_CORRUPT);
-    bytes[5] = PEER_FORECAST_TELL + 1;
+    bytes[5] = PEER_FACTS_TELL + 1;
     r = ha_reader_of(bytes, w.position);
     assert_int_equal(peer_header_decode(&r, &out), -HA_E_CORRUPT);
     bytes[0] ^= 1;
