@@ -53,7 +53,22 @@ static int run_confirm(const struct command *command, int argc, char **argv)
                         "confirmed: its guests are free to start elsewhere");
 }
 
-/* Waits until the node owns no guest; *ret_envelope is the status that says so. */
+/* A migration that is decided and not yet over: its source still has a copy to remove. */
+static bool is_moving(const json_t *moves, const char *node)
+{
+    const json_t *move;
+    size_t i;
+
+    json_array_foreach(moves, i, move)
+    {
+        if (strcmp(text_of(move, "from"), node) == 0 || strcmp(text_of(move, "to"), node) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Waits until the node owns no guest and no migration has an end there; *ret_envelope is the status
+ * that says so. */
 static int wait_drained(const char *node, uint64_t timeout_ms, json_t **ret_envelope)
 {
     uint64_t end_ms = now_ms() + timeout_ms, last = UINT64_MAX;
@@ -66,7 +81,7 @@ static int wait_drained(const char *node, uint64_t timeout_ms, json_t **ret_enve
             return code;
         const json_t *line = find_named(json_object_get(data, "nodes"), node);
         uint64_t left = number_of(line, "guests");
-        if (left == 0)
+        if (left == 0 && !is_moving(json_object_get(data, "moves"), node))
             return EXIT_DONE;
         json_decref(*ret_envelope);
         *ret_envelope = NULL;
