@@ -25,6 +25,7 @@ static struct {
     uint64_t told_at[SIM_GUESTS];     /* by an operator */
     uint64_t member_since[SIM_NODES + 1];
     uint64_t held_at[SIM_NODES + 1]; /* a guest, or an end of a ticket, before the last entry */
+    bool is_held[SIM_NODES + 1];     /* absent in a view that followed another with a gap */
     uint64_t opened_at, open_index, disarmed_at;
 } seen;
 
@@ -145,6 +146,26 @@ void sim_check_fence_target(const struct sim_node *target)
     if (n->status == HA_NODE_UNCLEAN && n->is_hold && n->status_index == seen.open_index &&
         sim.now + CLOCKS_NS < seen.opened_at + HOLD_NS)
         sim_violation("I11", target->id, "is to be switched off before H is over");
+}
+
+/* I11, from the leader's side: whoever is absent when a view opens after a gap, since then or for
+ * longer, is given H to come back. An older leader's orders are not judged here. */
+void sim_check_fence_actions(const struct ha_state *seen_by_leader,
+                             const struct fence_actions *actions)
+{
+    for (uint32_t i = 0; i < actions->count; i++) {
+        const struct fence_action *action = &actions->list[i];
+        bool is_lease =
+            action->type == FENCE_ACT_PROPOSE && action->cmd.u.fenced.evidence == HA_EVIDENCE_LEASE;
+        uint32_t id = action->type == FENCE_ACT_PROPOSE ? action->cmd.node : action->node;
+        const struct ha_node *n = ha_state_node(sim_truth(), id);
+        if ((action->type != FENCE_ACT_START && !is_lease) || !n || n->is_fence_wanted ||
+            n->status != HA_NODE_UNCLEAN || !seen.is_held[id] ||
+            seen_by_leader->applied < seen.open_index)
+            continue;
+        if (sim.now + CLOCKS_NS < seen.opened_at + HOLD_NS)
+            sim_violation("I11", id, "its fencing begins before H is over");
+    }
 }
 
 /* ---- placing -----------------------------------------------------------------------------------
@@ -271,11 +292,17 @@ static void note_open(const struct ha_state *before, const struct log_entry *ent
 {
     const struct ha_state *now = sim_truth();
 
+    struct log_open open;
+    bool is_gap = log_open_decode(entry->body, entry->body_size, &open) == 0 && !open.is_continuous;
+
     seen.opened_at = sim.now;
     seen.open_index = entry->index;
     for (uint32_t i = 0; i < now->node_count; i++) {
         const struct ha_node *node = &now->nodes[i];
         const struct ha_node *old = ha_state_node(before, node->id);
+        if (node->id <= SIM_NODES)
+            seen.is_held[node->id] =
+                node->status == HA_NODE_UNCLEAN && (is_gap || seen.is_held[node->id]);
         if (node->id <= SIM_NODES && node->status == HA_NODE_MEMBER &&
             (!old || old->incarnation != node->incarnation))
             seen.member_since[node->id] = sim.now;

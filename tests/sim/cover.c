@@ -146,6 +146,8 @@ void __wrap_fence_fsm_step(struct fence_fsm *fsm, const struct fence_input *in,
     }
     bool was_empty = fsm->is_empty;
     __real_fence_fsm_step(fsm, in, ret_actions);
+    if (ret_actions->count > 0)
+        sim_check_fence_actions(in->state, ret_actions);
     for (uint32_t i = 0; i < HA_NODES_MAX && !(was_empty && fsm->is_empty); i++) {
         const struct fence_target *t = &fsm->targets[i];
         uint8_t from = before[i].node ? before[i].step : FENCE_IDLE;

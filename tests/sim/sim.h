@@ -496,6 +496,10 @@ void sim_check_policy_reset(void);
 void sim_check_policy(const struct ha_state *before, const struct log_entry *entry,
                       const struct ha_applied *applied);
 void sim_check_fence_target(const struct sim_node *target);
+/* What a leader's fencing does now. */
+struct fence_actions;
+void sim_check_fence_actions(const struct ha_state *seen_by_leader,
+                             const struct fence_actions *actions);
 /* events.c: what changed, for machines (--events). */
 void sim_events_reset(void);
 void sim_events_look(void);
