@@ -105,7 +105,7 @@ class Lab:
         on = [m for m in self.machines if m.state() == "on"]
         for machine in on:
             with open(self.place.of_lab("shared.tar"), "rb") as file:
-                cluster.feed(machine, file, "tar", "-x", "--unlink-first", "-C", "/", "-f", "-")
+                cluster.feed(machine, file, "tar", "-x", "-C", "/", "-f", "-")
         return [m.name for m in on]
 
     def guest(self, options):

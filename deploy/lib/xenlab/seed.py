@@ -132,6 +132,8 @@ def hamgr_conf(machine, options):
     lines += [f"memory = {options.memory}MiB"] if options.memory else []
     # Half as often as by default: a heartbeat costs some 10 ms of an emulated processor.
     lines += ["", "[cluster]", "heartbeat = 1s"]
+    # libxc looks at a million page numbers of a PVH guest, most of which are no pages, one by one.
+    lines += ["", "[migration]", "idle-timeout = 120s"]
     return "\n".join([*lines, "", "[watchdog]", "device = /dev/watchdog",
                       f"timeout = {options.watchdog}s", ""])
 
