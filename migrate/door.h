@@ -13,8 +13,8 @@
 #include "migrate/hello.h"
 #include "migrate/session.h"
 
-#define DOOR_HANDSHAKE_MS 5000u /* per connection, from accept to a valid HELLO or JOIN */
-#define DOOR_PENDING_MAX  16u   /* connections in their handshake at once */
+#define DOOR_HANDSHAKE_MS 10000u /* per connection, from accept to a valid HELLO or JOIN */
+#define DOOR_PENDING_MAX  16u    /* connections in their handshake at once */
 
 struct door;
 

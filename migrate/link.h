@@ -12,7 +12,7 @@
 #include "migrate/hello.h"
 #include "migrate/session.h"
 
-#define LINK_HANDSHAKE_MS 5000u /* the sender's patience, step by step */
+#define LINK_HANDSHAKE_MS 10000u /* the sender's patience, step by step */
 
 /* Sender: HELLO over the session's channel, then WELCOME checked (5 s). 0 or a negative error. */
 int link_greet(struct session *s, const struct streamp_start *start, struct terms *ret_terms,
