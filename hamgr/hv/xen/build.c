@@ -166,14 +166,13 @@ static void look_around(void *user, struct lx_op *op)
 {
     struct build *b = user;
 
-    if (b->is_aborted)
-        return;
-    claim(b);
+    if (!b->is_aborted)
+        claim(b);
     if (b->is_restore && !b->why && stream_is_taken_away(&b->mark))
         b->why = "aborted";
     b->is_aborted = b->why != NULL;
     if (b->is_aborted)
-        lx_abort(op);
+        lx_stop_helper(op);
 }
 
 static int make(struct build *b)

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/prctl.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -30,7 +31,8 @@ struct lx {
     int capacity;
     char words[HA_TEXT_MAX];
     struct lx_op *op;
-    pid_t owner; /* whose children are told to die with it */
+    pid_t owner;  /* whose children are told to die with it */
+    int child_fd; /* pidfd of the newest, or -1 */
 };
 
 /* ---- libxl's words -----------------------------------------------------------------------------
@@ -70,9 +72,11 @@ static void take_progress(struct xentoollog_logger *logger, const char *context,
         op->now.round = (uint32_t)round;
         op->now.pages_dirty = total;
     }
+    /* libxc counts numbers of pages, and those of a guest with a device model or PVH reach to 4 GiB
+     * whatever it has: most of them stand for nothing. */
+    if (total > op->now.pages_total && op->now.pages_total > 0)
+        done = done * op->now.pages_total / total;
     op->now.pages_sent = done;
-    if (op->now.pages_total < total)
-        op->now.pages_total = total;
     /* libxl counts pages; what else is in the stream is little. */
     op->now.bytes = (op->pages_before + done) * PAGE_KIB * 1024;
 }
@@ -92,7 +96,7 @@ const char *lx_words(const struct lx *lx)
 
 static pid_t fork_dependent(void *user)
 {
-    const struct lx *lx = user;
+    struct lx *lx = user;
     bool is_direct = getpid() == lx->owner;
     pid_t pid = fork();
 
@@ -101,6 +105,11 @@ static pid_t fork_dependent(void *user)
         prctl(PR_SET_PDEATHSIG, SIGTERM);
         if (getppid() != lx->owner)
             _exit(EXIT_FAILURE);
+    }
+    if (pid > 0 && is_direct) {
+        if (lx->child_fd >= 0)
+            close(lx->child_fd);
+        lx->child_fd = pidfd_open(pid, 0);
     }
     return pid;
 }
@@ -122,6 +131,7 @@ struct lx *xen_lx(struct hv_xen *x, struct ha_err *err)
     lx->logger =
         (xentoollog_logger){.vmessage = take_words, .progress = take_progress, .destroy = keep};
     lx->owner = getpid();
+    lx->child_fd = -1;
     if (libxl_ctx_alloc(&lx->ctx, LIBXL_VERSION, 0, &lx->logger) != 0) {
         ha_err_set(err, HA_E_UNREACHABLE, "libxl: %.200s (does xenstored run?)", lx_words(lx));
         free(lx);
@@ -137,6 +147,8 @@ void xen_lx_close(struct lx *lx)
     if (!lx)
         return;
     libxl_ctx_free(lx->ctx);
+    if (lx->child_fd >= 0)
+        close(lx->child_fd);
     free(lx->fds);
     free(lx);
 }
@@ -167,9 +179,10 @@ void lx_begin(struct lx *lx, struct lx_op *op)
     lx->op = op;
 }
 
-void lx_abort(struct lx_op *op)
+void lx_stop_helper(struct lx_op *op)
 {
-    (void)libxl_ao_abort(op->lx->ctx, &op->how);
+    if (op->lx->child_fd >= 0)
+        (void)pidfd_send_signal(op->lx->child_fd, SIGTERM, NULL, 0);
 }
 
 static struct timeval time_now(void)
@@ -244,7 +257,7 @@ int lx_wait(struct lx_op *op, int call_rc, uint32_t timeout_ms,
             _exit(EXIT_FAILURE);
         is_aborted = true;
         end_ms = now_ms + ABORT_MS;
-        lx_abort(op);
+        (void)libxl_ao_abort(op->lx->ctx, &op->how);
     }
     op->lx->op = NULL;
     return call_rc != 0 ? call_rc : op->rc;

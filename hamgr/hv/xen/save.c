@@ -44,15 +44,13 @@ static void look_around(void *user, struct lx_op *op)
     if (op->now.phase == HV_LIVE && xen_look_at(s->x, s->domid, &look) == 1 &&
         look.state == HV_SUSPENDED)
         op->now.phase = HV_STOPPED;
-    if (s->is_aborted)
-        return;
-    if (stream_is_taken_away(&s->mark))
+    if (!s->why && stream_is_taken_away(&s->mark))
         s->why = "aborted";
-    else if (op->now.phase == HV_LIVE && xen_now_ms() > s->deadline_ms)
+    else if (!s->why && op->now.phase == HV_LIVE && xen_now_ms() > s->deadline_ms)
         s->why = "the deadline passed in the live phase";
     s->is_aborted = s->why != NULL;
     if (s->is_aborted)
-        lx_abort(op);
+        lx_stop_helper(op);
 }
 
 /* What is left behind by a save that failed: as before, or paused where the gate lets it go on. */

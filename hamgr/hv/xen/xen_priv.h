@@ -135,11 +135,14 @@ struct lx_op {
 /* Prepares; &op->how is given to the libxl call. */
 void lx_begin(struct lx *lx, struct lx_op *op);
 /* Waits until the operation ends, at most timeout_ms (0: for ever). call_rc: what the initiating
- * call returned. tick is called each TICK_MS and may call lx_abort. libxl's rc; its words go to
- * lx_words. */
+ * call returned. tick is called each TICK_MS and may call lx_stop_helper. libxl's rc; its words go
+ * to lx_words. */
 int lx_wait(struct lx_op *op, int call_rc, uint32_t timeout_ms,
             void (*tick)(void *user, struct lx_op *op), void *tick_user);
-void lx_abort(struct lx_op *op);
+/* Ends a save or restore: its helper is told to give up, and what libxl itself reads or writes ends
+ * with the stream, which was taken away. Not libxl_ao_abort, which in 4.17 calls through a null
+ * pointer while libxl reads a stream's head. May be called at every tick. */
+void lx_stop_helper(struct lx_op *op);
 /* The first error libxl logged since lx_begin: for people. */
 const char *lx_words(const struct lx *lx);
 
