@@ -79,11 +79,11 @@ void explain_place(const struct ha_state *state, const struct ha_runtime *rt, ui
 /* --- What the nodes' own checks found --- */
 
 const struct ha_bar *explain_bar(const struct ha_runtime *rt, const struct ha_guest *guest,
-                                 uint32_t node)
+                                 uint32_t node, uint32_t pause_ms)
 {
     bool is_moving = guest->phase != HA_PHASE_FREE && guest->node != node;
 
-    return ha_bar_against(rt, guest->id, is_moving ? guest->node : 0, node);
+    return ha_bar_against(rt, guest->id, is_moving ? guest->node : 0, node, pause_ms);
 }
 
 void explain_say_bar(const struct ha_state *state, uint32_t node, const struct ha_bar *bar,
@@ -209,7 +209,7 @@ static uint16_t place_reason(const struct explain *e, uint32_t slot, uint64_t *r
         return reason;
     if (*ret_free_kib < e->guest->mem_kib)
         return HA_REASON_NO_MEMORY;
-    if (explain_bar(e->rt, e->guest, node->id))
+    if (explain_bar(e->rt, e->guest, node->id, 0))
         return HA_REASON_CANT_RUN;
     bool is_busy = e->guest->phase == HA_PHASE_FREE &&
                    starting_on(e->state, node->id) >= e->limits->start_parallel;
@@ -233,7 +233,7 @@ static uint32_t say_nodes(struct explain *e)
         explain_place(e->state, e->rt, slot, reason, free_kib, e->guest->mem_kib, condition->text,
                       condition->fix);
         if (reason == HA_REASON_CANT_RUN)
-            explain_say_bar(e->state, node, explain_bar(e->rt, e->guest, node), condition->text,
+            explain_say_bar(e->state, node, explain_bar(e->rt, e->guest, node, 0), condition->text,
                             condition->fix);
         able += condition->is_ok;
     }

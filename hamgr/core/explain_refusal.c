@@ -26,6 +26,11 @@ static uint32_t target_of(const struct ha_cmd *cmd)
     return cmd->type == HA_CMD_ASSIGN ? cmd->node : 0;
 }
 
+static uint32_t pause_of(const struct ha_cmd *cmd)
+{
+    return cmd->type == HA_CMD_MIGRATE ? cmd->u.migrate.max_downtime_ms : 0;
+}
+
 /* Conditions that only the leader's runtime knows. */
 static uint16_t check_runtime(const struct refusal *f)
 {
@@ -34,7 +39,8 @@ static uint16_t check_runtime(const struct refusal *f)
     if (f->target == 0 || slot == HA_NODES_MAX)
         return HA_REASON_NONE;
     uint16_t reason = plan_check_node(f->state, f->rt, slot);
-    if (reason == HA_REASON_NONE && f->guest && explain_bar(f->rt, f->guest, f->target))
+    if (reason == HA_REASON_NONE && f->guest &&
+        explain_bar(f->rt, f->guest, f->target, pause_of(f->cmd)))
         return HA_REASON_CANT_RUN;
     return reason;
 }
@@ -52,7 +58,7 @@ static void suggest_node(const struct refusal *f)
         if (node->id == f->target || node->id == f->guest->node || used_kib > node->mem_kib ||
             node->mem_kib - used_kib < f->guest->mem_kib ||
             plan_check_node(f->state, f->rt, slot) != HA_REASON_NONE ||
-            explain_bar(f->rt, f->guest, node->id))
+            explain_bar(f->rt, f->guest, node->id, pause_of(f->cmd)))
             continue;
         snprintf(f->fix + used, HA_TEXT_MAX - used, "%schoose %.63s (%" PRIu64 " MiB free)",
                  used ? ", or " : "", node->name, explain_mib_have(node->mem_kib - used_kib));
@@ -71,8 +77,8 @@ static void say_target(const struct refusal *f, uint16_t reason)
     explain_place(f->state, f->rt, slot, reason, free_kib, f->guest ? f->guest->mem_kib : 0,
                   f->text, f->fix);
     if (reason == HA_REASON_CANT_RUN)
-        explain_say_bar(f->state, f->target, explain_bar(f->rt, f->guest, f->target), f->text,
-                        f->fix);
+        explain_say_bar(f->state, f->target,
+                        explain_bar(f->rt, f->guest, f->target, pause_of(f->cmd)), f->text, f->fix);
     suggest_node(f);
 }
 

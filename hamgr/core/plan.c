@@ -154,8 +154,20 @@ uint16_t plan_check_node(const struct ha_state *state, const struct ha_runtime *
     return report->is_hv_ready && !report->is_quarantined ? HA_REASON_NONE : HA_REASON_HV_NOT_READY;
 }
 
-static const struct ha_bar *bar_of(const struct ha_runtime *rt, struct ha_uuid guest, uint32_t from,
-                                   uint32_t node)
+struct bar_wish {
+    uint32_t from, node, pause_ms;
+};
+
+static bool is_barred(const struct ha_bar *bar, const struct bar_wish *wish)
+{
+    uint32_t allowed_ms = wish->pause_ms ? wish->pause_ms : bar->contract_ms;
+
+    return bar->node == wish->node && (bar->from == 0 || bar->from == wish->from) &&
+           (bar->pause_ms == 0 || bar->pause_ms > allowed_ms);
+}
+
+static const struct ha_bar *bar_of(const struct ha_runtime *rt, struct ha_uuid guest,
+                                   const struct bar_wish *wish)
 {
     uint32_t low = 0;
     uint32_t high = rt->bar_count;
@@ -168,20 +180,20 @@ static const struct ha_bar *bar_of(const struct ha_runtime *rt, struct ha_uuid g
             high = middle;
     }
     for (; low < rt->bar_count && ha_uuid_equal(rt->bars[low].guest, guest); low++) {
-        const struct ha_bar *bar = &rt->bars[low];
-        if (bar->node == node && (bar->from == 0 || bar->from == from))
-            return bar;
+        if (is_barred(&rt->bars[low], wish))
+            return &rt->bars[low];
     }
     return NULL;
 }
 
 const struct ha_bar *ha_bar_against(const struct ha_runtime *rt, struct ha_uuid guest,
-                                    uint32_t from, uint32_t node)
+                                    uint32_t from, uint32_t node, uint32_t pause_ms)
 {
     static const struct ha_uuid any;
-    const struct ha_bar *bar = bar_of(rt, guest, from, node);
+    const struct bar_wish wish = {.from = from, .node = node, .pause_ms = pause_ms};
+    const struct ha_bar *bar = bar_of(rt, guest, &wish);
 
-    return bar ? bar : bar_of(rt, any, from, node);
+    return bar ? bar : bar_of(rt, any, &wish);
 }
 
 uint64_t plan_since_ms(uint64_t then_wall_ms, uint64_t wall_ms)

@@ -46,9 +46,10 @@ void ha_plan(const struct ha_state *state, const struct ha_runtime *rt,
              struct ha_plan *ret_plan);
 
 /* What stands against guest on node, by the nodes' own checks; NULL: nothing known. from: the node
- * it would move from, 0 = it is started. */
+ * it would move from, 0 = it is started. pause_ms: what the move says it may stand still, 0 = what
+ * the guest's contract says. */
 const struct ha_bar *ha_bar_against(const struct ha_runtime *rt, struct ha_uuid guest,
-                                    uint32_t from, uint32_t node);
+                                    uint32_t from, uint32_t node, uint32_t pause_ms);
 
 /* Why guest is where it is, or is not: conditions with their numbers, and the smallest change that
  * lifts each. The same text in every refusal. */

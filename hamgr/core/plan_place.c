@@ -44,7 +44,7 @@ uint32_t plan_choose(const struct plan_ctx *ctx, const struct plan_wish *wish, b
         struct candidate candidate = {.slot = slot, .rank = rank_of(wish, node)};
         if (node == wish->except || ctx->scratch->free_kib[slot] < wish->mem_kib ||
             plan_check_node(ctx->state, ctx->rt, slot) != HA_REASON_NONE ||
-            ha_bar_against(ctx->rt, wish->guest, wish->from, node))
+            ha_bar_against(ctx->rt, wish->guest, wish->from, node, 0))
             continue;
         if (wish->busy[slot] >= wish->busy_max) {
             *ret_is_busy = true;

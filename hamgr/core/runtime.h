@@ -77,6 +77,8 @@ struct ha_bar {
     struct ha_uuid guest; /* zero: any guest */
     uint32_t node;        /* it can't run there */
     uint32_t from;        /* not 0: only a move from this node can't end there */
+    uint32_t pause_ms;    /* not 0: it can, standing still for so long; no bar if that may be */
+    uint32_t contract_ms; /* what may be, unless the move says otherwise; with pause_ms */
     char text[HA_TEXT_MAX];
     char fix[HA_TEXT_MAX];
 };

@@ -200,7 +200,7 @@ static void run_guest_stop(struct request *r)
 
 /* The eligible node with the most free memory, other than the owner; NULL if there is none. */
 static const struct ha_node *choose_node(const struct ha_state *state, const struct ha_runtime *rt,
-                                         const struct ha_guest *guest)
+                                         const struct ha_guest *guest, uint32_t pause_ms)
 {
     const struct ha_node *best = NULL;
     uint64_t best_kib = 0;
@@ -210,7 +210,7 @@ static const struct ha_node *choose_node(const struct ha_state *state, const str
         uint64_t used_kib = ha_state_mem_used_kib(state, node->id);
         if (node->id == guest->node || !ha_state_node_is_eligible(state, node, NULL) ||
             used_kib + guest->mem_kib > node->mem_kib ||
-            ha_bar_against(rt, guest->id, guest->node, node->id))
+            ha_bar_against(rt, guest->id, guest->node, node->id, pause_ms))
             continue;
         if (!best || node->mem_kib - used_kib > best_kib) {
             best = node;
@@ -268,13 +268,15 @@ static bool get_on_slow(struct request *r, uint8_t *ret_value)
 }
 
 /* The destination named, or the best one; NULL: refused. */
-static const struct ha_node *destination(struct request *r, const struct ha_guest *guest)
+static const struct ha_node *destination(struct request *r, const struct ha_guest *guest,
+                                         uint32_t pause_ms)
 {
     const struct server_api *api = request_api(r);
 
     if (has(r, "to"))
         return request_node(r, "to");
-    const struct ha_node *to = choose_node(request_state(r), api->runtime(api->user), guest);
+    const struct ha_node *to =
+        choose_node(request_state(r), api->runtime(api->user), guest, pause_ms);
     if (!to) {
         bool is_open = api->runtime(api->user)->is_open;
         uint16_t reason = is_open ? HA_REASON_NO_NODE : HA_REASON_NO_QUORUM;
@@ -293,9 +295,10 @@ static bool make_migrate(struct request *r, struct ha_cmd *cmd, const struct ha_
 
     if (!guest)
         return false;
-    const struct ha_node *to = destination(r, guest);
-    if (!to || !merge_number(r, "max_downtime_ms", 600000, &downtime_ms) ||
-        !merge_number(r, "deadline_ms", 86400000, &deadline_ms) ||
+    if (!merge_number(r, "max_downtime_ms", 600000, &downtime_ms))
+        return false;
+    const struct ha_node *to = destination(r, guest, (uint32_t)downtime_ms);
+    if (!to || !merge_number(r, "deadline_ms", 86400000, &deadline_ms) ||
         !get_on_slow(r, &cmd->u.migrate.on_slow))
         return false;
     cmd->guest = guest->id;

@@ -99,6 +99,7 @@ static void end_round(struct hamgrd *d, struct round **place)
     in->state = &d->state;
     in->rt = &d->rt;
     in->wall_ms = shell_wall_ms();
+    in->guest_count = things_guests(d, &in->guests);
     for (uint32_t i = 0; i < d->state.node_count; i++)
         fill_node(d, round, &d->state.nodes[i], &in->nodes[in->node_count++]);
     round->done(round->user, in);
@@ -190,6 +191,7 @@ static void begin_look(struct hamgrd *d)
     int theirs = memfd < 0 ? -1 : dup(memfd);
     if (theirs >= 0) {
         ownfacts_ask(d, &doctor->ask);
+        things_ask(d, &doctor->ask);
         doctor->look_fd = memfd;
         doctor->look_request = hvlink_look(d, &doctor->ask, theirs);
     }

@@ -274,7 +274,7 @@ static void encode_save(struct hamgrd *d, struct ha_writer *w, const struct loca
     const struct ha_guest *guest = ha_state_guest(&d->state, verb->v.guest);
     struct hvp_save save = {.guest = verb->v.guest,
                             .epoch = verb->v.epoch,
-                            .is_live = true,
+                            .is_live = !guest || things_can_move_live(d, guest),
                             .max_downtime_ms = d->limits.max_downtime_ms,
                             .deadline_ms = d->limits.deadline_ms,
                             .on_slow = d->config.on_slow,
@@ -442,6 +442,7 @@ static void on_done(struct hamgrd *d, const struct ha_packet *packet)
     }
     forecast_hv_done(d, packet->id, &done);
     doctor_hv_done(d, packet->id, &done);
+    things_hv_done(d, packet->id, &done);
     for (uint32_t i = 0; i < d->verb_count; i++) {
         struct local_verb *verb = &d->verbs[i];
         if (verb->request != packet->id)

@@ -39,7 +39,7 @@ int peer_header_decode(struct ha_reader *r, struct peer_header *ret)
     ret->generation = ha_get_u64(r);
     ret->nonce = ha_get_u64(r);
     ret->to = ha_get_u32(r);
-    if (r->failed || magic != PEER_MAGIC || ret->type < PEER_REPORT || ret->type > PEER_FACTS_TELL)
+    if (r->failed || magic != PEER_MAGIC || ret->type < PEER_REPORT || ret->type > PEER_THINGS)
         return -HA_E_CORRUPT;
     return version == PEER_VERSION ? 0 : -HA_E_VERSION;
 }
@@ -313,6 +313,42 @@ int peer_facts_decode(struct ha_reader *r, uint64_t *ret_id, struct ha_facts *re
     *ret_id = ha_get_u64(r);
     if (ret_facts)
         ha_facts_decode(r, ret_facts);
+    return done(r);
+}
+
+void peer_things_encode(struct ha_writer *w, const struct peer_things *m)
+{
+    ha_put_u8(w, m->is_paging_known);
+    ha_put_u8(w, m->has_shadow);
+    ha_put_u8(w, m->has_hap);
+    ha_put_text(w, m->cpu_pv);
+    ha_put_text(w, m->cpu_hvm);
+    ha_put_u32(w, m->count);
+    for (uint32_t i = 0; i < m->count; i++) {
+        ha_put_u64(w, m->found[i].key);
+        ha_put_u8(w, m->found[i].state);
+        ha_put_u64(w, m->found[i].id);
+    }
+}
+
+int peer_things_decode(struct ha_reader *r, struct peer_things *ret)
+{
+    ret->is_paging_known = get_bool(r);
+    ret->has_shadow = get_bool(r);
+    ret->has_hap = get_bool(r);
+    ha_get_text(r, ret->cpu_pv, sizeof(ret->cpu_pv));
+    ha_get_text(r, ret->cpu_hvm, sizeof(ret->cpu_hvm));
+    ret->count = ha_get_u32(r);
+    if (ret->count > PEER_THINGS_MAX)
+        return -HA_E_CORRUPT;
+    for (uint32_t i = 0; i < ret->count && !r->failed; i++) {
+        struct ha_found *found = &ret->found[i];
+        found->key = ha_get_u64(r);
+        found->state = ha_get_u8(r);
+        found->id = ha_get_u64(r);
+        bool is_sorted = i == 0 || ret->found[i - 1].key < found->key;
+        r->failed = r->failed || found->state > LOOK_LOCAL || !is_sorted;
+    }
     return done(r);
 }
 

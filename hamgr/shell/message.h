@@ -9,6 +9,7 @@
 
 #include "hamgr/base/bytes.h"
 #include "hamgr/core/runtime.h"
+#include "hamgr/doctor/bars.h"
 #include "hamgr/doctor/facts.h"
 #include "hamgr/hv/precopy.h"
 #include "hamgr/ipc/fenceproto.h"
@@ -30,6 +31,7 @@ enum peer_type {
     PEER_FORECAST_TELL, /* peer_forecast: the answer */
     PEER_FACTS_ASK,     /* peer_facts without facts: what doctor wants to know; to all */
     PEER_FACTS_TELL,    /* peer_facts */
+    PEER_THINGS,        /* peer_things: what guests need, as found here; to all */
 };
 
 struct peer_header {
@@ -84,6 +86,16 @@ struct peer_facts {
     const struct ha_facts *facts; /* borrowed; NULL in a question */
 };
 
+/* What a node found of the things that definitions name, and what its hypervisor offers. */
+#define PEER_THINGS_MAX 1700u
+struct peer_things {
+    bool is_paging_known, has_shadow, has_hap;
+    char cpu_pv[HA_FACT_TEXT_MAX];
+    char cpu_hvm[HA_FACT_TEXT_MAX];
+    uint32_t count;
+    struct ha_found found[PEER_THINGS_MAX]; /* ascending by key */
+};
+
 struct peer_chunk {
     uint64_t transfer; /* sender's number of this transfer */
     uint64_t index;    /* snapshot's */
@@ -122,6 +134,8 @@ int peer_forecast_decode(struct ha_reader *r, struct peer_forecast *ret);
 void peer_facts_encode(struct ha_writer *w, const struct peer_facts *m);
 /* facts may be NULL: then the body must be a question. */
 int peer_facts_decode(struct ha_reader *r, uint64_t *ret_id, struct ha_facts *ret_facts);
+void peer_things_encode(struct ha_writer *w, const struct peer_things *m);
+int peer_things_decode(struct ha_reader *r, struct peer_things *ret);
 void peer_chunk_encode(struct ha_writer *w, const struct peer_chunk *m);
 int peer_chunk_decode(struct ha_reader *r, struct peer_chunk *ret);
 

@@ -14,6 +14,7 @@
 #define SEND_MAX (HA_CHUNK_MAX + 4096u)
 /* A list of devices that hamgr-fence accepts always fits; so does a chunk. */
 _Static_assert(HA_FACTS_BYTES_MAX + 1024u <= SEND_MAX, "all facts fit one message");
+_Static_assert(PEER_THINGS_MAX * 17u + 2048u <= SEND_MAX, "all things fit one message");
 _Static_assert(FENCEP_DEVICES_BYTES_MAX + 1024u <= SEND_MAX, "all devices fit one message");
 
 void peers_send(struct hamgrd *d, uint8_t type, uint32_t to,
@@ -242,6 +243,14 @@ static void on_facts(struct hamgrd *d, uint32_t from, uint8_t type, struct ha_re
         doctor_told(d, from, id, &facts);
 }
 
+static void on_things(struct hamgrd *d, uint32_t from, struct ha_reader *r)
+{
+    static struct peer_things things;
+
+    if (peer_things_decode(r, &things) == 0)
+        things_told(d, from, &things);
+}
+
 /* Said once of each process that speaks another version of these messages. */
 static void complain(struct hamgrd *d, uint32_t from, uint64_t nonce)
 {
@@ -297,6 +306,9 @@ void peers_message(struct hamgrd *d, uint32_t from, const uint8_t *data, size_t 
     case PEER_FACTS_ASK:
     case PEER_FACTS_TELL:
         on_facts(d, from, header.type, &r);
+        break;
+    case PEER_THINGS:
+        on_things(d, from, &r);
         break;
     }
 }

@@ -427,8 +427,10 @@ static void note_members(struct hamgrd *d, const uint32_t *nodes, uint32_t count
         uint32_t known = 0;
         while (known < d->member_count && d->members[known] != nodes[i])
             known++;
-        if (known == d->member_count)
-            d->devices_sent_ms = 0;
+        if (known < d->member_count)
+            continue;
+        d->devices_sent_ms = 0;
+        things_newcomer(d);
     }
     d->member_count = count;
     memcpy(d->members, nodes, count * sizeof(nodes[0]));
@@ -604,6 +606,7 @@ static void on_tick(void *data)
     moves_tick(d);
     forecast_tick(d);
     doctor_tick(d);
+    things_tick(d);
     transfer_tick(d);
     if (d->rt.now_ms >= d->report_sent_ms + 1000)
         shell_wake(d);

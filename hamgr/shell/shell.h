@@ -64,6 +64,7 @@ struct move;          /* moves.c */
 struct move_note;     /* moverecord.c */
 struct forecast_wait; /* forecast.c */
 struct shell_doctor;  /* doctor.c */
+struct shell_things;  /* things.c */
 struct transfer;      /* transfer.c */
 struct waiting;       /* shell.c */
 struct leader;        /* leader.c */
@@ -174,6 +175,7 @@ struct hamgrd {
     struct move *moves;
     struct move_note *move_notes; /* moverecord.c */
     struct shell_doctor *doctor;
+    struct shell_things *things; /* NULL: not on Xen */
     struct forecast_wait *forecast_waits;
     uint64_t forecast_high;
     uint32_t forecast_count;
@@ -373,6 +375,19 @@ void doctor_hv_done(struct hamgrd *d, uint64_t request, const struct hvp_done *d
 void doctor_tick(struct hamgrd *d);
 /* Something waits that must be looked at often. */
 bool doctor_is_busy(const struct hamgrd *d);
+
+/* things.c */
+void things_hv_done(struct hamgrd *d, uint64_t request, const struct hvp_done *done);
+void things_told(struct hamgrd *d, uint32_t from, const struct peer_things *things);
+void things_tick(struct hamgrd *d);
+/* Somebody has joined the group who has not heard what was told. */
+void things_newcomer(struct hamgrd *d);
+/* Can the hypervisor here save the guest while it runs? */
+bool things_can_move_live(const struct hamgrd *d, const struct ha_guest *guest);
+/* What doctor judges of each guest, parallel to the state's; borrowed until the next call. */
+uint32_t things_guests(struct hamgrd *d, const struct ha_doctor_guest **ret_guests);
+/* Adds the guests' disks to what a look looks at. */
+void things_ask(const struct hamgrd *d, struct look_ask *ask);
 
 /* ownfacts.c */
 /* What this hamgrd knows itself, beside what a look at the host finds. */

@@ -159,6 +159,16 @@ static bool again_forecast(struct ha_reader *r, struct ha_writer *w)
     return true;
 }
 
+static bool again_things(struct ha_reader *r, struct ha_writer *w)
+{
+    static struct peer_things m;
+
+    if (peer_things_decode(r, &m) < 0)
+        return false;
+    peer_things_encode(w, &m);
+    return true;
+}
+
 static struct ha_facts facts;
 
 static bool again(uint8_t type, struct ha_reader *r, struct ha_writer *w)
@@ -187,6 +197,8 @@ static bool again(uint8_t type, struct ha_reader *r, struct ha_writer *w)
     case PEER_FACTS_TELL: /* what is not known here is skipped: it does not come out the same */
         (void)peer_facts_decode(r, &(uint64_t){0}, &facts);
         break;
+    case PEER_THINGS:
+        return again_things(r, w);
     case PEER_HANDOVER:
         break; /* one number, read in place */
     }

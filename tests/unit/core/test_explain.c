@@ -419,6 +419,21 @@ static void what_a_node_lacks_is_told(void **state)
     assert_int_equal(refuse(r, &cmd), HA_REASON_CANT_RUN);
     assert_string_equal(text, "n1: no /srv/k");
     assert_string_equal(fix, "copy /srv/k there"); /* and no other node to choose */
+    const struct ha_bar slow = {.guest = build_uuid(1),
+                                .node = 3,
+                                .from = 2,
+                                .pause_ms = 9000,
+                                .contract_ms = 300,
+                                .text = "9 s"};
+    r->rt.bars = &slow;
+    r->rt.bar_count = 1;
+    cmd = migrate(r, 1, 3);
+    assert_int_equal(refuse(r, &cmd), HA_REASON_CANT_RUN); /* its contract would break */
+    assert_string_equal(text, "n3: 9 s");
+    cmd.u.migrate.max_downtime_ms = 8999;
+    assert_int_equal(refuse(r, &cmd), HA_REASON_CANT_RUN);
+    cmd.u.migrate.max_downtime_ms = 9000; /* the operator says that it may */
+    assert_int_equal(refuse(r, &cmd), HA_REASON_NONE);
     plan_rig_free(r);
 }
 

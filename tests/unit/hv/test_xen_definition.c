@@ -269,6 +269,35 @@ static void test_list(void **state)
     assert_int_equal(a.root_count + a.program_count, 0);
 }
 
+static void note_thing(void *user, enum xen_thing kind, const char *name)
+{
+    char *list = user;
+    size_t used = strlen(list);
+
+    snprintf(list + used, 512 - used, "%d%s ", (int)kind, name);
+}
+
+/* A script's target is no path of this host; a word is no file. */
+static void test_things(void **state)
+{
+    char list[512] = "";
+    const char *text = PV;
+
+    (void)state;
+    xen_definition_things((const uint8_t *)text, strlen(text), note_thing, list);
+    assert_string_equal(list, "1/srv/guests/vmlinuz 1/srv/guests/initrd 2/dev/vg/web1 3xenbr0 ");
+    list[0] = '\0';
+    text = changed("\"format\":\"raw\"", "\"format\":\"raw\",\"script\":\"block-nbd\"");
+    xen_definition_things((const uint8_t *)text, strlen(text), note_thing, list);
+    assert_string_equal(list, "1/srv/guests/vmlinuz 1/srv/guests/initrd 3xenbr0 ");
+    list[0] = '\0';
+    text = "{\"b_info\":{\"kernel\":\"word\",\"type.hvm\":{\"firmware\":\"ovmf\"}},\"disks\":7}";
+    xen_definition_things((const uint8_t *)text, strlen(text), note_thing, list);
+    assert_string_equal(list, "");
+    xen_definition_things((const uint8_t *)"{", 1, note_thing, list);
+    assert_string_equal(list, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -282,6 +311,7 @@ int main(void)
         cmocka_unit_test(test_disks),
         cmocka_unit_test(test_without_a_list),
         cmocka_unit_test(test_not_json),
+        cmocka_unit_test(test_things),
         cmocka_unit_test(test_identity_is_put_in),
         cmocka_unit_test(test_list),
     };

@@ -36,6 +36,7 @@ CODEC(move_ready, struct peer_move_ready)
 CODEC(progress, struct ha_move_progress)
 CODEC(forecast, struct peer_forecast)
 CODEC(chunk, struct peer_chunk)
+CODEC(things, struct peer_things)
 
 /* A copy of exactly `size` bytes on the heap, so that a sanitizer sees a read past its end. */
 static int decode_exactly(decode_fn decode, const uint8_t *bytes, size_t size, void *ret)
@@ -207,7 +208,7 @@ static void test_header(void **state)
     bytes[5] = 0;
     r = ha_reader_of(bytes, w.position);
     assert_int_equal(peer_header_decode(&r, &out), -HA_E_CORRUPT);
-    bytes[5] = PEER_FACTS_TELL + 1;
+    bytes[5] = PEER_THINGS + 1;
     r = ha_reader_of(bytes, w.position);
     assert_int_equal(peer_header_decode(&r, &out), -HA_E_CORRUPT);
     bytes[0] ^= 1;
@@ -342,12 +343,32 @@ static void test_noise(void **state)
     }
 }
 
+static void test_things(void **state)
+{
+    static struct peer_things m;
+    static uint8_t bytes[65536];
+    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
+    struct ha_reader r;
+
+    (void)state;
+    m.has_hap = true;
+    snprintf(m.cpu_pv, sizeof(m.cpu_pv), "178bfbff");
+    m.count = PEER_THINGS_MAX;
+    for (uint32_t i = 0; i < m.count; i++)
+        m.found[i] = (struct ha_found){.key = i + 1, .state = LOOK_THERE, .id = i};
+    check_codec(things_put, things_get, &m, sizeof(m));
+    m.found[3].key = m.found[2].key; /* not ascending: a search would miss what is there */
+    things_put(&w, &m);
+    r = ha_reader_of(bytes, w.position);
+    assert_int_equal(things_get(&r, &m), -HA_E_CORRUPT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_round_trips), cmocka_unit_test(test_header),
-        cmocka_unit_test(test_bad_values),  cmocka_unit_test(test_counts),
-        cmocka_unit_test(test_noise),
+        cmocka_unit_test(test_round_trips), cmocka_unit_test(test_things),
+        cmocka_unit_test(test_header),      cmocka_unit_test(test_bad_values),
+        cmocka_unit_test(test_counts),      cmocka_unit_test(test_noise),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * What hamgrd makes of the things that definitions name: it lets its hamgr-hv look for them, tells
+ * all what was found, and what others found stands against their nodes.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "hamgr/base/assert.h"
+#include "hamgr/doctor/lookproto.h"
+#include "hamgr/shell/shell.h"
+#include "tests/lib/builders.h"
+#include "tests/unit/store/storetest.h"
+
+#define PV                                                                                         \
+    "{\"c_info\":{\"type\":\"pv\",\"name\":\"g1\"},\"b_info\":{\"max_vcpus\":1,"                   \
+    "\"max_memkb\":1048576,\"target_memkb\":1048576,\"kernel\":\"/srv/vmlinuz\",\"type\":\"pv\"}," \
+    "\"disks\":[{\"pdev_path\":\"/srv/disk.img\",\"vdev\":\"xvda\",\"backend\":\"qdisk\","         \
+    "\"format\":\"raw\",\"readwrite\":1}],\"nics\":[{\"devid\":0,\"bridge\":\"xenbr0\"}]}"
+
+struct rig {
+    struct hamgrd d;
+    struct build *b;
+    char *dir;
+    int peer; /* hamgr-hv's end */
+    struct look_ask ask;
+    struct look_tell tell;
+    uint8_t buffer[HA_IPC_MAX];
+};
+
+static struct ha_digest digest_of(const char *definition)
+{
+    return ha_digest_bytes((struct ha_digest){0}, definition, strlen(definition));
+}
+
+/* Three nodes of Xen; guest 1, by that definition, runs on node 1, which is this one. */
+static int setup(void **state)
+{
+    struct rig *r = calloc(1, sizeof(*r));
+    int fds[2];
+
+    ha_assert(r && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, fds) == 0);
+    r->dir = dir_make();
+    r->b = build_new(8);
+    build_ready(r->b, 3);
+    build_guest(r->b, 1, HA_WANT_STARTED);
+    build_phase(r->b, 1, HA_PHASE_RUNNING, 1, 0);
+    r->b->state.guests[0].definition = digest_of(PV);
+    r->d.state = r->b->state;
+    r->d.store = store_fresh(r->dir);
+    store_put_definition(r->d.store, digest_of(PV), (const uint8_t *)PV, strlen(PV));
+    r->d.loop = qb_loop_create();
+    r->d.identity.node = 1;
+    r->d.limits.max_downtime_ms = 300;
+    r->d.is_woken = true; /* nothing of the shell's own turn is wanted here */
+    snprintf(r->d.config.hypervisor, sizeof(r->d.config.hypervisor), "xen");
+    snprintf(r->d.hv_welcome.caps.driver, sizeof(r->d.hv_welcome.caps.driver), "xen");
+    r->d.hv = link_adopt(r->d.loop, fds[0], &hvlink_callbacks, &r->d);
+    r->d.is_hv_welcomed = true;
+    r->peer = fds[1];
+    *state = r;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct rig *r = *state;
+
+    link_close(r->d.hv);
+    close(r->peer);
+    store_close(r->d.store, 2000);
+    qb_loop_destroy(r->d.loop);
+    build_free(r->b);
+    dir_remove(r->dir);
+    free(r);
+    return 0;
+}
+
+/* Takes the look that is asked for into r->ask; its id, 0 if there is none; its file in *ret_fd. */
+static uint64_t asked(struct rig *r, int *ret_fd)
+{
+    struct ha_packet packet;
+
+    while (ha_sock_receive(r->peer, r->buffer, &packet) == 1) {
+        if (packet.type != HVP_LOOK)
+            continue;
+        assert_int_equal(look_ask_decode(packet.body, packet.body_size, &r->ask), 0);
+        *ret_fd = packet.fds[0];
+        return packet.id;
+    }
+    return 0;
+}
+
+/* Answers it as hamgr-hv would: everything is there. */
+static void answer(struct rig *r, uint64_t id, int fd, bool has_shadow)
+{
+    static uint8_t bytes[LOOK_TELL_BYTES_MAX];
+    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
+    const struct hvp_done done = {.outcome = HV_OK};
+
+    memset(&r->tell, 0, sizeof(r->tell));
+    ha_facts_set(&r->tell.facts, HA_FACT_HAS_SHADOW, has_shadow);
+    ha_facts_set(&r->tell.facts, HA_FACT_HAS_HAP, 1);
+    r->tell.found_count = r->ask.thing_count;
+    for (uint32_t i = 0; i < r->ask.thing_count; i++)
+        r->tell.found[i] = (struct look_found){.state = LOOK_THERE, .id = 7};
+    look_tell_encode(&w, &r->tell);
+    assert_int_equal(write(fd, bytes, w.position), w.position);
+    close(fd);
+    things_hv_done(&r->d, id, &done);
+}
+
+static void look(struct rig *r, bool has_shadow)
+{
+    int fd;
+
+    things_tick(&r->d);
+    uint64_t id = asked(r, &fd);
+    assert_int_not_equal(id, 0);
+    answer(r, id, fd, has_shadow);
+    things_tick(&r->d);
+}
+
+/* Node 2 found one thing, in that state. */
+static void tell(struct rig *r, uint8_t kind, const char *name, uint8_t found, uint64_t id)
+{
+    static struct peer_things things;
+    struct look_thing thing = {.kind = kind};
+
+    snprintf(thing.name, sizeof(thing.name), "%s", name);
+    memset(&things, 0, sizeof(things));
+    things.is_paging_known = things.has_shadow = things.has_hap = true;
+    things.count = 1;
+    things.found[0] = (struct ha_found){.key = ha_thing_key(&thing), .state = found, .id = id};
+    things_told(&r->d, 2, &things);
+    things_tick(&r->d);
+}
+
+static void what_a_definition_names_is_looked_for(void **state)
+{
+    struct rig *r = *state;
+    int fd;
+
+    look(r, true);
+    assert_int_equal(r->ask.thing_count, 3);
+    assert_string_equal(r->ask.things[0].name, "/srv/vmlinuz");
+    assert_string_equal(r->ask.things[1].name, "/srv/disk.img");
+    assert_string_equal(r->ask.things[2].name, "xenbr0");
+    assert_true(r->ask.is_xen);
+    assert_int_equal(r->d.rt.bar_count, 0);
+    things_tick(&r->d);
+    assert_int_equal(asked(r, &fd), 0); /* not again before a minute has passed */
+}
+
+static void what_another_node_lacks_stands_against_it(void **state)
+{
+    struct rig *r = *state;
+    const struct ha_uuid guest = build_uuid(1);
+
+    look(r, true);
+    tell(r, LOOK_BRIDGE, "xenbr0", LOOK_MISSING, 0);
+    assert_int_equal(r->d.rt.bar_count, 1);
+    assert_non_null(ha_bar_against(&r->d.rt, guest, 1, 2, 0));
+    assert_null(ha_bar_against(&r->d.rt, guest, 1, 3, 0)); /* it told nothing */
+    tell(r, LOOK_FILE, "/srv/vmlinuz", LOOK_THERE, 8);
+    assert_string_equal(ha_bar_against(&r->d.rt, guest, 0, 2, 0)->text,
+                        "/srv/vmlinuz is not the same as on n1");
+    tell(r, LOOK_FILE, "/srv/vmlinuz", LOOK_THERE, 7);
+    assert_int_equal(r->d.rt.bar_count, 0);
+}
+
+static void a_pv_guest_without_shadow_paging_does_not_move_live(void **state)
+{
+    struct rig *r = *state;
+    const struct ha_uuid guest = build_uuid(1);
+
+    assert_true(things_can_move_live(&r->d, &r->d.state.guests[0])); /* nothing is known yet */
+    look(r, false);
+    assert_false(things_can_move_live(&r->d, &r->d.state.guests[0]));
+    tell(r, LOOK_BRIDGE, "xenbr0", LOOK_THERE, 0);
+    const struct ha_bar *bar = ha_bar_against(&r->d.rt, guest, 1, 2, 0);
+    assert_non_null(bar);
+    assert_true(bar->pause_ms > 1000); /* 1 GiB over a link */
+    assert_null(ha_bar_against(&r->d.rt, guest, 1, 2, 600000));
+    assert_null(ha_bar_against(&r->d.rt, guest, 0, 2, 0));
+}
+
+/* hamgr-hv goes and comes back: the look is asked for again, its late answer is nobody's. */
+static void a_look_that_is_lost_is_asked_for_again(void **state)
+{
+    struct rig *r = *state;
+    int fd, again;
+
+    things_tick(&r->d);
+    uint64_t id = asked(r, &fd);
+    r->d.is_hv_welcomed = false;
+    things_tick(&r->d);
+    answer(r, id, fd, true);
+    r->d.is_hv_welcomed = true;
+    assert_int_equal(r->d.rt.bar_count, 0);
+    for (int i = 0; i < 300 && (id = asked(r, &again)) == 0; i++) {
+        usleep(20000); /* it waits some seconds before it asks again */
+        things_tick(&r->d);
+    }
+    assert_int_not_equal(id, 0);
+    close(again);
+}
+
+static void doctor_is_told_of_the_guests(void **state)
+{
+    struct rig *r = *state;
+    const struct ha_doctor_guest *guests;
+    struct look_ask ask = {0};
+
+    look(r, true);
+    assert_int_equal(things_guests(&r->d, &guests), 1);
+    assert_int_equal(guests[0].kind, HA_KIND_PV);
+    assert_non_null(guests[0].never_quiet);
+    things_ask(&r->d, &ask);
+    assert_int_equal(ask.thing_count, 1);
+    assert_string_equal(ask.things[0].name, "/srv/disk.img");
+}
+
+static void other_hypervisors_are_left_alone(void **state)
+{
+    struct rig *r = *state;
+    static struct peer_things things;
+    int fd;
+
+    snprintf(r->d.config.hypervisor, sizeof(r->d.config.hypervisor), "embedded");
+    snprintf(r->d.hv_welcome.caps.driver, sizeof(r->d.hv_welcome.caps.driver), "embedded");
+    things_tick(&r->d);
+    things_told(&r->d, 2, &things);
+    assert_int_equal(asked(r, &fd), 0);
+    assert_null(r->d.things);
+    assert_true(things_can_move_live(&r->d, &r->d.state.guests[0]));
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(what_a_definition_names_is_looked_for),
+        TEST(what_another_node_lacks_stands_against_it),
+        TEST(a_pv_guest_without_shadow_paging_does_not_move_live),
+        TEST(a_look_that_is_lost_is_asked_for_again),
+        TEST(doctor_is_told_of_the_guests),
+        TEST(other_hypervisors_are_left_alone),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
