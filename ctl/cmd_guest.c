@@ -452,6 +452,21 @@ static int run_list(const struct command *command, int argc, char **argv)
     return EXIT_DONE;
 }
 
+/* Nodes that lack something it needs. */
+static void print_bars(const json_t *runs_on)
+{
+    const json_t *node;
+    size_t i;
+
+    json_array_foreach(runs_on, i, node)
+    {
+        if (is_true(node, "ok"))
+            continue;
+        printf("  can't run on %s: %s\n", text_of(node, "node"), text_of(node, "text"));
+        printf("    try: %s\n", text_of(node, "fix"));
+    }
+}
+
 static int run_show(const struct command *command, int argc, char **argv)
 {
     json_t *envelope, *data;
@@ -479,6 +494,7 @@ static int run_show(const struct command *command, int argc, char **argv)
                number_of(policy, "restart_max"), number_of(policy, "restart_window_s"),
                number_of(policy, "stop_timeout_ms"),
                is_true(policy, "protected") ? "protected" : "not protected");
+        print_bars(json_object_get(data, "runs_on"));
         printf("%s", text_of(data, "definition"));
     }
     json_decref(envelope);

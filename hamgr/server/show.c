@@ -222,6 +222,25 @@ static json_t *definition_json(const uint8_t *definition, size_t size)
     return json ? json : json_null();
 }
 
+/* What the nodes' own checks say: can it be started there? */
+static json_t *runs_on_json(const struct ha_state *state, const struct ha_runtime *rt,
+                            const struct ha_guest *guest)
+{
+    json_t *list = json_array();
+
+    for (uint32_t i = 0; i < state->node_count; i++) {
+        const struct ha_node *node = &state->nodes[i];
+        if (node->is_witness)
+            continue;
+        const struct ha_bar *bar = ha_bar_against(rt, guest->id, 0, node->id, 0);
+        json_array_append_new(list,
+                              json_pack("{s:s, s:b, s:o, s:o}", "node", node->name, "ok",
+                                        bar == NULL, "text", request_string(bar ? bar->text : ""),
+                                        "fix", request_string(bar ? bar->fix : "")));
+    }
+    return list;
+}
+
 static void run_guest_show(struct request *r)
 {
     const struct server_api *api = request_api(r);
@@ -238,6 +257,7 @@ static void run_guest_show(struct request *r)
     json_object_set_new(json, "last_end", json_string(ha_end_cause_name(guest->end_cause)));
     json_object_set_new(json, "since_wall_ms", number(guest->phase_wall_ms));
     json_object_set_new(json, "definition", definition_json(definition, size));
+    json_object_set_new(json, "runs_on", runs_on_json(state, runtime_of(r), guest));
     request_reply(r, json);
 }
 

@@ -349,6 +349,53 @@ static void without_a_view_a_request_waits_a_little(void **state)
     json_decref(answer);
 }
 
+/* What a node's check found is told by show, and refuses a move there with the same words. */
+static void what_a_node_lacks_is_told_and_refuses(void **state)
+{
+    const struct ha_bar bar = {
+        .guest = build_uuid(1), .node = 3, .text = "no /srv/k there", .fix = "copy /srv/k to n3"};
+    const char *text;
+    size_t i;
+    json_t *node;
+
+    (void)state;
+    rig.rt.bars = &bar;
+    rig.rt.bar_count = 1;
+    json_t *answer = rig_ask(root, "{\"cmd\":\"guest-show\",\"guest\":\"g1\"}");
+    const json_t *data = json_object_get(answer, "data");
+    assert_int_equal(json_array_size(json_object_get(data, "runs_on")), 3);
+    json_array_foreach(json_object_get(data, "runs_on"), i, node)
+    {
+        assert_int_equal(json_is_true(json_object_get(node, "ok")), i != 2);
+        text = json_string_value(json_object_get(node, "text"));
+        assert_string_equal(text, i == 2 ? bar.text : "");
+    }
+    json_decref(answer);
+    refused("{\"cmd\":\"migrate\",\"guest\":\"g1\",\"to\":\"n3\"}", "refused",
+            "n3: no /srv/k there");
+    answer = rig_ask(root, "{\"cmd\":\"migrate\",\"guest\":\"g1\"}"); /* there is another */
+    assert_string_equal(json_string_value(json_object_get(json_object_get(answer, "data"), "to")),
+                        "n2");
+    json_decref(answer);
+}
+
+static void doctor_tells_its_findings_of_the_nodes_asked_for(void **state)
+{
+    (void)state;
+    json_t *answer = rig_ask(root, "{\"cmd\":\"doctor\"}");
+    const json_t *data = json_object_get(answer, "data");
+    assert_true(json_integer_value(json_object_get(data, "errors")) >= 3);
+    assert_int_equal(json_array_size(json_object_get(data, "nodes")), 3);
+    json_decref(answer);
+    answer = rig_ask(root, "{\"cmd\":\"doctor\",\"node\":\"n2\"}");
+    data = json_object_get(answer, "data");
+    assert_int_equal(json_integer_value(json_object_get(data, "errors")), 1);
+    assert_int_equal(json_array_size(json_object_get(data, "nodes")), 1);
+    json_decref(answer);
+    refused("{\"cmd\":\"doctor\",\"node\":\"n9\"}", "not-found", "no node n9");
+    refused("{\"cmd\":\"doctor\",\"node\":7}", "not-found", "no node");
+}
+
 /* A hamgrd that has just started must not say that a guest does not exist. */
 static void without_a_view_nothing_is_said_to_be_missing(void **state)
 {
@@ -419,6 +466,8 @@ static void texts_that_are_no_utf8_are_shown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        HOSTILE(what_a_node_lacks_is_told_and_refuses),
+        HOSTILE(doctor_tells_its_findings_of_the_nodes_asked_for),
         HOSTILE(what_is_no_json_is_refused_with_the_place),
         HOSTILE(a_deep_request_is_refused),
         HOSTILE(a_message_without_a_request_is_ignored),
