@@ -179,28 +179,41 @@ static bool read_tell(struct shell_doctor *doctor)
     return size > 0 && look_tell_decode(bytes, (size_t)size, &doctor->tell) == 0;
 }
 
+/* False: hamgr-hv can't be asked. */
+static bool send_look(struct hamgrd *d)
+{
+    struct shell_doctor *doctor = d->doctor;
+    int memfd = memfd_create("hamgr-look", MFD_CLOEXEC);
+    int theirs = memfd < 0 ? -1 : dup(memfd);
+
+    if (theirs >= 0) {
+        ownfacts_ask(d, &doctor->ask);
+        things_ask(d, &doctor->ask);
+        doctor->look_request = hvlink_look(d, &doctor->ask, theirs);
+    }
+    doctor->look_fd = doctor->look_request ? memfd : -1;
+    if (memfd >= 0 && !doctor->look_request)
+        close(memfd);
+    return doctor->look_request != 0;
+}
+
+static void drop_look(struct shell_doctor *doctor)
+{
+    if (doctor->look_fd >= 0)
+        close(doctor->look_fd);
+    doctor->look_fd = -1;
+    doctor->look_request = 0;
+}
+
 static void begin_look(struct hamgrd *d)
 {
     struct shell_doctor *doctor = d->doctor;
 
     doctor->look_due_ms = shell_now_ms() + LOOK_MS;
     shell_tick_soon(d);
-    if (doctor->look_request)
-        return; /* the one under way answers these as well */
-    int memfd = memfd_create("hamgr-look", MFD_CLOEXEC);
-    int theirs = memfd < 0 ? -1 : dup(memfd);
-    if (theirs >= 0) {
-        ownfacts_ask(d, &doctor->ask);
-        things_ask(d, &doctor->ask);
-        doctor->look_fd = memfd;
-        doctor->look_request = hvlink_look(d, &doctor->ask, theirs);
-    }
-    if (doctor->look_request)
-        return;
-    if (memfd >= 0)
-        close(memfd);
-    doctor->look_fd = -1;
-    doctor->look_due_ms = 1; /* answered with the next tick, without */
+    /* One that is under way answers these as well. */
+    if (!doctor->look_request && !send_look(d))
+        doctor->look_due_ms = 1; /* answered with the next tick, without */
 }
 
 void doctor_hv_done(struct hamgrd *d, uint64_t request, const struct hvp_done *done)
@@ -209,11 +222,14 @@ void doctor_hv_done(struct hamgrd *d, uint64_t request, const struct hvp_done *d
 
     if (!doctor || request == 0 || request != doctor->look_request)
         return;
-    bool is_ok = done->outcome == HV_OK && read_tell(doctor);
-    close(doctor->look_fd);
-    doctor->look_fd = -1;
-    doctor->look_request = 0;
-    answer_all(d, is_ok ? NULL : done->outcome == HV_OK ? "its answer is damaged" : done->text);
+    bool is_read = done->outcome == HV_OK && read_tell(doctor);
+    drop_look(doctor);
+    if (done->outcome == HV_FAILED && strncmp(done->text, "busy", 4) == 0)
+        return; /* the look for the guests' things is under way: again with the next tick */
+    if (done->outcome == HV_OK)
+        answer_all(d, is_read ? NULL : "its answer is damaged");
+    else
+        answer_all(d, done->text);
 }
 
 void doctor_asked(struct hamgrd *d, uint32_t from, uint64_t id)
@@ -257,18 +273,18 @@ void doctor_begin(struct hamgrd *d, doctor_fn done, void *user)
 
 void doctor_tick(struct hamgrd *d)
 {
+    struct shell_doctor *doctor = d->doctor;
     uint64_t now_ms = shell_now_ms();
-    struct round **place = &d->doctor->rounds;
+    struct round **place = &doctor->rounds;
 
-    if (d->doctor->look_due_ms > 0 && now_ms >= d->doctor->look_due_ms)
+    /* hamgr-hv kills a look that hangs, and says so; if hamgr-hv itself went, nobody will. */
+    if (doctor->look_request && !d->is_hv_welcomed)
+        drop_look(doctor);
+    if (doctor->look_due_ms > 0 && now_ms >= doctor->look_due_ms)
         answer_all(d, d->is_hv_welcomed ? "the look hangs: storage that does not answer?"
                                         : "hamgr-hv does not answer");
-    /* hamgr-hv kills a look that hangs, and says so; if hamgr-hv itself went, nobody will. */
-    if (d->doctor->look_request && !d->is_hv_welcomed) {
-        close(d->doctor->look_fd);
-        d->doctor->look_fd = -1;
-        d->doctor->look_request = 0;
-    }
+    else if (doctor->look_due_ms > 0 && !doctor->look_request)
+        (void)send_look(d);
     while (*place) {
         if (now_ms >= (*place)->due_ms || is_complete(*place))
             end_round(d, place);
