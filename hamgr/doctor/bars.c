@@ -146,15 +146,23 @@ static bool bar_by_thing(struct bars *b, const struct ha_bars_guest *guest,
 
 /* ---- moves ---- */
 
+static bool may_move(uint8_t kind, const struct ha_bars_cpu *from, const struct ha_bars_cpu *to,
+                     char *ret_missing, size_t capacity)
+{
+    bool is_pv = kind == HA_KIND_PV;
+    const char *own = is_pv ? to->pv : to->hvm, *most = is_pv ? to->pv_max : to->hvm_max;
+
+    return ha_cpu_may_move(is_pv ? from->pv : from->hvm, most[0] ? most : own, ret_missing,
+                           capacity);
+}
+
 static bool bar_by_cpu(struct bars *b, const struct ha_bars_guest *guest,
                        const struct ha_bars_node *from, const struct ha_bars_node *to)
 {
-    bool is_pv = guest->kind == HA_KIND_PV;
     char missing[96];
 
     if (guest->kind == HA_KIND_UNKNOWN ||
-        ha_cpu_may_move(is_pv ? from->cpu_pv : from->cpu_hvm, is_pv ? to->cpu_pv : to->cpu_hvm,
-                        missing, sizeof(missing)))
+        may_move(guest->kind, &from->cpu, &to->cpu, missing, sizeof(missing)))
         return false;
     struct ha_bar *bar = add(b, guest, to->node);
     if (!bar)

@@ -22,14 +22,19 @@ struct ha_found {
     uint64_t id;
 };
 
+/* What guests are given there, and what those may have that come; "" = not known. */
+struct ha_bars_cpu {
+    char pv[HA_FACT_TEXT_MAX], pv_max[HA_FACT_TEXT_MAX];
+    char hvm[HA_FACT_TEXT_MAX], hvm_max[HA_FACT_TEXT_MAX];
+};
+
 struct ha_bars_node {
     uint32_t node;
     char name[HA_NAME_MAX];
     bool is_paging_known;
     bool has_shadow;
     bool has_hap;
-    char cpu_pv[HA_FACT_TEXT_MAX];
-    char cpu_hvm[HA_FACT_TEXT_MAX];
+    struct ha_bars_cpu cpu;
     uint32_t found_count;
     const struct ha_found *found; /* ascending by key */
 };

@@ -162,9 +162,9 @@ struct ha_diagnosis {
 
 void ha_doctor(const struct ha_doctor_input *in, struct ha_diagnosis *ret);
 
-/* May a guest that started where `from` was told go on where `to` was: hex words as in
- * HA_TEXT_CPU_PV. False: *ret_missing are the features it would lose, by name, cut to capacity.
- * Unknown ("") passes. */
+/* May a guest that was given `from` go on where it may have `to`: hex words as in HA_TEXT_CPU_PV
+ * and HA_TEXT_CPU_PV_MAX. False: *ret_missing are the features it would lose, by name, cut to
+ * capacity. Unknown ("") passes. */
 bool ha_cpu_may_move(const char *from, const char *to, char *ret_missing, size_t capacity);
 
 #endif

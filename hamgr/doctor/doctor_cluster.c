@@ -185,8 +185,8 @@ static void judge_bars(struct doctor *d)
         const struct ha_bar *bar = &rt->bars[i];
         const struct ha_guest *guest = ha_state_guest(d->in->state, bar->guest);
         const struct ha_node *node = ha_state_node(d->in->state, bar->node);
-        if (!guest || !node)
-            continue; /* of all guests: the processors' finding tells it */
+        if (!guest || !node || bar->from != 0)
+            continue; /* of moves: the findings about processors and paging tell it */
         struct ha_finding *f = doctor_find(d, HA_FINDING_CANT_RUN, HA_SEVERITY_WARNING, node->id);
         memcpy(f->guest, guest->name, sizeof(f->guest));
         snprintf(f->what, sizeof(f->what), "%s can't run on %s: %.120s", guest->name, node->name,

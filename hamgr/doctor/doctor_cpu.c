@@ -106,13 +106,22 @@ static const char *set_of(const struct ha_doctor_node *node, enum ha_fact_text s
     return node->facts ? node->facts->text[set] : "";
 }
 
+/* Of a guest that comes from elsewhere: more than the host gives its own, if that is known. */
+static const char *most_of(const struct ha_doctor_node *node, enum ha_fact_text set)
+{
+    const char *most =
+        set_of(node, set == HA_TEXT_CPU_PV ? HA_TEXT_CPU_PV_MAX : HA_TEXT_CPU_HVM_MAX);
+
+    return most[0] ? most : set_of(node, set);
+}
+
 /* One set of the two; false: nothing to say. */
 static bool judge_pair(struct doctor *d, const struct ha_doctor_node *from,
                        const struct ha_doctor_node *to, enum ha_fact_text set)
 {
     char missing[96];
 
-    if (ha_cpu_may_move(set_of(from, set), set_of(to, set), missing, sizeof(missing)))
+    if (ha_cpu_may_move(set_of(from, set), most_of(to, set), missing, sizeof(missing)))
         return false;
     struct ha_finding *f = doctor_find(d, HA_FINDING_CPU_DIFFERS, HA_SEVERITY_WARNING, from->id);
     snprintf(f->what, sizeof(f->what), "%s: guests started here can't move to %s, which lacks %s",

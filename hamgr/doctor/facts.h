@@ -60,8 +60,10 @@
     X(HA_TEXT_CERT_WHY, 6, "cert_why")         /* why there is none to judge */                    \
     X(HA_TEXT_COROSYNC_WHY, 7, "corosync_why") /* what hamgr refuses of its configuration */       \
     X(HA_TEXT_ALARM, 8, "alarm")                                                                   \
-    X(HA_TEXT_CPU_PV, 9, "cpu_pv") /* hex words of what PV guests may see */                       \
-    X(HA_TEXT_CPU_HVM, 10, "cpu_hvm")
+    X(HA_TEXT_CPU_PV, 9, "cpu_pv") /* hex words of what PV guests are given */                     \
+    X(HA_TEXT_CPU_HVM, 10, "cpu_hvm")                                                              \
+    X(HA_TEXT_CPU_PV_MAX, 11, "cpu_pv_max") /* and of what they may have that come from others */  \
+    X(HA_TEXT_CPU_HVM_MAX, 12, "cpu_hvm_max")
 
 /* X(symbol, number, name): what subject, value and text say stands beside each. */
 #define HA_FACT_LISTS(X)                                                                           \
@@ -78,7 +80,7 @@ enum ha_fact_list { HA_FACT_LISTS(X) };
 #undef X
 
 #define HA_FACT_NUMBERS_MAX 40u /* numbers of facts are below these */
-#define HA_FACT_TEXTS_MAX   12u
+#define HA_FACT_TEXTS_MAX   14u
 #define HA_FACT_ITEMS_MAX   128u
 #define HA_FACT_TEXT_MAX    128u
 #define HA_FACT_SUBJECT_MAX 96u

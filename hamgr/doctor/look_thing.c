@@ -266,5 +266,8 @@ void look_thing(const struct look *l, const struct look_thing *thing, struct loo
     case LOOK_BRIDGE:
         look_at_bridge(l, thing->name, ret);
         break;
+    case LOOK_MEDIUM:
+        ret->state = access(full, F_OK) == 0 ? LOOK_THERE : state_of_error();
+        break;
     }
 }

@@ -41,7 +41,7 @@ int look_ask_decode(const uint8_t *body, size_t size, struct look_ask *ret)
         struct look_thing *thing = &ret->things[i];
         thing->kind = ha_get_u8(&r);
         ha_get_text(&r, thing->name, sizeof(thing->name));
-        r.failed = r.failed || thing->kind < LOOK_FILE || thing->kind > LOOK_BRIDGE;
+        r.failed = r.failed || thing->kind < LOOK_FILE || thing->kind > LOOK_MEDIUM;
     }
     return ha_reader_is_done(&r) ? 0 : -HA_E_CORRUPT;
 }

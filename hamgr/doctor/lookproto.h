@@ -18,6 +18,7 @@ enum look_kind {
     LOOK_FILE = 1, /* kernel, ramdisk: read as a whole, must be the same everywhere */
     LOOK_DISK,     /* block device or image */
     LOOK_BRIDGE,
+    LOOK_MEDIUM, /* only has to be there: it may be as large as a CD, and is not written to */
 };
 
 enum look_state {

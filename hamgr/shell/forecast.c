@@ -27,6 +27,7 @@ struct forecast_wait {
     uint64_t id; /* of the question */
     uint64_t due_ms;
     uint64_t request; /* here: the sample at hamgr-hv; 0: asked of another node */
+    bool is_still;    /* it would not move live: what it writes does not matter */
     uint32_t asker;   /* node to be answered; own: done */
     struct peer_forecast ask;
     void (*done)(void *user, const struct peer_forecast *answer);
@@ -69,6 +70,14 @@ static const struct precopy_cost *known_rate(const struct hamgrd *d, uint32_t no
     return any;
 }
 
+uint64_t forecast_rate(const struct hamgrd *d)
+{
+    uint8_t from;
+    const struct precopy_cost *rate = known_rate(d, 0, &from);
+
+    return rate ? rate->mean_us * 1024 : RATE_GUESS;
+}
+
 static void fill_rates(const struct hamgrd *d, struct peer_forecast *f, struct precopy_plan *plan)
 {
     const struct precopy_cost *rate = known_rate(d, f->dst, &f->rate_from);
@@ -98,7 +107,15 @@ static void answer(struct hamgrd *d, struct peer_forecast *f, uint64_t dirty_byt
                                 .setup_us = precopy_cost_high(&d->setup_cost, SETUP_US)};
 
     fill_rates(d, f, &plan);
+    bool is_live = !guest || things_can_move_live(d, guest);
+    if (!is_live)
+        plan.dirty_bytes_s = 0; /* it stands still: one pass, all of it pause */
     precopy_foresee(&plan, &f->forecast);
+    if (!is_live) {
+        f->forecast.pause_ms = f->forecast.time_ms;
+        f->forecast.pause_low_ms = f->forecast.time_low_ms;
+        f->forecast.pause_high_ms = f->forecast.time_high_ms;
+    }
     f->is_ok = true;
     f->dirty_bytes_s = dirty_bytes_s;
     f->rate_bytes_s = plan.rate_bytes_s;
@@ -171,10 +188,12 @@ static void sample(struct hamgrd *d, struct forecast_wait *wait)
 {
     const struct ha_guest *guest = ha_state_guest(&d->state, wait->ask.guest);
 
-    if (guest && guest->node == d->identity.node && guest->phase == HA_PHASE_RUNNING)
+    bool is_here = guest && guest->node == d->identity.node && guest->phase == HA_PHASE_RUNNING;
+    wait->is_still = is_here && !things_can_move_live(d, guest);
+    if (is_here && !wait->is_still)
         wait->request = hvlink_sample(d, guest->id, guest->epoch, SAMPLE_MS);
     if (wait->request == 0)
-        wait->due_ms = 0; /* refused with the next tick */
+        wait->due_ms = 0; /* refused, or told without a sample, with the next tick */
 }
 
 void forecast_begin(struct hamgrd *d, const struct peer_forecast *question,
@@ -234,6 +253,14 @@ void forecast_hv_done(struct hamgrd *d, uint64_t request, const struct hvp_done 
     finish(d, place, &f);
 }
 
+static void tell_still(struct hamgrd *d, struct forecast_wait **place)
+{
+    struct peer_forecast f = (*place)->ask;
+
+    answer(d, &f, 0);
+    finish(d, place, &f);
+}
+
 void forecast_tick(struct hamgrd *d)
 {
     uint64_t now_ms = shell_now_ms();
@@ -242,6 +269,8 @@ void forecast_tick(struct hamgrd *d)
     while (*place) {
         if (now_ms < (*place)->due_ms)
             place = &(*place)->next;
+        else if ((*place)->is_still)
+            tell_still(d, place);
         else if ((*place)->due_ms == 0)
             refuse(d, place, "its node can't sample it: the guest does not run there now");
         else

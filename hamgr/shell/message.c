@@ -321,8 +321,10 @@ void peer_things_encode(struct ha_writer *w, const struct peer_things *m)
     ha_put_u8(w, m->is_paging_known);
     ha_put_u8(w, m->has_shadow);
     ha_put_u8(w, m->has_hap);
-    ha_put_text(w, m->cpu_pv);
-    ha_put_text(w, m->cpu_hvm);
+    ha_put_text(w, m->cpu.pv);
+    ha_put_text(w, m->cpu.pv_max);
+    ha_put_text(w, m->cpu.hvm);
+    ha_put_text(w, m->cpu.hvm_max);
     ha_put_u32(w, m->count);
     for (uint32_t i = 0; i < m->count; i++) {
         ha_put_u64(w, m->found[i].key);
@@ -336,8 +338,10 @@ int peer_things_decode(struct ha_reader *r, struct peer_things *ret)
     ret->is_paging_known = get_bool(r);
     ret->has_shadow = get_bool(r);
     ret->has_hap = get_bool(r);
-    ha_get_text(r, ret->cpu_pv, sizeof(ret->cpu_pv));
-    ha_get_text(r, ret->cpu_hvm, sizeof(ret->cpu_hvm));
+    ha_get_text(r, ret->cpu.pv, sizeof(ret->cpu.pv));
+    ha_get_text(r, ret->cpu.pv_max, sizeof(ret->cpu.pv_max));
+    ha_get_text(r, ret->cpu.hvm, sizeof(ret->cpu.hvm));
+    ha_get_text(r, ret->cpu.hvm_max, sizeof(ret->cpu.hvm_max));
     ret->count = ha_get_u32(r);
     if (ret->count > PEER_THINGS_MAX)
         return -HA_E_CORRUPT;

@@ -90,8 +90,7 @@ struct peer_facts {
 #define PEER_THINGS_MAX 1700u
 struct peer_things {
     bool is_paging_known, has_shadow, has_hap;
-    char cpu_pv[HA_FACT_TEXT_MAX];
-    char cpu_hvm[HA_FACT_TEXT_MAX];
+    struct ha_bars_cpu cpu;
     uint32_t count;
     struct ha_found found[PEER_THINGS_MAX]; /* ascending by key */
 };

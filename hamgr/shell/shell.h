@@ -361,6 +361,8 @@ void forecast_tick(struct hamgrd *d);
 /* A source's migration to node moved so many bytes of native stream while the guest ran. */
 void forecast_learn(struct hamgrd *d, uint32_t node, uint64_t bytes, uint64_t us,
                     uint64_t setup_us);
+/* How fast migrations from here were, bytes/s; a guess before the first. */
+uint64_t forecast_rate(const struct hamgrd *d);
 /* The newest one of the last minutes, or NULL. */
 const struct kept_forecast *forecast_of(const struct hamgrd *d, struct ha_uuid guest, uint32_t dst);
 

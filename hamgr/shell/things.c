@@ -3,7 +3,7 @@
  * Can the guests run here? On Xen, the things that their definitions name (kernels, disks, bridges)
  * are looked for on every node by its hamgr-hv, each minute and when a definition comes; what was
  * found is told to all, and every node makes the same bars of it for planner, explain and refusals.
- * Definitions of other hypervisors name nothing: then nothing here is ever done.
+ * Nodes of other hypervisors look for nothing: then nothing here is ever done.
  */
 #include "hamgr/shell/shell.h"
 
@@ -20,8 +20,7 @@
 #define NOTES_PER_TICK 32u   /* definitions read: 0.1 ms each */
 #define THINGS_MAX     PEER_THINGS_MAX
 #define BARS_MAX       8192u
-#define PAUSE_RATE     UINT64_C(100000000) /* bytes/s, as a forecast guesses before the first move */
-#define PAUSE_FIXED_MS 1000u               /* connecting, suspending, building */
+#define PAUSE_FIXED_MS 1000u /* of a move that is not live: connecting, suspending, building */
 
 /* What a definition says. */
 struct note {
@@ -74,7 +73,7 @@ static struct shell_things *things_of(struct hamgrd *d)
 {
     struct shell_things *t = d->things;
 
-    if (t || strcmp(d->config.hypervisor, "xen") != 0)
+    if (t)
         return t;
     t = calloc(1, sizeof(*t));
     ha_assert(t);
@@ -142,7 +141,8 @@ static void add_thing(void *user, enum xen_thing kind, const char *name)
 {
     static const uint8_t kinds[] = {[XEN_THING_FILE] = LOOK_FILE,
                                     [XEN_THING_DISK] = LOOK_DISK,
-                                    [XEN_THING_BRIDGE] = LOOK_BRIDGE};
+                                    [XEN_THING_BRIDGE] = LOOK_BRIDGE,
+                                    [XEN_THING_MEDIUM] = LOOK_MEDIUM};
     struct shell_things *t = user;
     struct note *note = t->noting;
     const struct look_thing *thing = keep_thing(t, kinds[kind], name);
@@ -247,8 +247,11 @@ static void take_batch(struct shell_things *t)
     t->own.is_paging_known = facts->is_known[HA_FACT_HAS_SHADOW];
     t->own.has_shadow = ha_facts_is(facts, HA_FACT_HAS_SHADOW);
     t->own.has_hap = ha_facts_is(facts, HA_FACT_HAS_HAP);
-    memcpy(t->own.cpu_pv, facts->text[HA_TEXT_CPU_PV], sizeof(t->own.cpu_pv));
-    memcpy(t->own.cpu_hvm, facts->text[HA_TEXT_CPU_HVM], sizeof(t->own.cpu_hvm));
+    struct ha_bars_cpu *cpu = &t->own.cpu;
+    memcpy(cpu->pv, facts->text[HA_TEXT_CPU_PV], sizeof(cpu->pv));
+    memcpy(cpu->pv_max, facts->text[HA_TEXT_CPU_PV_MAX], sizeof(cpu->pv_max));
+    memcpy(cpu->hvm, facts->text[HA_TEXT_CPU_HVM], sizeof(cpu->hvm));
+    memcpy(cpu->hvm_max, facts->text[HA_TEXT_CPU_HVM_MAX], sizeof(cpu->hvm_max));
 }
 
 static void put_things(struct ha_writer *w, const void *m)
@@ -296,11 +299,9 @@ void things_hv_done(struct hamgrd *d, uint64_t request, const struct hvp_done *d
 
 void things_told(struct hamgrd *d, uint32_t from, const struct peer_things *things)
 {
-    struct shell_things *t = things_of(d);
+    struct shell_things *t = things_of(d); /* a witness that leads plans with it, too */
     uint32_t i = 0;
 
-    if (!t)
-        return; /* this node runs another hypervisor */
     while (i < t->told_count && t->told[i].node != from)
         i++;
     if (i == HA_NODES_MAX)
@@ -328,18 +329,18 @@ static uint32_t gather_nodes(struct hamgrd *d)
                                     .is_paging_known = told->is_paging_known,
                                     .has_shadow = told->has_shadow,
                                     .has_hap = told->has_hap,
+                                    .cpu = told->cpu,
                                     .found_count = told->count,
                                     .found = told->found};
         memcpy(to->name, node->name, sizeof(to->name));
-        memcpy(to->cpu_pv, told->cpu_pv, sizeof(to->cpu_pv));
-        memcpy(to->cpu_hvm, told->cpu_hvm, sizeof(to->cpu_hvm));
     }
     return count;
 }
 
-static uint32_t pause_ms_of(const struct ha_guest *guest)
+static uint32_t pause_ms_of(const struct hamgrd *d, const struct ha_guest *guest)
 {
-    uint64_t pause_ms = guest->mem_kib * 1024 / (PAUSE_RATE / 1000) + PAUSE_FIXED_MS;
+    uint64_t rate_bytes_s = forecast_rate(d);
+    uint64_t pause_ms = guest->mem_kib * 1024 / (rate_bytes_s / 1000 + 1) + PAUSE_FIXED_MS;
 
     return pause_ms < UINT32_MAX ? (uint32_t)pause_ms : UINT32_MAX;
 }
@@ -358,7 +359,7 @@ static void gather_guests(struct hamgrd *d)
                                               .kind = note ? note->kind : HA_KIND_UNKNOWN,
                                               .owner = owner,
                                               .home = owner ? owner : guest->last_node,
-                                              .pause_ms = pause_ms_of(guest),
+                                              .pause_ms = pause_ms_of(d, guest),
                                               .contract_ms = contract_ms,
                                               .thing_count = note ? note->thing_count : 0,
                                               .things = note ? note->things : NULL};
@@ -406,8 +407,10 @@ void things_tick(struct hamgrd *d)
 
 void things_newcomer(struct hamgrd *d)
 {
-    if (d->things && d->things->own.is_paging_known && !d->things->look_request)
-        peers_send(d, PEER_THINGS, 0, put_things, &d->things->own);
+    const struct shell_things *t = d->things;
+
+    if (t && t->own.is_paging_known && !t->look_request && t->look_first == 0)
+        peers_send(d, PEER_THINGS, 0, put_things, &t->own);
 }
 
 /* ---- for others --------------------------------------------------------------------------------

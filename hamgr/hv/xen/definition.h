@@ -46,7 +46,12 @@ char *xen_definition_text(const uint8_t *text, size_t size);
 char *xen_definition_identify(const uint8_t *text, size_t size, const char *name, const char *uuid);
 /* What it names outside of itself: of files and disks absolute paths, of bridges names. Says each
  * as often as it stands there. */
-enum xen_thing { XEN_THING_FILE = 1, XEN_THING_DISK, XEN_THING_BRIDGE };
+enum xen_thing {
+    XEN_THING_FILE = 1,
+    XEN_THING_DISK, /* it is written to */
+    XEN_THING_BRIDGE,
+    XEN_THING_MEDIUM, /* it is only read: a CD */
+};
 typedef void (*xen_thing_fn)(void *user, enum xen_thing kind, const char *name);
 void xen_definition_things(const uint8_t *text, size_t size, xen_thing_fn fn, void *user);
 /* Looks like JSON, not like another notation (xl.cfg, key = value). */

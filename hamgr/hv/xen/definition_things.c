@@ -28,8 +28,12 @@ static void tell_disk(const struct visit *v, const json_t *disk)
     const char *script = json_string_value(json_object_get(disk, "script"));
     const char *path = json_string_value(json_object_get(disk, "pdev_path"));
 
+    const json_t *writable = json_object_get(disk, "readwrite");
+    bool is_read =
+        json_is_false(writable) || (json_is_integer(writable) && json_integer_value(writable) == 0);
+
     if ((!script || script[0] == '\0') && path && path[0] == '/')
-        v->fn(v->user, XEN_THING_DISK, path);
+        v->fn(v->user, is_read ? XEN_THING_MEDIUM : XEN_THING_DISK, path);
 }
 
 static void tell_all(const struct visit *v, const json_t *root)

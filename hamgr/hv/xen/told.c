@@ -53,4 +53,6 @@ void xen_tell(struct hv *hv, struct ha_facts *facts)
     }
     tell_features(x, XEN_SYSCTL_cpu_featureset_pv, HA_TEXT_CPU_PV, facts);
     tell_features(x, XEN_SYSCTL_cpu_featureset_hvm, HA_TEXT_CPU_HVM, facts);
+    tell_features(x, XEN_SYSCTL_cpu_featureset_pv_max, HA_TEXT_CPU_PV_MAX, facts);
+    tell_features(x, XEN_SYSCTL_cpu_featureset_hvm_max, HA_TEXT_CPU_HVM_MAX, facts);
 }

@@ -160,13 +160,17 @@ static void processors_bar_moves_only(void **state)
 
     (void)state;
     fill(&r);
-    snprintf(r.nodes[0].cpu_pv, HA_FACT_TEXT_MAX, "0:10000000");
-    snprintf(r.nodes[1].cpu_pv, HA_FACT_TEXT_MAX, "0:0");
-    snprintf(r.nodes[2].cpu_pv, HA_FACT_TEXT_MAX, "0:30000000");
+    snprintf(r.nodes[0].cpu.pv, HA_FACT_TEXT_MAX, "0:10000000");
+    snprintf(r.nodes[1].cpu.pv, HA_FACT_TEXT_MAX, "0:0");
+    snprintf(r.nodes[2].cpu.pv, HA_FACT_TEXT_MAX, "0:30000000");
     assert_int_equal(make(&r), 1);
     assert_int_equal(r.bars[0].node, 2);
     assert_int_equal(r.bars[0].from, 1);
     assert_non_null(strstr(r.bars[0].text, "lacks avx"));
+    snprintf(r.nodes[1].cpu.pv_max, HA_FACT_TEXT_MAX, "0:10000000"); /* not its own guests' */
+    assert_int_equal(make(&r), 0);
+    snprintf(r.nodes[1].cpu.pv_max, HA_FACT_TEXT_MAX, "0:1");
+    assert_int_equal(make(&r), 1);
     r.guest.kind = HA_KIND_HVM; /* it sees another set */
     assert_int_equal(make(&r), 0);
     r.guest.kind = HA_KIND_PV;

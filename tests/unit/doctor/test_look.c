@@ -237,8 +237,10 @@ static void things_are_told_apart(void **state)
     ask_for(p, LOOK_BRIDGE, "xenbr0");
     ask_for(p, LOOK_BRIDGE, "xenbr1");
     ask_for(p, LOOK_BRIDGE, "eth0");
+    ask_for(p, LOOK_MEDIUM, "/srv/disk.img");
+    ask_for(p, LOOK_MEDIUM, "/srv/none");
     look(p);
-    assert_int_equal(p->tell.found_count, 11);
+    assert_int_equal(p->tell.found_count, 13);
     assert_int_equal(found[0].state, LOOK_THERE);
     assert_true(found[0].id != 0 && found[0].id == found[1].id && found[0].id != found[2].id);
     assert_int_equal(found[3].state, LOOK_MISSING);
@@ -249,6 +251,8 @@ static void things_are_told_apart(void **state)
     assert_int_equal(found[8].state, LOOK_THERE);
     assert_int_equal(found[9].state, LOOK_MISSING);
     assert_int_equal(found[10].state, LOOK_WRONG);
+    assert_int_equal(found[11].state, LOOK_THERE);
+    assert_int_equal(found[12].state, LOOK_MISSING);
     place_free(p);
 }
 
@@ -272,7 +276,7 @@ static void questions_and_answers_come_back(void **state)
     assert_int_equal(look_ask_decode(bytes, w.position, &ask), 0);
     assert_memory_equal(&ask, &p->ask, sizeof(ask));
     assert_int_equal(look_ask_decode(bytes, w.position - 1, &ask), -HA_E_CORRUPT);
-    p->ask.things[3].kind = LOOK_BRIDGE + 1;
+    p->ask.things[3].kind = LOOK_MEDIUM + 1;
     w = ha_writer_of(bytes, sizeof(bytes));
     look_ask_encode(&w, &p->ask);
     assert_int_equal(look_ask_decode(bytes, w.position, &ask), -HA_E_CORRUPT);

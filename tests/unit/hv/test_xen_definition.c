@@ -291,6 +291,10 @@ static void test_things(void **state)
     xen_definition_things((const uint8_t *)text, strlen(text), note_thing, list);
     assert_string_equal(list, "1/srv/guests/vmlinuz 1/srv/guests/initrd 3xenbr0 ");
     list[0] = '\0';
+    text = changed("\"readwrite\":1", "\"readwrite\":0");
+    xen_definition_things((const uint8_t *)text, strlen(text), note_thing, list);
+    assert_string_equal(list, "1/srv/guests/vmlinuz 1/srv/guests/initrd 4/dev/vg/web1 3xenbr0 ");
+    list[0] = '\0';
     text = "{\"b_info\":{\"kernel\":\"word\",\"type.hvm\":{\"firmware\":\"ovmf\"}},\"disks\":7}";
     xen_definition_things((const uint8_t *)text, strlen(text), note_thing, list);
     assert_string_equal(list, "");

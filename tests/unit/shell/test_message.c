@@ -352,7 +352,7 @@ static void test_things(void **state)
 
     (void)state;
     m.has_hap = true;
-    snprintf(m.cpu_pv, sizeof(m.cpu_pv), "178bfbff");
+    snprintf(m.cpu.pv, sizeof(m.cpu.pv), "178bfbff");
     m.count = PEER_THINGS_MAX;
     for (uint32_t i = 0; i < m.count; i++)
         m.found[i] = (struct ha_found){.key = i + 1, .state = LOOK_THERE, .id = i};
