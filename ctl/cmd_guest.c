@@ -205,14 +205,23 @@ static void random_uuid(char *ret_text)
 static int tell_dry_run(const struct guest_words *w)
 {
     const struct guest_definition *d = &w->definition;
+    json_t *lacks = definition_lacks(d);
+    const json_t *thing;
+    size_t i;
 
     if (is_json) {
         json_object_set_new(w->args, "dry_run", json_true());
+        json_object_set_new(w->args, "lacks_here", lacks);
         print_document(NULL, json_incref(w->args), NULL);
         return EXIT_DONE;
     }
     printf("%s would be added: %" PRIu64 " MiB, uuid %s\n%s%s", w->name, d->mem_kib / 1024, d->uuid,
            d->text, d->size > 0 && d->text[d->size - 1] != '\n' ? "\n" : "");
+    json_array_foreach(lacks, i, thing)
+    {
+        printf("On this host %s %s.\n", text_of(thing, "name"), text_of(thing, "text"));
+    }
+    json_decref(lacks);
     return EXIT_DONE;
 }
 

@@ -12,6 +12,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <jansson.h>
+
 #include "hamgr/base/err.h"
 #include "hamgr/base/id.h"
 
@@ -25,5 +27,7 @@ struct guest_definition {
 
 /* 0 or a negative error that says what to change. */
 int definition_resolve(struct guest_definition *d, const char *name, struct ha_err *err);
+/* What a definition of Xen names that this host does not have: [{"name", "text"}]; the caller's. */
+json_t *definition_lacks(const struct guest_definition *d);
 
 #endif

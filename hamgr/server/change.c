@@ -417,6 +417,37 @@ static void run_cancel(struct request *r)
                    "hactl status lists them with their numbers");
 }
 
+/* What stands against a start on every other node that could take guests; NULL: one can have it, or
+ * none could take any. */
+static const struct ha_bar *barred_everywhere(struct request *r, const struct ha_guest *guest)
+{
+    const struct server_api *api = request_api(r);
+    const struct ha_state *state = request_state(r);
+    const struct ha_runtime *rt = api->runtime(api->user);
+    const struct ha_bar *first = NULL;
+
+    for (uint32_t i = 0; i < state->node_count; i++) {
+        const struct ha_node *node = &state->nodes[i];
+        if (node->id == guest->node || !ha_state_node_is_eligible(state, node, NULL))
+            continue;
+        const struct ha_bar *bar = ha_bar_against(rt, guest->id, 0, node->id, 0);
+        if (!bar)
+            return NULL;
+        first = first ? first : bar;
+    }
+    return first;
+}
+
+static void refuse_barred(struct request *r, const struct ha_bar *bar)
+{
+    const struct ha_node *node = ha_state_node(request_state(r), bar->node);
+    char message[HA_TEXT_MAX];
+
+    snprintf(message, sizeof(message), "no other node can run it: %.60s: %.150s",
+             node ? node->name : "", bar->text);
+    request_refuse(r, HA_E_REFUSED, message, bar->fix);
+}
+
 /* Force: the owner destroys its copy with proof, then the planner starts it elsewhere. */
 static void run_failover(struct request *r)
 {
@@ -430,6 +461,11 @@ static void run_failover(struct request *r)
         /* Nothing may start it before its owner is proven dead: fencing is under way already. */
         request_reply(r, json_pack("{s:s, s:s}", "waiting_for", owner->name, "text",
                                    "its owner is gone and not yet proven dead: fencing goes on"));
+        return;
+    }
+    const struct ha_bar *bar = barred_everywhere(r, guest);
+    if (bar) { /* it would be stopped for nothing */
+        refuse_barred(r, bar);
         return;
     }
     cmd.guest = guest->id;

@@ -379,6 +379,24 @@ static void what_a_node_lacks_is_told_and_refuses(void **state)
     json_decref(answer);
 }
 
+/* A failover that could only end where it began is refused before the guest is stopped. */
+static void a_failover_to_nowhere_is_refused(void **state)
+{
+    struct ha_bar bars[] = {
+        {.guest = build_uuid(1), .node = 2, .text = "no /srv/k there", .fix = "copy /srv/k to n2"},
+        {.guest = build_uuid(1), .node = 3, .text = "no /srv/k there", .fix = "copy /srv/k to n3"}};
+
+    (void)state;
+    rig.rt.bars = bars;
+    rig.rt.bar_count = 2;
+    refused("{\"cmd\":\"failover\",\"guest\":\"g1\"}", "refused",
+            "no other node can run it: n2: no /srv/k there");
+    bars[1].from = 1; /* against moves only: it can be started there */
+    json_t *answer = rig_ask(root, "{\"cmd\":\"failover\",\"guest\":\"g1\"}");
+    assert_string_equal(rig_error(answer, "code"), "");
+    json_decref(answer);
+}
+
 static void doctor_tells_its_findings_of_the_nodes_asked_for(void **state)
 {
     (void)state;
@@ -467,6 +485,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         HOSTILE(what_a_node_lacks_is_told_and_refuses),
+        HOSTILE(a_failover_to_nowhere_is_refused),
         HOSTILE(doctor_tells_its_findings_of_the_nodes_asked_for),
         HOSTILE(what_is_no_json_is_refused_with_the_place),
         HOSTILE(a_deep_request_is_refused),
