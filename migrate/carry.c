@@ -110,23 +110,6 @@ int carry_flush(struct session *s, struct ha_err *err)
     return session_poll(s, err);
 }
 
-int session_barrier(struct session *s, struct ha_err *err)
-{
-    if (!s->lanes)
-        return session_flush(s, err);
-    uint8_t *at = session_begin(s, FRAME_CONTROL_MAX, err);
-    if (!at)
-        return -err->code;
-    struct ha_writer w = ha_writer_of(at, FRAME_CONTROL_MAX);
-    ha_put_u64(&w, s->barriers++);
-    int rc = session_commit(s, FRAME_BARRIER, w.position, NULL, 0, err);
-    if (rc == 0)
-        rc = session_flush(s, err);
-    while (rc == 0 && !lanes_is_empty(s->lanes))
-        rc = wait_for_lanes(s, TURN_MS, err);
-    return rc;
-}
-
 int session_await_ack(struct session *s, struct ha_err *err)
 {
     int rc = 0;
@@ -314,6 +297,8 @@ static int hear_ack(struct session *s, const uint8_t *payload, struct ha_err *er
 
     if (rc == 0)
         rc = lanes_ack(s->lanes, next, err);
+    if (rc == 0 && next == s->taken)
+        s->asked_ms = s->clock_ms;
     if (rc == 0 && next > s->taken) {
         s->taken = next;
         s->moved_ms = s->clock_ms;

@@ -121,6 +121,11 @@ void move_fsm_bytes(struct move_fsm *fsm, uint64_t now_ms, uint64_t raw_bytes)
     take_eta(fsm, now_ms);
 }
 
+void move_fsm_patient(struct move_fsm *fsm, bool is_patient)
+{
+    fsm->is_patient = is_patient;
+}
+
 void move_fsm_hv(struct move_fsm *fsm, uint64_t now_ms, const struct hv_progress *progress)
 {
     bool is_new_round = progress->round != fsm->hv.round;
@@ -213,7 +218,7 @@ static uint64_t step_end_ms(const struct move_fsm *fsm)
     case HA_MOVE_PREPARING:
         return fsm->step_ms + MOVE_PREPARE_MS;
     case HA_MOVE_COPYING:
-        return fsm->moved_ms + fsm->idle_ms;
+        return fsm->moved_ms + (uint64_t)fsm->idle_ms * (fsm->is_patient ? MOVE_PATIENCE : 1);
     case HA_MOVE_STOPPED:
         return (fsm->moved_ms > fsm->step_ms ? fsm->moved_ms : fsm->step_ms) + fsm->idle_ms +
                MOVE_DRAIN_MS;

@@ -38,6 +38,8 @@
 #define MOVE_REPORT_MS 5000u
 /* Idle time if the configuration gives none. */
 #define MOVE_IDLE_MS 10000u
+/* So many times as long, while copying, when the destination's hypervisor is what takes nothing. */
+#define MOVE_PATIENCE 12u
 /* Rates are averages over about this long, with at least MOVE_SAMPLE_MS between samples. */
 #define MOVE_WINDOW_MS 2000u
 #define MOVE_SAMPLE_MS 125u
@@ -53,6 +55,7 @@ struct move_fsm {
     bool is_connected;
     bool is_stream_done;
     bool is_hv_done;  /* saved or restored */
+    bool is_patient;  /* the destination's hypervisor takes nothing just now */
     bool is_handover; /* source: hamgr-hv said suspended and drained; destination: heard it */
     uint32_t idle_ms;
     uint32_t deadline_ms; /* 0 = none */
@@ -83,6 +86,9 @@ void move_fsm_connected(struct move_fsm *fsm, uint64_t now_ms);
 void move_fsm_hv(struct move_fsm *fsm, uint64_t now_ms, const struct hv_progress *progress);
 /* Native stream bytes so far, as the stream process counts them. */
 void move_fsm_bytes(struct move_fsm *fsm, uint64_t now_ms, uint64_t raw_bytes);
+/* Is it the destination's hypervisor that takes no bytes just now, as the stream process sees it?
+ * It may have a large guest's memory to make. */
+void move_fsm_patient(struct move_fsm *fsm, bool is_patient);
 /* STREAMP_END, complete. */
 void move_fsm_stream_done(struct move_fsm *fsm, uint64_t now_ms);
 /* Source: HVP_SAVE ended with HV_OK: stream written, guest suspended, I/O drained. */

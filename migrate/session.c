@@ -84,11 +84,22 @@ void session_fini(struct session *s)
 
 /* ---- packets to hamgrd ---- */
 
+/* Nothing moves, and that is the hypervisor's doing at the destination. */
+static bool is_patient(const struct session *s)
+{
+    if (!s->lanes)
+        return false;
+    if (!s->is_sender)
+        return s->is_sink_waiting;
+    return s->asked_ms > s->moved_ms && s->clock_ms - s->asked_ms < SESSION_SILENT_MS;
+}
+
 static struct streamp_progress total(struct session *s)
 {
     struct streamp_progress result = s->progress;
 
     result.elapsed_ms = real_now() - s->started_ms;
+    result.is_patient = is_patient(s);
     result.wire_bytes += s->lanes ? lanes_bytes(s->lanes) : 0;
     /* What only went into buffers is no progress. */
     if (s->lanes && s->is_sender)
@@ -483,12 +494,17 @@ int session_give(struct session *s, uint16_t type, size_t size, uint8_t **tail, 
 /* A sign of life, only when nothing else is on its way. Never waits. */
 static int ping(struct session *s, struct ha_err *err)
 {
+    bool is_asking = is_patient(s) && !s->is_sender; /* to be heard before the sender gives up */
+    uint32_t each_ms = is_asking ? s->idle_timeout_ms / 4 : SESSION_PING_MS;
+    uint64_t silent_ms = s->clock_ms - s->spoke_ms;
     bool is_idle = s->chan && s->send_sequence > 0 && !s->is_writing && !s->is_cut &&
-                   !s->is_peer_done && s->clock_ms - s->spoke_ms >= SESSION_PING_MS;
+                   !s->is_peer_done && (silent_ms >= each_ms || silent_ms >= SESSION_PING_MS);
 
     if (!is_idle)
         return 0;
     s->spoke_ms = s->clock_ms;
+    if (s->out_end == 0 && is_asking)
+        return carry_ack(s, true, err);
     if (s->out_end == 0) {
         struct frame_header header = {.type = FRAME_PING, .sequence = s->send_sequence++};
         frame_header_encode(s->outbox, &header);
@@ -501,10 +517,12 @@ static int ping(struct session *s, struct ha_err *err)
 
 static int check_limits(struct session *s, struct ha_err *err)
 {
-    if (s->clock_ms - s->moved_ms > s->idle_timeout_ms)
-        return ha_err_set(err, HA_E_TIMEOUT, "%s for %u ms",
+    uint64_t limit_ms = (uint64_t)s->idle_timeout_ms * (is_patient(s) ? SESSION_PATIENCE : 1);
+
+    if (s->clock_ms - s->moved_ms > limit_ms)
+        return ha_err_set(err, HA_E_TIMEOUT, "%s for %llu ms",
                           s->is_connected ? "nothing moved" : "no valid connection",
-                          (unsigned)s->idle_timeout_ms);
+                          (unsigned long long)limit_ms);
     if (s->lanes)
         return carry_check(s, err);
     if (s->is_listening_peer && s->clock_ms - s->heard_ms > SESSION_PEER_GONE_MS)

@@ -22,10 +22,13 @@
 #define SESSION_PROGRESS_MS  100u
 #define SESSION_ABORT_MS     300u
 #define SESSION_IDLE_MS      30000u /* when hamgrd names none */
-#define SESSION_SILENT_MS    3000u  /* over lanes: a control connection this silent is replaced */
-#define SESSION_WAIT_FDS     20u    /* most fds one wait may watch */
-#define SESSION_EXTRA_FDS    20u    /* most fds of an attendant */
-#define SESSION_OUTBOX       262144u
+/* Over lanes: so many times as long a hypervisor at the destination may take no byte, while its
+ * hamgr-stream lives and says so: it may have a large guest's memory to make. */
+#define SESSION_PATIENCE  12u
+#define SESSION_SILENT_MS 3000u /* over lanes: a control connection this silent is replaced */
+#define SESSION_WAIT_FDS  20u   /* most fds one wait may watch */
+#define SESSION_EXTRA_FDS 20u   /* most fds of an attendant */
+#define SESSION_OUTBOX    262144u
 
 /* One direction's assembly of frames. The buffer is the owner's. */
 struct inbox {
@@ -68,7 +71,8 @@ struct session {
     bool is_ending;         /* END was sent: an END_ACK may come */
     bool is_acked;          /* an END_ACK came in such a wait */
     struct frame_end_ack ack;
-    uint64_t blocked_us; /* sender: waited so long for the link to take more */
+    bool is_sink_waiting; /* receiver: the hypervisor takes nothing just now */
+    uint64_t blocked_us;  /* sender: waited so long for the link to take more */
     /* private */
     int control_fd;
     uint32_t idle_timeout_ms;
@@ -110,10 +114,11 @@ struct session {
     uint8_t *parcel;          /* being filled or read; NULL: none */
     size_t parcel_used;
     size_t parcel_size;
-    uint64_t taken; /* receiver: parcels taken over; sender: acknowledged */
-    uint64_t told;  /* receiver: the last ACK */
-    uint64_t barriers;
-    uint64_t sealed;        /* sender: parcels queued so far */
+    uint64_t asked_ms; /* sender, attended: the receiver last said that its hypervisor takes none */
+    uint64_t taken;    /* receiver: parcels taken over; sender: acknowledged */
+    uint64_t told;     /* receiver: the last ACK */
+    uint64_t barriers; /* receiver: those that came */
+    uint64_t sealed;   /* sender: parcels queued so far */
     uint64_t taken_raw;     /* sender: bytes of the native stream the receiver has taken over */
     void (*on_ack)(void *); /* sender: `taken` grew; called in any wait. May be NULL */
     void *on_ack_user;
@@ -160,9 +165,6 @@ uint64_t session_parcels(const struct session *s);
  * negative error.
  */
 int session_next_frame(struct session *s, int timeout_ms, struct ha_err *err);
-/* Sender: marks a place in the stream and waits until the receiver has taken over everything before
- * it. Without lanes it only flushes. 0 or a negative error. */
-int session_barrier(struct session *s, struct ha_err *err);
 /* Sender, after END was flushed: waits for END_ACK (s->ack). 0 or a negative error. */
 int session_await_ack(struct session *s, struct ha_err *err);
 /* From here on the frames of the stream go over lanes (borrowed), and session's channel is the

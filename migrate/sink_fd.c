@@ -51,7 +51,9 @@ static int write_parts(struct sink_fd *s, struct iovec *parts, unsigned count, s
             return ha_err_set(err, errno, "native stream: the hypervisor's end was closed");
         if (errno != EAGAIN && errno != EWOULDBLOCK)
             return ha_err_set(err, errno, "native stream: %s", strerror(errno));
+        s->session->is_sink_waiting = true;
         int rc = session_wait_fd(s->session, s->fd, POLLOUT, -1, err);
+        s->session->is_sink_waiting = false;
         if (rc < 0)
             return rc;
     }

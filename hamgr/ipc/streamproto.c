@@ -95,6 +95,7 @@ static void put_progress(struct ha_writer *w, const struct streamp_progress *m)
     ha_put_u32(w, m->codec_mbit);
     ha_put_u32(w, m->link_mbit);
     ha_put_u8(w, (uint8_t)m->level);
+    ipc_put_bool(w, m->is_patient);
 }
 
 static void get_progress(struct ha_reader *r, struct streamp_progress *m)
@@ -109,6 +110,7 @@ static void get_progress(struct ha_reader *r, struct streamp_progress *m)
     m->codec_mbit = ha_get_u32(r);
     m->link_mbit = ha_get_u32(r);
     m->level = (int8_t)ha_get_u8(r);
+    m->is_patient = ipc_get_bool(r);
 }
 
 void streamp_progress_encode(struct ha_writer *w, const struct streamp_progress *m)

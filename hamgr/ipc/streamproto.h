@@ -62,6 +62,8 @@ struct streamp_progress {
     uint32_t codec_mbit;  /* sender: what the workers could compress, all together; 0: not known */
     uint32_t link_mbit;   /* sender: what the link takes, as last seen; 0: not known */
     int8_t level;         /* sender: at present; 0 = store */
+    bool is_patient; /* nothing moves because the destination's hypervisor takes nothing: allowed
+                        for longer than idle_timeout_ms (STREAM.md, section 7) */
 };
 
 struct streamp_end {

@@ -350,6 +350,7 @@ static void on_stream_packet(void *user, const struct ha_packet *packet)
                streamp_progress_decode(packet->body, packet->body_size, &progress) == 0) {
         move->progress.wire_bytes = progress.wire_bytes;
         move_fsm_bytes(&move->fsm, shell_now_ms(), progress.raw_bytes);
+        move_fsm_patient(&move->fsm, progress.is_patient);
     } else if (packet->type == STREAMP_END &&
                streamp_end_decode(packet->body, packet->body_size, &end) == 0) {
         on_stream_end(d, move, &end);

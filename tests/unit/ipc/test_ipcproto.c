@@ -306,7 +306,7 @@ static void test_stream(void **state)
     struct streamp_start start = {true, false, uuid_of(1), 2, 3,    uuid_of(4), 5, {1, 2, 3}, "n2",
                                   22,   1000,  10000,      8, 9000, 256,        9, true};
     struct streamp_lane lane = {8};
-    struct streamp_progress progress = {1, 2, 3, 4, UINT64_MAX, 6, 7, 8, 9, -5};
+    struct streamp_progress progress = {1, 2, 3, 4, UINT64_MAX, 6, 7, 8, 9, -5, true};
     struct streamp_end end = {false, progress, "TLS: certificate has expired"};
 
     check_codec(streamp_start_put, streamp_start_get, &start, sizeof(start), 11);

@@ -172,6 +172,27 @@ static void copying_ends_when_no_byte_moves(void **state)
     assert_int_equal(move_fsm_deadline_ms(&fsm), T0 + MOVE_IDLE_MS);
 }
 
+/* A large guest's memory takes the destination longer to make than a byte may need to move; but
+ * once the guest stands still, nobody waits that long. */
+static void a_slow_destination_gets_more_time(void **state)
+{
+    struct move_fsm fsm;
+    struct hv_progress last = pages(1, 100, 0, 0, 0, HV_STOPPED);
+
+    (void)state;
+    move_fsm_init(&fsm, true, 3000, 0, T0);
+    move_fsm_connected(&fsm, T0);
+    move_fsm_bytes(&fsm, T0 + 1000, 5000);
+    move_fsm_patient(&fsm, true);
+    assert_null(move_fsm_late(&fsm, T0 + 36999));
+    assert_non_null(move_fsm_late(&fsm, T0 + 37000));
+    move_fsm_patient(&fsm, false); /* it takes bytes again, and none moves */
+    assert_non_null(move_fsm_late(&fsm, T0 + 4000));
+    move_fsm_patient(&fsm, true);
+    move_fsm_hv(&fsm, T0 + 5000, &last);
+    assert_non_null(move_fsm_late(&fsm, T0 + 5000 + 3000 + MOVE_DRAIN_MS));
+}
+
 static void stopped_leaves_time_to_drain(void **state)
 {
     struct move_fsm fsm;
@@ -465,6 +486,7 @@ int main(void)
         cmocka_unit_test(failure_is_final_until_the_log_decides),
         cmocka_unit_test(preparing_ends_after_15_s),
         cmocka_unit_test(copying_ends_when_no_byte_moves),
+        cmocka_unit_test(a_slow_destination_gets_more_time),
         cmocka_unit_test(stopped_leaves_time_to_drain),
         cmocka_unit_test(a_missing_handover_is_late),
         cmocka_unit_test(decisions_are_never_late),

@@ -379,19 +379,54 @@ class Cuts(Case):
             self.assertIn("cancelled", text)
             self.assertLess(len(drain.data()), len(data))
 
-    def test_back_pressure(self):
-        """A hypervisor that takes nothing for longer than every limit on silence breaks nothing: all
-        connections stay, and memory is bounded."""
+    def stuck_receiver(self, ticket):
+        """A receiver whose hypervisor takes nothing until somebody reads what is returned."""
         net = streamrig.listener()
         address = net.getsockname()
         ours, theirs = socket.socketpair()
         pem = streamrig.pem_memfd(RIG.path("n2"))
-        ticket = Ticket(connections=2, level=0, idle_ms=60000)
         receiver = streamrig.End(BINARY, ticket.start(False, "n1", True), net, theirs, pem)
         RIG.ends.append(receiver)
         for thing in (net, theirs):
             thing.close()
         os.close(pem)
+        return receiver, address, ours
+
+    def test_a_hypervisor_that_begins_late(self):
+        """It makes a large guest's memory first, for four times as long as anything may stand still: its
+        hamgr-stream says so, to the sender and to both hamgrds."""
+        data = big_stream(81, mib=40)  # before the receiver begins to wait for somebody
+        ticket = Ticket(connections=2, level=0, idle_ms=1500)
+        receiver, address, ours = self.stuck_receiver(ticket)
+        sender = RIG.sender(address, data, ticket)
+        self.assertEqual(sender.wait(30, streamrig.CONNECTED), streamrig.CONNECTED)
+        sender.wait(6)
+        self.assertIsNone(sender.end)
+        self.assertTrue(sender.progress[-1][-1], "the sender does not know why")
+        receiver.wait(0.5)
+        self.assertIsNone(receiver.end)
+        self.assertTrue(receiver.progress[-1][-1], "the receiver does not say why")
+        drain = streamrig.Drain(ours)
+        self.check_good(sender, receiver, drain, data)
+        self.assertFalse(sender.end[1][-1])
+
+    def test_a_hypervisor_that_never_begins(self):
+        """Nobody waits for ever: both ends give up, and neither before the time."""
+        data = big_stream(82, mib=40)
+        ticket = Ticket(connections=1, level=0, idle_ms=1500)
+        receiver, address, _ = self.stuck_receiver(ticket)
+        sender = RIG.sender(address, data, ticket)
+        begin = time.monotonic()
+        self.assertEqual(sender.finish(60)[0], False)
+        self.assertGreater(time.monotonic() - begin, 15)
+        self.assertEqual(receiver.finish(60)[0], False)
+        self.assertIn("nothing moved for 18000 ms", sender.end[2] + receiver.end[2])
+
+    def test_back_pressure(self):
+        """A hypervisor that takes nothing for longer than every limit on silence breaks nothing: all
+        connections stay, and memory is bounded."""
+        ticket = Ticket(connections=2, level=0, idle_ms=60000)
+        receiver, address, ours = self.stuck_receiver(ticket)
         data = big_stream(80, mib=40)
         sender = RIG.sender(address, data, ticket)
         self.assertEqual(sender.wait(30, streamrig.CONNECTED), streamrig.CONNECTED)
