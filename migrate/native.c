@@ -504,3 +504,14 @@ void native_batch_head(uint8_t *ret_bytes, uint32_t count, uint32_t data_count)
     ha_put_u32(&w, count);
     ha_put_u32(&w, 0);
 }
+
+void native_marker(uint8_t *ret_bytes, uint64_t batch, uint32_t slot)
+{
+    struct ha_writer w = ha_writer_of(ret_bytes, NATIVE_MARKER_SIZE);
+
+    ha_put_u32(&w, NATIVE_MARKER_TYPE);
+    ha_put_u32(&w, NATIVE_MARKER_SIZE - RECORD_SIZE);
+    ha_put_u64(&w, batch);
+    ha_put_u32(&w, slot);
+    ha_put_u32(&w, 0);
+}

@@ -83,5 +83,7 @@ bool native_is_hvm(const struct native *p);
 bool native_is_done(const struct native *p);
 /* Writes the 16 bytes in front of the entries of a PAGE_DATA record. */
 void native_batch_head(uint8_t *ret_bytes, uint32_t count, uint32_t data_count);
+/* Writes the NATIVE_MARKER_SIZE bytes that stand for a batch in the ring. */
+void native_marker(uint8_t *ret_bytes, uint64_t batch, uint32_t slot);
 
 #endif

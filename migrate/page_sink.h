@@ -37,4 +37,10 @@ struct page_sink {
  * NULL: no memory, fd closed. */
 struct page_sink *page_sink_fd_new(int fd, struct session *session);
 
+struct ring;
+
+/* The same with batches in ring (moved; this is its producer) and markers in their places. NULL: no
+ * memory; both closed. */
+struct page_sink *page_sink_ring_new(int fd, struct ring *ring, struct session *session);
+
 #endif

@@ -186,6 +186,11 @@ static void futex(_Atomic uint32_t *word, int op, uint32_t value, const struct t
     (void)syscall(SYS_futex, word, op, value, timeout, NULL, 0);
 }
 
+uint32_t ring_slot_pages(const struct ring *ring)
+{
+    return ring->slot_pages;
+}
+
 void ring_release(struct ring *ring)
 {
     struct ring_page *page = page_of(ring);
@@ -199,9 +204,10 @@ int ring_acquire(struct ring *ring, int timeout_ms, uint8_t **ret_entries, uint8
                  uint64_t *ret_batch, uint32_t *ret_slot)
 {
     struct ring_page *page = page_of(ring);
-    struct timespec nap = {.tv_nsec = WAIT_MS * 1000000L};
+    int step_ms = timeout_ms < WAIT_MS ? timeout_ms : WAIT_MS;
+    struct timespec nap = {.tv_nsec = step_ms * 1000000L};
 
-    for (int waited = 0;; waited += WAIT_MS) {
+    for (int waited = 0;; waited += step_ms) {
         uint32_t tail = atomic_load_explicit(&page->tail, memory_order_acquire);
         if ((uint32_t)ring->next - tail < ring->slot_count)
             break;

@@ -33,6 +33,8 @@ struct ring *ring_create(uint32_t slots, uint32_t pages, int *ret_fd, struct ha_
 /* Maps a memfd (borrowed) made by the other side, checking seals, size and geometry. */
 struct ring *ring_map(int fd, struct ha_err *err);
 void ring_free(struct ring *ring);
+/* The most entries of a batch that a slot holds. */
+uint32_t ring_slot_pages(const struct ring *ring);
 
 /* Consumer: opens the batch a marker named. Returns 0, or -HA_E_CORRUPT when it is not the next
  * one, not published, or its counts exceed a slot. */

@@ -93,8 +93,6 @@ static int open_ring(struct end *e, struct ha_err *err)
 {
     if (e->fds[FD_RING] < 0)
         return 0;
-    if (!e->start.is_sender)
-        return ha_err_set(err, HA_E_USAGE, "a ring on the restore side is not offered yet");
     e->ring = ring_map(e->fds[FD_RING], err);
     close(take_fd(&e->fds[FD_RING]));
     return e->ring ? 0 : -err->code;
@@ -119,13 +117,15 @@ static int prepare(struct end *e, struct ha_err *err)
     rc = open_ring(e, err);
     if (rc < 0)
         return rc;
-    if (e->start.is_sender) {
-        struct ring *ring = e->ring;
-        e->ring = NULL; /* moved */
-        e->source = page_source_fd_new(take_fd(&e->fds[FD_NATIVE]), ring);
-    } else {
-        e->sink = page_sink_fd_new(take_fd(&e->fds[FD_NATIVE]), &e->session);
-    }
+    struct ring *ring = e->ring;
+    int native = take_fd(&e->fds[FD_NATIVE]);
+    e->ring = NULL; /* moved */
+    if (e->start.is_sender)
+        e->source = page_source_fd_new(native, ring);
+    else if (ring)
+        e->sink = page_sink_ring_new(native, ring, &e->session);
+    else
+        e->sink = page_sink_fd_new(native, &e->session);
     return e->source || e->sink ? 0 : ha_err_set(err, HA_E_NO_MEMORY, "no memory");
 }
 
