@@ -314,6 +314,7 @@ void hvlink_verb(struct hamgrd *d, struct local_verb *verb, uint8_t which, uint3
                                                    .epoch = verb->v.epoch,
                                                    .timeout_ms = timeout_ms});
     verb->v.verb = which;
+    verb->asked_ms = shell_now_ms();
     verb->request = ++d->hv_request_high;
     if (which == HA_VERB_RUN) { /* from here on it may have run, whatever the answer */
         verb->is_first_run = !verb->v.has_run;
@@ -430,6 +431,20 @@ static void on_not_ok(struct local_verb *verb, uint8_t which, const struct hvp_d
         verb->v.is_run_failed = true;
 }
 
+/* What a failover is made of: how long ago it was asked for stands in the line of its end. */
+static void log_ok(const struct hamgrd *d, const struct local_verb *verb, uint8_t which)
+{
+    static const char *const names[] = {
+        [HA_VERB_CREATE] = "create",   [HA_VERB_RUN] = "run",       [HA_VERB_SHUTDOWN] = "shutdown",
+        [HA_VERB_DESTROY] = "destroy", [HA_VERB_RESUME] = "resume", [HA_VERB_SAVE] = "save",
+        [HA_VERB_RESTORE] = "restore"};
+    const struct ha_guest *guest = ha_state_guest(&d->state, verb->v.guest);
+
+    if (which < sizeof(names) / sizeof(names[0]) && names[which])
+        qb_log(LOG_INFO, "hamgr-hv: %s of %s epoch %" PRIu64 " took %" PRIu64 " ms", names[which],
+               guest ? guest->name : "a guest", verb->v.epoch, shell_now_ms() - verb->asked_ms);
+}
+
 static void on_done(struct hamgrd *d, const struct ha_packet *packet)
 {
     struct hvp_done done;
@@ -450,10 +465,12 @@ static void on_done(struct hamgrd *d, const struct ha_packet *packet)
         uint8_t which = verb->v.verb;
         verb->request = 0;
         verb->v.verb = HA_VERB_NONE;
-        if (done.outcome == HV_OK)
+        if (done.outcome == HV_OK) {
+            log_ok(d, verb, which);
             on_ok(d, verb, which, &done);
-        else
+        } else {
             on_not_ok(verb, which, &done);
+        }
         if (which == HA_VERB_SAVE || which == HA_VERB_RESTORE)
             moves_hv_done(d, verb, which, &done);
         break;

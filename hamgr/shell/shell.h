@@ -51,6 +51,7 @@
 struct local_verb {
     struct ha_local_verb v;
     uint64_t request;      /* id at hamgr-hv, 0 = none */
+    uint64_t asked_ms;     /* when */
     uint64_t proposal;     /* seq of the proposal under way, 0 = none */
     bool is_first_run;     /* RUN in flight is the first of this copy */
     uint32_t run_failures; /* RUNs in a row that failed, or after which it still did not run */
