@@ -4,6 +4,7 @@
 
 import asyncio
 import io
+import lzma
 import os
 import signal
 import struct
@@ -16,7 +17,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.a
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(ROOT, "deploy", "lib"))
 
-from xenlab import bmc, guests, initramfs, nbd, process, seed  # noqa: E402
+from xenlab import bmc, guests, initramfs, kernel, nbd, process, seed  # noqa: E402
 from xenlab.errors import LabError, wait_until  # noqa: E402
 from xenlab.place import Place  # noqa: E402
 
@@ -54,6 +55,66 @@ class Arguments(unittest.TestCase):
         with tempfile.TemporaryDirectory() as directory:
             self.refused("deploy/lab up" if os.getuid() == 0 else "need root",
                          "--dir", directory, "exec", "n1", "true")
+
+
+class Kernel(unittest.TestCase):
+    """The kernel of PV and PVH guests: what is packed in Debian's, without the zeroes."""
+
+    @staticmethod
+    def elf(segments):
+        """An ELF file: segments = [(kind, file offset, content, size in memory)]."""
+        made = bytearray(0x8000)
+        made[:4] = b"\x7fELF"
+        struct.pack_into("<QQ", made, 24, 0x1000000, 64)  # entry, program headers
+        struct.pack_into("<HHHHH", made, 54, 56, len(segments), 64, 9, 8)
+        for n, (kind, offset, content, size) in enumerate(segments):
+            struct.pack_into("<IIQQQQQQ", made, 64 + n * 56, kind, 5, offset, offset, offset,
+                             len(content), size, 4096)
+            made[offset:offset + len(content)] = content
+        return bytes(made)
+
+    @staticmethod
+    def segments(elf):
+        """[(kind, address, content, size in memory)] as a loader sees it."""
+        at, count = struct.unpack_from("<Q", elf, 32)[0], struct.unpack_from("<H", elf, 56)[0]
+        found = []
+        for n in range(count):
+            kind, _, offset, _, address, size, memory, _ = struct.unpack_from(
+                "<IIQQQQQQ", elf, at + n * 56)
+            found.append((kind, address, elf[offset:offset + size], memory))
+        return found
+
+    def test_a_loader_sees_the_same_memory(self):
+        text = b"code" * 100 + b"NOTE" + b"more" * 10
+        elf = self.elf([(1, 0x1000, text, len(text)), (1, 0x3000, b"data" + bytes(0x3000), 0x4000),
+                        (4, 0x1000 + 400, b"NOTE", 4)])
+        small = kernel.compact(elf)
+        self.assertLess(len(small), len(elf))
+        self.assertEqual(struct.unpack_from("<Q", small, 24)[0], 0x1000000)
+        for (kind, address, content, size), (kind2, address2, content2, size2) in zip(
+                self.segments(elf), self.segments(small)):
+            self.assertEqual((kind, address, size), (kind2, address2, size2))
+            self.assertEqual(content.ljust(size, b"\0"), content2.ljust(size, b"\0"))
+
+    def test_unpacks_a_boot_image(self):
+        packed = lzma.compress(b"the kernel", format=lzma.FORMAT_XZ)
+        image = bytearray(0x1000)
+        image[0x1f1] = 3
+        image[0x202:0x206] = b"HdrS"
+        struct.pack_into("<II", image, 0x248, 16, len(packed))
+        start = 4 * 512 + 16
+        image[start:start + len(packed)] = packed
+        self.assertEqual(kernel.payload(bytes(image)), b"the kernel")
+        image[start] = 0
+        with self.assertRaisesRegex(LabError, "not packed with xz"):
+            kernel.payload(bytes(image))
+        with self.assertRaisesRegex(LabError, "no bzImage"):
+            kernel.payload(bytes(0x1000))
+
+    def test_only_hvm_guests_boot_the_packed_one(self):
+        self.assertTrue(guests.boot_file("hvm").endswith("/vmlinuz"))
+        for kind in ("pv", "pvh"):
+            self.assertEqual(guests.boot_file(kind), f"{kernel.DIRECTORY}/vmlinux")
 
 
 class Archives(unittest.TestCase):
