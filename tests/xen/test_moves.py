@@ -71,23 +71,5 @@ def cancelled_in_mid_stream(world):
     move(world, "pv1", "--on-slow", "pause")
 
 
-@scenario(900, hypervisor="stock")
-def pv_without_tracking(world):
-    """Without shadow paging a PV guest moves only with a pause the operator accepted, said before."""
-    ready(world, "pv2", "pv")
-    source, to = world.where("pv2"), world.other("pv2")
-    words, fix = world.refusal("migrate", "pv2", "--to", to)
-    check("shadow paging" in words and "--on-slow pause" in fix and " ms" in fix,
-          f"refused with: {words} / {fix}")
-    words, _ = world.refusal("migrate", "pv2", "--to", to, "--on-slow", "pause", "--max-downtime",
-                             "1ms")
-    check("stand still" in words, f"refused with: {words}")
-    check(world.where("pv2") == source, "it moved all the same")
-    events = world.hactl("events", "--count", "1000")["data"]["events"]
-    check(not [e for e in events if e["type"] == "MIGRATE" and e["guest"] == "pv2"],
-          "something was begun")
-    move(world, "pv2", "--on-slow", "pause")
-
-
 if __name__ == "__main__":
     sys.exit(main())
