@@ -119,7 +119,11 @@ static void check_owner(const struct sim_node *node, const struct sim_domain *do
 static void check_lease(const struct sim_node *node, const struct sim_domain *domain)
 {
     const struct ha_node *n = ha_state_node(&truth, node->id);
-    bool is_exempt = truth.is_disarmed || (n && n->is_frozen);
+    /* What ran before goes on while nobody counts on this incarnation's lease (reconcile_guest.c).
+     */
+    bool is_uncounted =
+        n && !n->is_armed && node->keeper.state == KEEPER_DISARMED && domain->has_run;
+    bool is_exempt = truth.is_disarmed || (n && n->is_frozen) || is_uncounted;
 
     if (is_exempt || node->gate_hello.is_disarmed || node->gate_hello.is_frozen)
         return;
@@ -294,6 +298,7 @@ static void on_command(const struct ha_state *before, const struct ha_applied *a
     sim_script_note(cmd);
     sim_matrix_note(cmd);
     sim_faults_hook(cmd->type);
+    sim_corner_committed(cmd->type);
 }
 
 /* I4: the records' epochs only grow. */

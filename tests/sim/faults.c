@@ -41,7 +41,8 @@ static const char *const names[SIM_F_COUNT] = {
     "delay",         "disk-stall",   "disk-fail",    "disk-full",      "store-lost",
     "storage-stuck", "verb-slow",    "verb-fail",    "verb-hang",      "verb-unknown",
     "guest-crash",   "guest-reboot", "fence-slow",   "fence-fail",     "fence-ack-lost",
-    "clock-drift",   "clock-jump",   "version",      "operator",       "sleep"};
+    "clock-drift",   "clock-jump",   "version",      "operator",       "sleep",
+    "corner"};
 
 const char *sim_fault_name(uint8_t fault)
 {
@@ -505,6 +506,29 @@ static void on_fault(void *data, uint64_t arg)
     sim_after(next, NULL, on_fault, NULL, 0);
 }
 
+bool sim_faults_extra(enum sim_fault fault)
+{
+    uint32_t number = ++plan.number;
+
+    if (!is_kept(number))
+        return false;
+    sim.fault_count++;
+    sim_cover_fault(fault);
+    sim_mix(fault);
+    sim_trace(0, "FAULT %u: %s", number, names[fault]);
+    return true;
+}
+
+void sim_faults_isolate(struct sim_node *node, uint64_t span)
+{
+    cut_network(SIM_F_ISOLATE, node->id, 0, span);
+}
+
+void sim_faults_stop(struct sim_node *node, enum sim_kind kind, uint64_t span)
+{
+    stop(node, kind, span);
+}
+
 /* In one of eight seeds hosts are suspended, too. What else goes wrong in them is as without. */
 static bool is_sleepy(void)
 {
@@ -517,19 +541,13 @@ static void on_sleep(void *data, uint64_t arg)
 {
     uint32_t victim = 1 + (uint32_t)ha_rng_below(&plan.sleep_rng, sim.node_count);
     uint64_t draw = ha_rng_next(&plan.sleep_rng);
-    uint32_t number = ++plan.number;
 
     (void)data;
     (void)arg;
     if (sim.now + SLEEPS_END > sim.heal_at)
         return;
-    if (is_kept(number)) {
-        sim.fault_count++;
-        sim_cover_fault(SIM_F_SLEEP);
-        sim_mix(SIM_F_SLEEP);
-        sim_trace(victim, "FAULT %u: sleep", number);
+    if (sim_faults_extra(SIM_F_SLEEP))
         sim_sleep(sim_node(victim), draw);
-    }
     sim_after(NS_S + ha_rng_below(&plan.sleep_rng, 40 * NS_S), NULL, on_sleep, NULL, 0);
 }
 

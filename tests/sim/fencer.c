@@ -18,16 +18,19 @@ struct order {
     uint8_t supply; /* which power supply its device switches, where there are two */
     struct sim_conn *conn;
     uint32_t number; /* of the connection */
+    uint64_t serial; /* its own */
     uint64_t id;
     struct sim_node *target;
 };
 
 static enum layout layout;
 static struct order orders[ORDERS_MAX];
+static uint64_t order_high;
 
 void sim_fencer_reset(void)
 {
     memset(orders, 0, sizeof(orders));
+    order_high = 0;
     layout = sim_script_is_on() ? NO_DEVICES : (enum layout)sim_below(LAYOUTS);
 }
 
@@ -41,6 +44,12 @@ void sim_fencer_start(struct sim_node *node)
     (void)node; /* clients connect and ask */
 }
 
+/* Some give up before T_wait is over. */
+static uint32_t timeout_ms(void)
+{
+    return sim_corner_is_on() ? 2000 + (uint32_t)(sim.options.seed * 7919 % 8000) : 20000;
+}
+
 static void add(struct fencep_device *list, uint32_t *count, const char *name, uint8_t level,
                 const struct sim_node *target)
 {
@@ -50,7 +59,7 @@ static void add(struct fencep_device *list, uint32_t *count, const char *name, u
     snprintf(device->name, sizeof(device->name), "%s", name);
     snprintf(device->agent, sizeof(device->agent), "fence_sim");
     device->level = level;
-    device->timeout_ms = 20000;
+    device->timeout_ms = timeout_ms();
     device->is_for_all = target == NULL;
     if (target) {
         device->node_count = 1;
@@ -126,6 +135,15 @@ static void on_failed(void *data, uint64_t number)
         answer(order, FENCEP_FAILED, "timed out");
 }
 
+/* Whoever is slower is killed. */
+static void on_killed(void *data, uint64_t serial)
+{
+    struct order *order = data;
+
+    if (order->is_used && order->serial == serial)
+        answer(order, FENCEP_FAILED, "timed out");
+}
+
 static void switch_off(const struct order *order)
 {
     struct sim_node *target = order->target;
@@ -149,6 +167,10 @@ static void on_off(void *data, uint64_t number)
     if (!order->is_used || order->number != number)
         return;
     if (sim_chance(sim.fence_fail)) {
+        if (sim_corner_is_on() && sim_chance(300)) {
+            order->is_used = false; /* and nobody ever answers */
+            return;
+        }
         /* Nobody there, or a connection refused at once: only back-off keeps that from a storm. */
         bool is_refused = sim_chance(400);
         sim_after(is_refused ? 5 * NS_MS : sim_between(1, 20) * NS_S, NULL, on_failed, order,
@@ -162,7 +184,7 @@ static void on_off(void *data, uint64_t number)
     sim_check_fence_off(order->target);
     switch_off(order);
     if (is_lost)
-        sim_after(20 * NS_S, NULL, on_failed, order, number);
+        sim_after(timeout_ms() * NS_MS, NULL, on_failed, order, number);
     else
         sim_after(sim_between(100, 800) * NS_MS, NULL, on_verified, order, number);
 }
@@ -174,6 +196,8 @@ static void on_agent_begins(void *data, uint64_t number)
     if (!order->is_used || order->number != number || order->has_begun)
         return;
     order->has_begun = true;
+    if (sim_corner_is_on())
+        sim_after(timeout_ms() * NS_MS, NULL, on_killed, order, order->serial);
     sim_after(sim_between(100, sim_chance(sim.fence_slow) ? 15000 : 1500) * NS_MS, NULL, on_off,
               order, number);
 }
@@ -210,6 +234,7 @@ static void take_order(struct sim_conn *conn, uint64_t id, const struct fencep_r
         *order = (struct order){.is_used = true,
                                 .conn = conn,
                                 .number = conn->number,
+                                .serial = ++order_high,
                                 .id = id,
                                 .target = target,
                                 .supply = is_controller(run) ? 1 : 2};

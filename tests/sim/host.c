@@ -132,6 +132,12 @@ static int do_list(struct hv *hv, struct hv_domain *ret_domains, uint32_t capaci
     return count;
 }
 
+static enum hv_outcome unknown_run(struct ha_err *err)
+{
+    ha_err_set(err, HA_E_UNKNOWN, "nobody knows whether it runs");
+    return HV_UNKNOWN;
+}
+
 static enum hv_outcome do_run(struct hv *hv, uint32_t domid, struct ha_err *err)
 {
     struct sim_node *node = node_of(hv);
@@ -145,6 +151,14 @@ static enum hv_outcome do_run(struct hv *hv, uint32_t domid, struct ha_err *err)
         ha_err_set(err, HA_E_REFUSED, "the domain can't run");
         return HV_FAILED;
     }
+    bool is_corner = sim_corner_is_on() && domain->d.state == HV_PAUSED;
+    if (is_corner && sim_chance(sim.verb_fail / 2)) {
+        ha_err_set(err, HA_E_REFUSED, "it can't be run now");
+        return HV_FAILED;
+    }
+    bool is_unknown = is_corner && sim_chance(sim.verb_unknown / 2);
+    if (is_unknown && sim_chance(500))
+        return unknown_run(err);
     if (domain->d.state == HV_PAUSED) {
         sim_check_run(node, domain);
         domain->d.state = HV_RUNNING;
@@ -153,7 +167,7 @@ static enum hv_outcome do_run(struct hv *hv, uint32_t domid, struct ha_err *err)
         sim_trace(node->id, "hypervisor: %s epoch %llu runs", domain->d.name,
                   (unsigned long long)domain->d.label.epoch);
     }
-    return HV_OK;
+    return is_unknown ? unknown_run(err) : HV_OK;
 }
 
 static enum hv_outcome do_pause(struct hv *hv, uint32_t domid, struct ha_err *err)

@@ -57,6 +57,7 @@ void sim_run(const struct sim_options *options, struct sim_result *ret_result)
     sim_streams_reset();
     sim_net_reset();
     sim_memo_reset();
+    sim_corners_reset();
     sim_check_reset();
     sim_fencer_reset();
     if (!sim_script_is_on() && !sim_matrix_is_on())
@@ -73,6 +74,7 @@ void sim_run(const struct sim_options *options, struct sim_result *ret_result)
         sim_matrix_begin();
     } else {
         sim_faults_begin();
+        sim_corners_begin();
     }
     sim_events_reset();
     while (sim.now < sim.end_at && sim_step(sim.end_at)) {
@@ -122,6 +124,7 @@ static void usage(FILE *out)
           "  --shrink N       finds a smaller set of faults that still breaks seed N\n"
           "  --keep N,N-N     only the faults with these numbers\n"
           "  --faults A,B     only these kinds\n"
+          "  --corners        in a quarter of the seeds also what corner.c has\n"
           "  --until I1,L1    stops at the first violation of one of these\n"
           "  --plant NAME     with a planted failure that a check must find\n"
           "  --nodes N        2 to 9; else by the seed\n"
@@ -246,6 +249,8 @@ static void print_replay(const struct run *run)
         printf(" --plant %s", run->options.plant);
     if (run->options.nodes)
         printf(" --nodes %u", run->options.nodes);
+    if (run->options.has_corners)
+        printf(" --corners");
     if (run->options.has_keep) {
         printf(" --keep ");
         print_keep(&run->options);
@@ -357,6 +362,9 @@ static bool parse_option(struct run *run, int option, const char *value)
     case 'c':
         run->is_covered = true;
         return true;
+    case 'o':
+        run->options.has_corners = true;
+        return true;
     case 'M':
         run->is_matrix = true;
         return true;
@@ -376,16 +384,25 @@ static bool parse_option(struct run *run, int option, const char *value)
 
 int main(int argc, char **argv)
 {
-    static const struct option table[] = {
-        {"seeds", required_argument, NULL, 'r'},  {"seed", required_argument, NULL, 's'},
-        {"stride", required_argument, NULL, 'd'}, {"trace", no_argument, NULL, 't'},
-        {"events", no_argument, NULL, 'e'},       {"shrink", required_argument, NULL, 'x'},
-        {"keep", required_argument, NULL, 'k'},   {"plant", required_argument, NULL, 'p'},
-        {"nodes", required_argument, NULL, 'n'},  {"faults", required_argument, NULL, 'f'},
-        {"until", required_argument, NULL, 'u'},  {"seconds", required_argument, NULL, 'S'},
-        {"matrix", no_argument, NULL, 'M'},       {"cell", required_argument, NULL, 'C'},
-        {"script", required_argument, NULL, 'F'}, {"coverage", no_argument, NULL, 'c'},
-        {"hash", no_argument, NULL, 'H'},         {NULL, 0, NULL, 0}};
+    static const struct option table[] = {{"seeds", required_argument, NULL, 'r'},
+                                          {"seed", required_argument, NULL, 's'},
+                                          {"stride", required_argument, NULL, 'd'},
+                                          {"trace", no_argument, NULL, 't'},
+                                          {"events", no_argument, NULL, 'e'},
+                                          {"shrink", required_argument, NULL, 'x'},
+                                          {"keep", required_argument, NULL, 'k'},
+                                          {"plant", required_argument, NULL, 'p'},
+                                          {"nodes", required_argument, NULL, 'n'},
+                                          {"faults", required_argument, NULL, 'f'},
+                                          {"until", required_argument, NULL, 'u'},
+                                          {"seconds", required_argument, NULL, 'S'},
+                                          {"matrix", no_argument, NULL, 'M'},
+                                          {"cell", required_argument, NULL, 'C'},
+                                          {"script", required_argument, NULL, 'F'},
+                                          {"coverage", no_argument, NULL, 'c'},
+                                          {"hash", no_argument, NULL, 'H'},
+                                          {"corners", no_argument, NULL, 'o'},
+                                          {NULL, 0, NULL, 0}};
     static struct run run = {.options = {.chaos_ns = 600 * NS_S}, .stride = 1, .twice_every = 100};
     int option;
 

@@ -198,7 +198,7 @@ void sim_power_on(struct sim_node *node)
                                      .wall_offset_ns = (int64_t)(UINT64_C(1700000000) * NS_S)};
     sim_trace(node->id, "boots");
     start_later(node, SIM_COROSYNC, sim_between(10, 500) * NS_MS);
-    start_later(node, SIM_KEEPER, sim_between(10, 500) * NS_MS);
+    start_later(node, SIM_KEEPER, sim_between(10, 500) * NS_MS + sim_corner_keeper_late_ns());
     start_later(node, SIM_HV, sim_between(10, 800) * NS_MS);
     start_later(node, SIM_FENCER, sim_between(10, 800) * NS_MS);
     start_later(node, SIM_HAMGRD, sim_between(10, 1000) * NS_MS);

@@ -174,6 +174,26 @@ static void and_back(struct sim_node *at, uint8_t type, uint8_t back, const stru
     sim_after(span, NULL, on_take_back, NULL, (uint64_t)back << 8 | (node ? node->id : 0));
 }
 
+void sim_operator_node_cmd(struct sim_node *at, const struct sim_node *node, uint8_t type,
+                           bool is_on)
+{
+    bool is_there = at->d && at->d->log && at->procs[SIM_HAMGRD].state == SIM_RUNS;
+
+    if (!is_there)
+        return;
+    const struct ha_node *known = node ? ha_state_node(&at->d->state, node->id) : NULL;
+    if (!node || known)
+        about(at, type, known, is_on);
+}
+
+void sim_operator_cancel(uint64_t draw)
+{
+    struct sim_node *at = sim_operator_node(draw);
+
+    if (at && at->d->state.guest_count > 0)
+        cancel(at, &at->d->state.guests[0]);
+}
+
 /* A careful operator looks before confirming that a node is off. */
 static void confirm(struct sim_node *at, const struct ha_node *node)
 {

@@ -190,7 +190,8 @@ enum sim_fault {
     SIM_F_VERSION,
     SIM_F_OPERATOR,
     SIM_F_DRAWN,               /* those above are drawn by every seed, */
-    SIM_F_SLEEP = SIM_F_DRAWN, /* this by some, with a generator of its own */
+    SIM_F_SLEEP = SIM_F_DRAWN, /* these by some, with generators of their own */
+    SIM_F_CORNER,
     SIM_F_COUNT
 };
 
@@ -205,8 +206,9 @@ struct sim_options {
     uint64_t keep[SIM_KEEP / 64];
     const char *plant; /* NULL, or the name of a planted failure */
     bool is_traced;
-    bool is_told;   /* for machines, see events.c */
-    bool is_gentle; /* by the seed: restarts of daemons, some loss and delay, nothing worse */
+    bool has_corners; /* see corner.c */
+    bool is_told;     /* for machines, see events.c */
+    bool is_gentle;   /* by the seed: restarts of daemons, some loss and delay, nothing worse */
 };
 
 struct sim_result {
@@ -348,6 +350,13 @@ void sim_memo_reset(void);
 /* Digests of its data are remembered from now on; NULL: none. */
 void sim_memo_open(struct sim_memo *memo);
 
+/* corner.c */
+void sim_corners_reset(void);
+void sim_corners_begin(void); /* behind sim_faults_begin */
+bool sim_corner_is_on(void);
+uint64_t sim_corner_keeper_late_ns(void); /* so much later a keeper starts behind a boot */
+void sim_corner_committed(uint8_t cmd_type);
+
 /* sleep.c */
 /* Suspends the host for a span by the draw; nothing if more than that is wrong with it. */
 void sim_sleep(struct sim_node *node, uint64_t draw);
@@ -464,6 +473,11 @@ bool sim_stream_is_alive(struct sim_node *node, uint32_t pid);
 struct sim_node *sim_operator_node(uint64_t draw);
 /* Types cmd in at `at`. False if it was refused; ret_why (may be NULL) says why. */
 bool sim_operator_type(struct sim_node *at, struct ha_cmd *cmd, char ret_why[HA_TEXT_MAX]);
+/* A command about a node (NULL: the cluster), on or off. */
+void sim_operator_node_cmd(struct sim_node *at, const struct sim_node *about, uint8_t type,
+                           bool is_on);
+/* ABORT of some migration that the node drawn knows of. */
+void sim_operator_cancel(uint64_t draw);
 void sim_operator_begin(void);
 void sim_operator_act(uint64_t draw, uint64_t span);
 /* During healing: undo what operators left half done. */
@@ -472,6 +486,10 @@ void sim_operator_settle(void);
 /* faults.c */
 void sim_faults_begin(void);
 void sim_faults_moving(struct sim_node *source);
+/* Counts a fault that another file does; false: it is left out (--keep). */
+bool sim_faults_extra(enum sim_fault fault);
+void sim_faults_isolate(struct sim_node *node, uint64_t span);
+void sim_faults_stop(struct sim_node *node, enum sim_kind kind, uint64_t span);
 void sim_faults_built(struct sim_node *node);
 bool sim_is_left_hung(const struct sim_node *node);
 /* A node lost its power: it is given back some time later. */
