@@ -21,6 +21,10 @@
 #include "hamgr/ipc/fork.h"
 #include "hamgr/ipc/sock.h"
 #include "migrate/pem.h"
+#include "migrate/ring.h"
+
+/* One batch is filled while the other is read; each costs 4 MiB, touched once by both sides. */
+#define RING_SLOTS 2u
 
 struct pem_file {
     const char *path;
@@ -192,6 +196,14 @@ static int start_process(const char *binary, int ends[2], const struct streamp_s
         return ha_err_set(err, errno, "fork for hamgr-stream: %s", strerror(errno));
     *ret_pid = pid;
     return 0;
+}
+
+int stream_ring(int *ret_fd, struct ha_err *err)
+{
+    struct ring *ring = ring_create(RING_SLOTS, RING_PAGES_MAX, ret_fd, err);
+
+    ring_free(ring);
+    return ring ? 0 : -HA_E_NO_MEMORY;
 }
 
 int stream_spawn_ring(const char *binary, const struct streamp_start *start, const int fds[4],

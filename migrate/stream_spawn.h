@@ -24,6 +24,10 @@
 int stream_spawn(const char *binary, const struct streamp_start *start, int net_fd, int native_fd,
                  int pem_memfd, pid_t *ret_pid, int *ret_control_fd, struct ha_err *err);
 
+/* Makes a ring for the pages of one save; its memfd is for stream_spawn_ring (a dup of it) and for
+ * whoever fills it. 0 or a negative error. */
+int stream_ring(int *ret_fd, struct ha_err *err);
+
 /* The same for a sender whose pages come through shared memory: fds are net, native, PEM, and the
  * ring's memfd (ring.h, STREAM.md section 6), all moved. Whoever fills the ring keeps a descriptor
  * of its own; the native stream with its markers still comes over fds[1]. fds[3] -1: no ring. */

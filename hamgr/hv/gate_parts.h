@@ -94,7 +94,8 @@ void gate_tick(struct gate *gate);
 void gate_describe(const struct gate *gate, struct hvp_gate *ret);
 
 /* gate_verbs.c: each sends exactly one reply, now or later. fd is moved, -1 = none. */
-void gate_verb(struct gate *gate, struct gate_peer *peer, const struct ha_packet *packet, int fd);
+void gate_verb(struct gate *gate, struct gate_peer *peer, const struct ha_packet *packet, int fd,
+               int ring_fd);
 void gate_job_progress(void *user, struct worker_job *job, const struct hv_progress *progress);
 void gate_job_done(void *user, struct worker_job *job, const struct hvp_done *done);
 void gate_job_idle(void *user);

@@ -247,25 +247,28 @@ static void serve_list(struct gate_peer *peer, uint64_t id)
     } while (!part.is_last);
 }
 
-/* Keeps the first descriptor for who wants it; there is no use for more. */
-static int take_fd(struct ha_packet *packet)
+/* Keeps the first descriptor for who wants it, and a save's second; there is no use for more. */
+static int take_fd(struct ha_packet *packet, int *ret_ring_fd)
 {
-    for (unsigned i = 1; i < HA_SOCK_FDS_MAX; i++)
+    unsigned kept = packet->type == HVP_SAVE ? 2 : 1;
+
+    for (unsigned i = kept; i < HA_SOCK_FDS_MAX; i++)
         if (packet->fds[i] >= 0)
             close(packet->fds[i]);
+    *ret_ring_fd = kept == 2 ? packet->fds[1] : -1;
     return packet->fds[0];
 }
 
 static void serve(struct gate_peer *peer, struct ha_packet *packet)
 {
-    int fd = take_fd(packet);
+    int ring_fd, fd = take_fd(packet, &ring_fd);
 
     if (packet->type == HVP_HELLO)
         serve_hello(peer, packet);
     else if (packet->type == HVP_LIST)
         serve_list(peer, packet->id);
     else {
-        gate_verb(peer->gate, peer, packet, fd);
+        gate_verb(peer->gate, peer, packet, fd, ring_fd);
         return;
     }
     if (fd >= 0)

@@ -337,8 +337,16 @@ static void do_build(const struct request *q, const struct hvp_create *m, int fd
     submit(q, &verb, false);
 }
 
-/* fd is moved. */
-static void do_save(const struct request *q, const struct hvp_save *m, int fd)
+static void close_all(int fd, int ring_fd)
+{
+    if (fd >= 0)
+        close(fd);
+    if (ring_fd >= 0)
+        close(ring_fd);
+}
+
+/* fd and ring_fd are moved. */
+static void do_save(const struct request *q, const struct hvp_save *m, int fd, int ring_fd)
 {
     const struct hv_domain *d = NULL;
 
@@ -349,8 +357,7 @@ static void do_save(const struct request *q, const struct hvp_save *m, int fd)
         d = find_for_verb(q, m->guest, m->epoch);
     }
     if (!d) {
-        if (fd >= 0)
-            close(fd);
+        close_all(fd, ring_fd);
         return;
     }
     struct worker_verb verb = {.type = HVP_SAVE,
@@ -358,7 +365,8 @@ static void do_save(const struct request *q, const struct hvp_save *m, int fd)
                                .domid = d->domid,
                                .mem_kib = d->mem_kib,
                                .save = *m,
-                               .fd = fd};
+                               .fd = fd,
+                               .ring_fd = ring_fd};
     submit(q, &verb, d->state == HV_RUNNING);
 }
 
@@ -548,14 +556,16 @@ static void serve_build(const struct request *q, const struct ha_packet *packet,
     }
 }
 
-static void serve_save(const struct request *q, const struct ha_packet *packet, int fd)
+static void serve_save(const struct request *q, const struct ha_packet *packet, int fd, int ring_fd)
 {
     struct hvp_save m;
 
-    if (hvp_save_decode(packet->body, packet->body_size, &m) < 0)
-        drop_malformed(q, fd);
-    else
-        do_save(q, &m, fd);
+    if (hvp_save_decode(packet->body, packet->body_size, &m) == 0) {
+        do_save(q, &m, fd, ring_fd);
+        return;
+    }
+    close_all(-1, ring_fd);
+    drop_malformed(q, fd);
 }
 
 static void serve_abort(const struct request *q, const struct ha_packet *packet)
@@ -568,15 +578,16 @@ static void serve_abort(const struct request *q, const struct ha_packet *packet)
         do_abort(q, m.id);
 }
 
-void gate_verb(struct gate *gate, struct gate_peer *peer, const struct ha_packet *packet, int fd)
+void gate_verb(struct gate *gate, struct gate_peer *peer, const struct ha_packet *packet, int fd,
+               int ring_fd)
 {
     struct request q = {gate, peer, packet->type, packet->id};
     bool has_stream =
         packet->type == HVP_SAVE || packet->type == HVP_RESTORE || packet->type == HVP_LOOK;
 
-    if (fd >= 0 && (!has_stream || !gate->has_hello)) {
-        close(fd);
-        fd = -1;
+    if (!has_stream || !gate->has_hello) {
+        close_all(fd, ring_fd);
+        fd = ring_fd = -1;
     }
     if (!gate->has_hello) {
         answer(&q, HV_FAILED, 0, "a hello comes first");
@@ -589,7 +600,7 @@ void gate_verb(struct gate *gate, struct gate_peer *peer, const struct ha_packet
         serve_build(&q, packet, fd);
         break;
     case HVP_SAVE:
-        serve_save(&q, packet, fd);
+        serve_save(&q, packet, fd, ring_fd);
         break;
     case HVP_ABORT:
         serve_abort(&q, packet);

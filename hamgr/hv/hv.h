@@ -85,6 +85,9 @@ enum hv_progress_phase { HV_LIVE = 1, HV_STOPPED = 2, HV_COMPLETE = 3 };
 
 struct hv_save_params {
     int fd; /* borrowed: blocking stream end the native stream goes to */
+    /* Borrowed: memfd of a ring (STREAM.md, section 6) that may be used for pages by a driver that
+     * has_ring_feed; 0 or less: none. */
+    int ring_fd;
     bool is_live;
     uint32_t max_downtime_ms;
     uint32_t deadline_ms; /* 0 = none */

@@ -98,6 +98,9 @@ static void release_verb(struct worker_verb *verb)
     if (verb->fd >= 0)
         close(verb->fd);
     verb->fd = -1;
+    if (verb->ring_fd > 0)
+        close(verb->ring_fd);
+    verb->ring_fd = -1;
 }
 
 static void close_watched(struct worker_pool *pool, int *fd)

@@ -30,7 +30,8 @@ struct worker_verb {
     uint32_t timeout_ms; /* SHUTDOWN: for the guest; DIRTY_SAMPLE: the sample */
     uint32_t plain_ms;   /* hv_caps.plain_ms: the driver's share of the limit; 0 = 30 s */
     struct hvp_save save;
-    int fd; /* stream end of SAVE and RESTORE, moved; -1 = none */
+    int fd;      /* stream end of SAVE and RESTORE, moved; -1 = none */
+    int ring_fd; /* of a SAVE's pages, moved; 0 or less = none */
 };
 
 enum worker_stage {

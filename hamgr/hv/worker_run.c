@@ -23,6 +23,7 @@
 #define RESULT_FD 3
 #define STREAM_FD 4
 #define NULL_FD   5
+#define RING_FD   6
 /* The gate is never away for long: when its queue stays full for 10 s it is about to be killed. */
 #define REPORT_WAIT_MS  10000
 #define PROGRESS_GAP_MS 100u /* progress for people and ETA: ten a second */
@@ -88,6 +89,7 @@ static enum hv_outcome do_save(struct hv *hv, const struct worker_verb *verb, st
 {
     struct report_state state = {0};
     struct hv_save_params params = {.fd = STREAM_FD,
+                                    .ring_fd = verb->ring_fd > 0 ? RING_FD : -1,
                                     .is_live = verb->save.is_live,
                                     .max_downtime_ms = verb->save.max_downtime_ms,
                                     .deadline_ms = verb->save.deadline_ms,
@@ -215,16 +217,17 @@ static enum hv_outcome do_verb(struct hv *hv, const struct worker_verb *verb, ui
     }
 }
 
-/* Leaves the child with stdio, its result socket, its stream and /dev/null; everything else is the
- * gate's: connections held open here would never be seen to end by their peers. */
-static bool arrange_fds(int result_fd, int stream_fd)
+/* Leaves the child with stdio, its result socket, its stream, /dev/null and a ring; everything else
+ * is the gate's: connections held open here would never be seen to end by their peers. */
+static bool arrange_fds(int result_fd, int stream_fd, int ring_fd)
 {
     /* Out of the way first: one's target may be the other's place. */
-    int result = fcntl(result_fd, F_DUPFD_CLOEXEC, NULL_FD + 1);
-    int stream = stream_fd >= 0 ? fcntl(stream_fd, F_DUPFD_CLOEXEC, NULL_FD + 1) : -1;
+    int result = fcntl(result_fd, F_DUPFD_CLOEXEC, RING_FD + 1);
+    int stream = stream_fd >= 0 ? fcntl(stream_fd, F_DUPFD_CLOEXEC, RING_FD + 1) : -1;
+    int ring = ring_fd > 0 ? fcntl(ring_fd, F_DUPFD_CLOEXEC, RING_FD + 1) : -1;
     int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
-    if (result < 0 || (stream_fd >= 0 && stream < 0) || null < 0)
+    if (result < 0 || (stream_fd >= 0 && stream < 0) || (ring_fd > 0 && ring < 0) || null < 0)
         return false;
     if (stream >= 0) {
         int flags = fcntl(stream, F_GETFL);
@@ -232,8 +235,9 @@ static bool arrange_fds(int result_fd, int stream_fd)
     }
     bool is_done = dup3(result, RESULT_FD, O_CLOEXEC) >= 0 &&
                    (null == NULL_FD || dup3(null, NULL_FD, O_CLOEXEC) >= 0) &&
-                   dup3(stream >= 0 ? stream : NULL_FD, STREAM_FD, O_CLOEXEC) >= 0;
-    return close_range(NULL_FD + 1, ~0U, 0) == 0 && is_done;
+                   dup3(stream >= 0 ? stream : NULL_FD, STREAM_FD, O_CLOEXEC) >= 0 &&
+                   dup3(ring >= 0 ? ring : NULL_FD, RING_FD, O_CLOEXEC) >= 0;
+    return close_range(RING_FD + 1, ~0U, 0) == 0 && is_done;
 }
 
 /* The gate blocks its signals around the fork, so none is taken for the gate's here. */
@@ -256,7 +260,7 @@ _Noreturn void worker_run(struct worker_verb *verb, worker_open_fn open_driver, 
     struct ha_err err = {0};
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (getppid() != parent || !arrange_fds(result_fd, verb->fd))
+    if (getppid() != parent || !arrange_fds(result_fd, verb->fd, verb->ring_fd))
         _exit(EXIT_FAILURE);
     arrange_signals();
     prctl(PR_SET_NAME, "hamgr-hv-worker");

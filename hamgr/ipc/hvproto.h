@@ -24,7 +24,7 @@ enum hvp_type {
     HVP_PAUSE,          /* hvp_domain */
     HVP_SHUTDOWN,       /* hvp_domain, timeout_ms; then destroys it */
     HVP_DESTROY,        /* hvp_domain */
-    HVP_SAVE,           /* hvp_save; fds[0] = stream end (moved). Events HVP_PROGRESS */
+    HVP_SAVE,           /* hvp_save; fds[0] = stream end (moved), fds[1] = ring's memfd or none */
     HVP_RESTORE,        /* hvp_create; fds[0] = stream end (moved). Leaves it PAUSED */
     HVP_ABORT,          /* hvp_abort: cancels the save or restore with that request id */
     HVP_RESUME_PREPARE, /* hvp_domain */

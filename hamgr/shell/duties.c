@@ -78,8 +78,8 @@ static void carry_out(struct hamgrd *d, const struct ha_duty *duty)
     case HA_DUTY_SHUTDOWN:
     case HA_DUTY_DESTROY:
     case HA_DUTY_RESUME_PREPARE:
-        hvlink_verb(d, hvlink_get(d, duty->guest, duty->epoch), verbs[duty->type], duty->timeout_ms,
-                    duty->ticket, -1);
+        hvlink_verb(d, hvlink_get(d, duty->guest, duty->epoch), verbs[duty->type],
+                    duty->timeout_ms);
         break;
     case HA_DUTY_MOVE_OUT:
         if (guest)

@@ -17,10 +17,20 @@
 #define RETRY_AFTER_FAILURE_MS 500u   /* a refused or unknown verb is tried again after this */
 #define RETRY_MAX_MS           30000u /* a RUN that goes on failing, at the latest after this */
 
+static void send_fds(struct hamgrd *d, uint16_t type, uint64_t id, struct ha_writer *w,
+                     const int fds[2])
+{
+    unsigned count = fds[0] < 0 ? 0 : fds[1] < 0 ? 1 : 2;
+
+    ha_assert(!w->failed);
+    link_send(d->hv, type, id, w->data, w->position, fds, count);
+}
+
 static void send_body(struct hamgrd *d, uint16_t type, uint64_t id, struct ha_writer *w, int fd)
 {
-    ha_assert(!w->failed);
-    link_send(d->hv, type, id, w->data, w->position, &fd, fd >= 0 ? 1 : 0);
+    const int fds[2] = {fd, -1};
+
+    send_fds(d, type, id, w, fds);
 }
 
 /* ---- verbs: a sorted array, one per guest copy ------------------------------------------------
@@ -293,16 +303,17 @@ static void encode_save(struct hamgrd *d, struct ha_writer *w, const struct loca
     hvp_save_encode(w, &save);
 }
 
-void hvlink_verb(struct hamgrd *d, struct local_verb *verb, uint8_t which, uint32_t timeout_ms,
-                 uint64_t ticket, int fd)
+/* fds are moved. */
+static void send_verb(struct hamgrd *d, struct local_verb *verb, uint8_t which, uint32_t timeout_ms,
+                      const int fds[2])
 {
     static uint8_t body[HA_DEFINITION_MAX + 1024];
     struct ha_writer w = ha_writer_of(body, sizeof(body));
 
-    (void)ticket;
     if (!d->is_hv_welcomed) {
-        if (fd >= 0)
-            close(fd);
+        for (unsigned n = 0; n < 2; n++)
+            if (fds[n] >= 0)
+                close(fds[n]);
         return;
     }
     if (which == HA_VERB_CREATE || which == HA_VERB_RESTORE)
@@ -320,7 +331,22 @@ void hvlink_verb(struct hamgrd *d, struct local_verb *verb, uint8_t which, uint3
         verb->is_first_run = !verb->v.has_run;
         verb->v.has_run = true;
     }
-    send_body(d, request_type(which), verb->request, &w, fd);
+    send_fds(d, request_type(which), verb->request, &w, fds);
+}
+
+void hvlink_verb(struct hamgrd *d, struct local_verb *verb, uint8_t which, uint32_t timeout_ms)
+{
+    const int none[2] = {-1, -1};
+
+    send_verb(d, verb, which, timeout_ms, none);
+}
+
+void hvlink_stream_verb(struct hamgrd *d, struct local_verb *verb, uint8_t which, int fd,
+                        int ring_fd)
+{
+    const int fds[2] = {fd, ring_fd};
+
+    send_verb(d, verb, which, 0, fds);
 }
 
 uint64_t hvlink_sample(struct hamgrd *d, struct ha_uuid guest, uint64_t epoch, uint32_t sample_ms)

@@ -45,7 +45,8 @@ struct move {
     struct move_fsm fsm;
     pid_t pid; /* stream process, 0 = none */
     struct link *control;
-    int hv_fd; /* native stream end for hamgr-hv until save begins, else -1 */
+    int hv_fd;   /* native stream end for hamgr-hv until save begins, else -1 */
+    int ring_fd; /* of the pages beside it, -1: they come in the stream */
     struct peer_move_ready ready;
     bool is_save_done;
     char late_why[HA_TEXT_MAX]; /* fails with it at late_ms, unless a better reason comes */
@@ -159,7 +160,9 @@ static void end_stream(struct move *move)
         move->killed_ms = shell_now_ms();
     if (move->hv_fd >= 0)
         close(move->hv_fd);
-    move->hv_fd = -1;
+    if (move->ring_fd >= 0)
+        close(move->ring_fd);
+    move->hv_fd = move->ring_fd = -1;
 }
 
 /* This end can't go on: the reconciler proposes ABORT while the ticket is open. */
@@ -214,6 +217,18 @@ static int make_pair(int ret_fds[2], struct ha_err *err)
     return 0;
 }
 
+/* A ring for the pages of a save, if the hypervisor's driver fills one. Without it, or if it can't be
+ * had, they come in the stream. */
+static void make_ring(struct hamgrd *d, struct move *move)
+{
+    struct ha_err err = {0};
+
+    if (!move->is_source || !d->hv_welcome.caps.has_ring_feed)
+        return;
+    if (stream_ring(&move->ring_fd, &err) != 0)
+        qb_log(LOG_NOTICE, "migration %" PRIu64 ": %s; without it", move->ticket, err.text);
+}
+
 static void fill_start(struct hamgrd *d, const struct move *move, struct streamp_start *start)
 {
     const struct ha_guest *guest = ha_state_guest(&d->state, move->guest);
@@ -254,7 +269,10 @@ static int spawn(struct hamgrd *d, struct move *move, int net_fd, struct ha_err 
         return rc;
     }
     fill_start(d, move, &start);
-    rc = stream_spawn(d->stream_binary, &start, net_fd, native[1], pem, &move->pid, &control, err);
+    make_ring(d, move);
+    const int fds[4] = {net_fd, native[1], pem,
+                        move->ring_fd >= 0 ? fcntl(move->ring_fd, F_DUPFD_CLOEXEC, 0) : -1};
+    rc = stream_spawn_ring(d->stream_binary, &start, fds, &move->pid, &control, err);
     explicit_bzero(&start, sizeof(start));
     if (rc < 0) {
         close(native[0]);
@@ -270,9 +288,9 @@ static void on_connected(struct hamgrd *d, struct move *move)
     move_fsm_connected(&move->fsm, shell_now_ms());
     move->connected_us = now_us();
     if (move->is_source && move->hv_fd >= 0) {
-        int fd = move->hv_fd;
-        move->hv_fd = -1;
-        hvlink_verb(d, verb_of(d, move), HA_VERB_SAVE, 0, move->ticket, fd);
+        int fd = move->hv_fd, ring_fd = move->ring_fd;
+        move->hv_fd = move->ring_fd = -1;
+        hvlink_stream_verb(d, verb_of(d, move), HA_VERB_SAVE, fd, ring_fd);
     }
     tell_progress(d, move);
 }
@@ -399,7 +417,7 @@ static struct move *new_move(struct hamgrd *d, const struct ha_guest *guest, boo
     move->is_source = is_source;
     move->epoch = is_source ? guest->ticket.src_epoch : guest->ticket.dst_epoch;
     move->peer = is_source ? guest->ticket.dst : guest->ticket.src;
-    move->hv_fd = -1;
+    move->hv_fd = move->ring_fd = -1;
     move_fsm_init(&move->fsm, is_source, d->config.idle_timeout_ms,
                   guest->ticket.deadline_ms ? guest->ticket.deadline_ms : d->config.deadline_ms,
                   shell_now_ms());
@@ -454,7 +472,7 @@ void moves_begin_in(struct hamgrd *d, const struct ha_guest *guest)
     }
     int fd = move->hv_fd;
     move->hv_fd = -1;
-    hvlink_verb(d, verb, HA_VERB_RESTORE, 0, move->ticket, fd);
+    hvlink_stream_verb(d, verb, HA_VERB_RESTORE, fd, -1);
     peers_send(d, PEER_MOVE_READY, move->peer, put_ready, &move->ready);
     move->repeat_ms = shell_now_ms() + REPEAT_MS;
     tell_progress(d, move);

@@ -282,9 +282,11 @@ extern const struct link_callbacks hvlink_callbacks; /* the user is the hamgrd *
 void hvlink_open(struct hamgrd *d);
 void hvlink_list(struct hamgrd *d);
 void hvlink_hello(struct hamgrd *d);
-/* Sends a verb for a guest copy; fd (moved) for save and restore, else -1. */
-void hvlink_verb(struct hamgrd *d, struct local_verb *verb, uint8_t which, uint32_t timeout_ms,
-                 uint64_t ticket, int fd);
+/* Sends a verb for a guest copy. */
+void hvlink_verb(struct hamgrd *d, struct local_verb *verb, uint8_t which, uint32_t timeout_ms);
+/* The same for a save or restore: its stream, and a save's ring or -1. Both moved. */
+void hvlink_stream_verb(struct hamgrd *d, struct local_verb *verb, uint8_t which, int fd,
+                        int ring_fd);
 void hvlink_abort(struct hamgrd *d, uint64_t request);
 struct local_verb *hvlink_find(struct hamgrd *d, struct ha_uuid guest, uint64_t epoch);
 struct local_verb *hvlink_get(struct hamgrd *d, struct ha_uuid guest, uint64_t epoch);

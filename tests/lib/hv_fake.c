@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -282,7 +283,10 @@ static enum hv_outcome fake_save(struct hv *hv, uint32_t domid, const struct hv_
     struct hv_fake *fake = fake_of(hv);
     struct hv_progress p = {.phase = HV_LIVE};
     uint32_t most = atomic_load(&fake->save_bytes_max);
+    struct stat ring = {0};
 
+    if (params->ring_fd > 0 && fstat(params->ring_fd, &ring) == 0)
+        atomic_store(&fake->save_ring_size, (uint64_t)ring.st_size);
     set_tracking(fake, domid, true);
     if (begin(fake, HV_FAKE_SAVE))
         return failed(err);

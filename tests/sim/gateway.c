@@ -142,7 +142,7 @@ void sim_gate_packet(struct sim_conn *conn, const struct ha_packet *packet, int 
     else if (packet->type == HVP_LIST)
         serve_list(peer, packet->id);
     else
-        gate_verb(peer->gate, peer, packet, fd);
+        gate_verb(peer->gate, peer, packet, fd, -1);
 }
 
 static void add_peer(void *data, uint64_t number)

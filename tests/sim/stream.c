@@ -189,12 +189,17 @@ static void on_tick(void *data, uint64_t pid)
         sim_after(TICK_NS, NULL, on_tick, s, pid);
 }
 
-int stream_spawn(const char *binary, const struct streamp_start *start, int net_fd, int native_fd,
-                 int pem_memfd, pid_t *ret_pid, int *ret_control_fd, struct ha_err *err)
+/* Simulated hypervisors have no use for one. */
+int stream_ring(int *ret_fd, struct ha_err *err)
+{
+    *ret_fd = -1;
+    return ha_err_set(err, HA_E_REFUSED, "no rings here");
+}
+
+int stream_spawn_ring(const char *binary, const struct streamp_start *start, const int fds[4],
+                      pid_t *ret_pid, int *ret_control_fd, struct ha_err *err)
 {
     (void)binary;
-    (void)net_fd;
-    (void)pem_memfd;
     for (uint32_t i = 0; i < STREAMS_MAX; i++) {
         if (streams[i].pid)
             continue;
@@ -203,7 +208,7 @@ int stream_spawn(const char *binary, const struct streamp_start *start, int net_
                                      .is_sender = start->is_sender,
                                      .ticket = start->ticket,
                                      .control = sim_fd_new(),
-                                     .native = native_fd,
+                                     .native = fds[1],
                                      .moved_at = sim.now};
         *ret_pid = (pid_t)streams[i].pid;
         *ret_control_fd = streams[i].control;

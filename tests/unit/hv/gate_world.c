@@ -388,9 +388,14 @@ uint64_t gate_world_ask_save(struct gate_world *w, uint8_t guest, uint64_t epoch
     uint8_t bytes[64];
     struct ha_writer body = ha_writer_of(bytes, sizeof(bytes));
     struct hvp_save m = {gate_world_uuid(guest), epoch, true, 300, 0, HV_SLOW_PAUSE, 0};
+    const int fds[2] = {fd, memfd_create("ring", MFD_CLOEXEC)};
 
+    assert_int_equal(ftruncate(fds[1], GATE_WORLD_RING_BYTES), 0);
     hvp_save_encode(&body, &m);
-    return gate_world_send(w, HVP_SAVE, &body, fd);
+    assert_int_equal(ha_sock_send(w->fd, HVP_SAVE, ++w->last_id, body.data, body.position, fds, 2),
+                     0);
+    close(fds[1]);
+    return w->last_id;
 }
 
 static int find_done(const struct gate_world *w, uint64_t id)

@@ -63,6 +63,8 @@ uint64_t gate_world_ask(struct gate_world *w, uint16_t type, uint8_t guest, uint
                         uint32_t timeout_ms);
 uint64_t gate_world_ask_create(struct gate_world *w, uint16_t type, uint8_t guest, uint64_t epoch,
                                int fd);
+/* With a ring beside it: a file of that size. */
+#define GATE_WORLD_RING_BYTES 12345
 uint64_t gate_world_ask_save(struct gate_world *w, uint8_t guest, uint64_t epoch, int fd);
 /* The reply to a request. */
 struct hvp_done gate_world_await(struct gate_world *w, uint64_t id);

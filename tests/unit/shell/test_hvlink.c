@@ -193,7 +193,7 @@ static void give_run(struct rig *r, struct local_verb *verb, uint8_t outcome, co
     struct ha_writer w = ha_writer_of(r->body, sizeof(r->body));
     struct hvp_done done = {.outcome = outcome};
 
-    hvlink_verb(&r->d, verb, HA_VERB_RUN, 0, 0, -1);
+    hvlink_verb(&r->d, verb, HA_VERB_RUN, 0);
     snprintf(done.text, sizeof(done.text), "%s", text);
     hvp_done_encode(&w, &done);
     give(r, HVP_DONE, verb->request, &w);
