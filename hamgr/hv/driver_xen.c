@@ -11,7 +11,8 @@ static struct hv *open_xen(void *user, struct ha_err *err)
     const struct hv_config *config = user;
     struct hv_xen_options options = {.run_dir = config->run_dir,
                                      .allow_path =
-                                         config->xen_allow ? config->xen_allow : XEN_ALLOW_PATH};
+                                         config->xen_allow ? config->xen_allow : XEN_ALLOW_PATH,
+                                     .helper = config->xen_helper};
 
     return hv_xen_open(&options, err);
 }

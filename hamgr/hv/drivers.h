@@ -16,7 +16,8 @@ struct hv_config {
     const char *guest_binary;
     const char *peer_user;
     const char *ident_dir;
-    const char *xen_allow; /* NULL: the driver's default */
+    const char *xen_allow;  /* NULL: the driver's default */
+    const char *xen_helper; /* as hv_xen_options.helper */
     bool is_verbose;
 };
 

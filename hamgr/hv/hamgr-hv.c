@@ -93,12 +93,23 @@ static void print_help(void)
            "  --ident-dir DIR      boot_id and product_uuid here win over the machine's\n"
            "                       (default " DEFAULT_IDENT ")\n"
            "  --xen-allow FILE     xen: what definitions may name\n"
+           "  --xen-helper HELPER  xen: who moves memory: stock (libxl's own, default), auto\n"
+           "                       (hamgr-xen-helper beside this, if it will do) or its path\n"
            "  --verbose            log more\n"
            "  --version, --help\n",
            hv_drivers[0].name);
 }
 
-enum { OPT_DRIVER = 256, OPT_PEER, OPT_DIR, OPT_RUN_DIR, OPT_GUEST, OPT_IDENT, OPT_ALLOW };
+enum {
+    OPT_DRIVER = 256,
+    OPT_PEER,
+    OPT_DIR,
+    OPT_RUN_DIR,
+    OPT_GUEST,
+    OPT_IDENT,
+    OPT_ALLOW,
+    OPT_HELPER
+};
 
 static const struct option long_options[] = {
     {"driver", required_argument, NULL, OPT_DRIVER},
@@ -108,6 +119,7 @@ static const struct option long_options[] = {
     {"guest-binary", required_argument, NULL, OPT_GUEST},
     {"ident-dir", required_argument, NULL, OPT_IDENT},
     {"xen-allow", required_argument, NULL, OPT_ALLOW},
+    {"xen-helper", required_argument, NULL, OPT_HELPER},
     {"verbose", no_argument, NULL, 'v'},
     {"version", no_argument, NULL, 'V'},
     {"help", no_argument, NULL, 'h'},
@@ -138,6 +150,9 @@ static int take_option(int option, struct hv_config *config)
         return -1;
     case OPT_ALLOW:
         config->xen_allow = optarg;
+        return -1;
+    case OPT_HELPER:
+        config->xen_helper = strcmp(optarg, "stock") == 0 ? NULL : optarg;
         return -1;
     case 'v':
         config->is_verbose = true;

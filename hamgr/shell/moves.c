@@ -217,8 +217,8 @@ static int make_pair(int ret_fds[2], struct ha_err *err)
     return 0;
 }
 
-/* A ring for the pages of a save, if the hypervisor's driver fills one. Without it, or if it can't be
- * had, they come in the stream. */
+/* A ring for the pages of a save, if the hypervisor's driver fills one. Without it, or if it can't
+ * be had, they come in the stream. */
 static void make_ring(struct hamgrd *d, struct move *move)
 {
     struct ha_err err = {0};

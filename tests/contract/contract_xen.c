@@ -4,6 +4,7 @@
  * xen_guest.c, seen through what it writes to its own part of xenstore. Where they are is said by
  *   HAMGR_XEN_KERNEL, HAMGR_XEN_INITRAMFS   files (xen_initramfs.py makes the second)
  *   HAMGR_XEN_KIND                          pv, or pvh (default: live on hypervisors of any build)
+ *   HAMGR_XEN_HELPER                        who moves memory: stock (default) or auto
  */
 #include "contract.h"
 
@@ -92,7 +93,11 @@ static void tear_down(void)
 
 static struct hv *open_driver(void)
 {
-    const struct hv_xen_options options = {.run_dir = run_dir, .allow_path = allow_path};
+    const char *helper = getenv("HAMGR_XEN_HELPER");
+    const struct hv_xen_options options = {.run_dir = run_dir,
+                                           .allow_path = allow_path,
+                                           .helper = helper && strcmp(helper, "auto") == 0 ? helper
+                                                                                           : NULL};
     struct ha_err err = {0};
     struct hv *opened = hv_xen_open(&options, &err);
 

@@ -341,6 +341,7 @@ enum hv_outcome xen_restore(struct hv *hv, const struct hv_label *label, const c
     b->op = (struct lx_op){.progress = progress, .user = user, .now = {.phase = HV_LIVE}};
     libxl_domain_restore_params_init(&b->params);
     b->params.stream_version = 2;
+    (void)xen_use_helper(b->x);
     if (stream_mark_take(&b->mark, fd, err) == 0)
         outcome = build(b, definition, size, err);
     if (outcome == HV_OK)

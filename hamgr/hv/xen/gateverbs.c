@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "hamgr/hv/xen/xen_priv.h"
+#include "hamgr/hv/xen/work.h"
 
 /* The hypervisor counts pauses of the controller up to 255: a worker and the gate may both have
  * asked. */
@@ -23,6 +23,7 @@ int xen_caps(struct hv *hv, struct hv_caps *ret_caps)
                                  .mem_kib = x->mem_kib,
                                  .has_live_migration = x->has_hap || x->has_shadow,
                                  .has_throttle = true,
+                                 .has_ring_feed = xen_use_helper(x),
                                  .plain_ms = XEN_PLAIN_MS};
     memcpy(ret_caps->version, x->version, sizeof(ret_caps->version));
     return 0;

@@ -62,7 +62,7 @@ static void take_progress(struct xentoollog_logger *logger, const char *context,
 
     (void)context;
     (void)percent;
-    if (!op || strncmp(what, "Frames", 6) != 0)
+    if (!op || op->is_told_otherwise || strncmp(what, "Frames", 6) != 0)
         return;
     round = strncmp(what, prefix, sizeof(prefix) - 1) == 0
                 ? strtoul(what + sizeof(prefix) - 1, NULL, 10)

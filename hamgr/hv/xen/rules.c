@@ -75,6 +75,15 @@ uint16_t xen_cap_of(uint32_t percent, uint32_t vcpus, uint32_t cap_percent)
     return whole < UINT16_MAX ? (uint16_t)whole : UINT16_MAX;
 }
 
+uint16_t xen_cap_of_use(uint32_t percent, uint32_t used_percent, uint32_t vcpus,
+                        uint32_t cap_percent)
+{
+    uint32_t most = cap_percent != 0 ? cap_percent : vcpus * 100;
+    bool is_known = used_percent > 0 && used_percent < most;
+
+    return xen_cap_of(percent, vcpus, is_known && percent < 100 ? used_percent : cap_percent);
+}
+
 const char *xen_live_refusal(uint8_t kind, bool has_shadow, bool has_hap)
 {
     if (kind == XEN_KIND_PV && !has_shadow)

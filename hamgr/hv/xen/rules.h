@@ -62,6 +62,11 @@ uint64_t xen_memory_total(uint64_t free_kib, uint64_t guests_kib);
  * vcpus processors; cap_percent is the guest's own. */
 uint16_t xen_cap_of(uint32_t percent, uint32_t vcpus, uint32_t cap_percent);
 
+/* The same for a guest that used used_percent of a processor when nobody slowed it down (0: not
+ * known): half of a guest that sleeps most of the time is half of what it used. */
+uint16_t xen_cap_of_use(uint32_t percent, uint32_t used_percent, uint32_t vcpus,
+                        uint32_t cap_percent);
+
 /* Why a live save can't be had for a guest of that kind here; NULL: it can. */
 const char *xen_live_refusal(uint8_t kind, bool has_shadow, bool has_hap);
 

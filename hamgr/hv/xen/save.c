@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Save through libxl's stock helper: at most five live rounds, then suspended, whatever is still to
- * be sent. The helper knows neither a pause to keep nor a deadline: one that passes in the live
- * phase aborts if the operator said so.
+ * Save through a helper that libxl starts. With ours (usehelper.c) the contract is kept: it is told
+ * the pause and the deadline, decides when to stop, and says how far it is and why it gave up;
+ * slowing the guest down is done here. libxl's own makes at most five live rounds, then suspends,
+ * whatever is still to be sent: a deadline that passes in its live phase aborts if the operator
+ * said so.
  */
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
 
+#include "hamgr/hv/xen/helper/link.h"
 #include "hamgr/hv/xen/work.h"
 
 struct save {
@@ -17,6 +20,11 @@ struct save {
     uint64_t deadline_ms; /* abort then, when still live; UINT64_MAX = never */
     bool is_aborted;
     const char *why;
+    struct helper_link link; /* to our helper; fd -1: libxl's own */
+    struct ha_err helper_why;
+    uint8_t throttle_percent;
+    uint64_t begin_ms, begin_cpu_ns;
+    uint32_t used_percent; /* of a processor, before it was slowed down; 0 not known */
 };
 
 int stream_mark_take(struct stream_mark *mark, int fd, struct ha_err *err)
@@ -36,11 +44,49 @@ bool stream_is_taken_away(const struct stream_mark *mark)
     return fstat(mark->fd, &info) != 0 || info.st_dev != mark->device || info.st_ino != mark->inode;
 }
 
+/* ---- what our helper says ---- */
+
+static uint64_t cpu_ns(struct hv_xen *x, uint32_t domid)
+{
+    xc_domaininfo_t info;
+
+    if (xc_domain_getinfolist(x->xc, domid, 1, &info) != 1 || info.domain != domid)
+        return 0;
+    return info.cpu_time;
+}
+
+static void throttle(struct save *s, uint8_t percent)
+{
+    uint64_t ms = xen_now_ms() - s->begin_ms;
+    struct xen_look look;
+
+    if (percent == 0 || percent == s->throttle_percent ||
+        !xen_look_ours(s->x, s->domid, &look, NULL))
+        return;
+    if (s->throttle_percent == 100 && ms > 0)
+        s->used_percent = (uint32_t)((cpu_ns(s->x, s->domid) - s->begin_cpu_ns) / 10000 / ms);
+    s->throttle_percent = percent;
+    (void)xen_set_cap(
+        s->x, s->domid,
+        xen_cap_of_use(percent, s->used_percent, look.record.vcpus, look.record.cap_percent), NULL);
+}
+
+static void hear_helper(struct save *s, struct lx_op *op)
+{
+    struct hv_progress progress;
+
+    if (!helper_link_read(&s->link, &progress, &s->helper_why))
+        return;
+    op->now = progress;
+    throttle(s, progress.throttle_percent);
+}
+
 static void look_around(void *user, struct lx_op *op)
 {
     struct save *s = user;
     struct xen_look look;
 
+    hear_helper(s, op);
     if (op->now.phase == HV_LIVE && xen_look_at(s->x, s->domid, &look) == 1 &&
         look.state == HV_SUSPENDED)
         op->now.phase = HV_STOPPED;
@@ -58,7 +104,9 @@ static enum hv_outcome take_back(struct save *s, const char *words, struct ha_er
 {
     struct ha_err other = {0};
     struct xen_look look;
-    const char *why = s->why ? s->why : words;
+    bool is_explained = s->helper_why.code != 0;
+    const char *why = s->why ? s->why : is_explained ? s->helper_why.text : words;
+    int code = s->why ? HA_E_CANCELLED : is_explained ? s->helper_why.code : HA_E_UNKNOWN;
 
     if (!xen_look_ours(s->x, s->domid, &look, &other))
         return xen_unknown(err, HA_E_UNKNOWN, "save of domain %u: %.160s", s->domid, why);
@@ -66,8 +114,7 @@ static enum hv_outcome take_back(struct save *s, const char *words, struct ha_er
         return xen_unknown(err, HA_E_UNKNOWN, "save: %.80s; %.120s", why, other.text);
     if (look.state == HV_SUSPENDED && xen_resume_prepare(&s->x->hv, s->domid, &other) != HV_OK)
         return xen_unknown(err, HA_E_UNKNOWN, "save: %.80s; %.120s", why, other.text);
-    return xen_failed(err, s->why ? HA_E_CANCELLED : HA_E_UNKNOWN, "save of domain %u: %.180s",
-                      s->domid, why);
+    return xen_failed(err, code, "save of domain %u: %.180s", s->domid, why);
 }
 
 static int check(struct hv_xen *x, const struct xen_look *look, const struct hv_save_params *params,
@@ -98,6 +145,7 @@ static enum hv_outcome run_save(struct save *s, struct lx *lx, const struct hv_s
     lx_begin(lx, op);
     int rc = libxl_domain_suspend(lx_ctx(lx), s->domid, params->fd, flags, &op->how);
     rc = lx_wait(op, rc, 0, look_around, s);
+    hear_helper(s, op);
     /* Complete only if libxl says that it sent all, and the hypervisor that it stands still. */
     if (rc != 0 || s->is_aborted || !xen_look_ours(s->x, s->domid, &look, err) ||
         look.state != HV_SUSPENDED)
@@ -114,7 +162,11 @@ enum hv_outcome xen_save(struct hv *hv, uint32_t domid, const struct hv_save_par
                          hv_progress_fn progress, void *user, struct ha_err *err)
 {
     struct hv_xen *x = xen_of(hv);
-    struct save s = {.x = x, .domid = domid, .deadline_ms = UINT64_MAX};
+    struct save s = {.x = x,
+                     .domid = domid,
+                     .deadline_ms = UINT64_MAX,
+                     .link = {.fd = -1, .inherited = -1},
+                     .throttle_percent = 100};
     struct lx_op op = {.progress = progress, .user = user};
     struct xen_look look;
 
@@ -125,6 +177,13 @@ enum hv_outcome xen_save(struct hv *hv, uint32_t domid, const struct hv_save_par
         s.deadline_ms = xen_now_ms() + params->deadline_ms;
     op.now.phase = params->is_live ? HV_LIVE : HV_STOPPED;
     op.now.pages_total = look.record.mem_kib / PAGE_KIB;
+    int ring_fd = params->ring_fd > 0 ? params->ring_fd : -1;
+    s.begin_ms = xen_now_ms();
+    s.begin_cpu_ns = cpu_ns(x, domid);
+    op.is_told_otherwise =
+        xen_use_helper(x) && helper_link_open(&s.link, params, ring_fd, err) == 0;
     struct lx *lx = xen_lx(x, err);
-    return lx ? run_save(&s, lx, params, &op, err) : HV_FAILED;
+    enum hv_outcome outcome = lx ? run_save(&s, lx, params, &op, err) : HV_FAILED;
+    helper_link_close(&s.link);
+    return outcome;
 }

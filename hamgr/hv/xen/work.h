@@ -15,6 +15,10 @@ enum hv_outcome xen_remove(struct hv_xen *x, uint32_t domid, struct ha_err *err)
 /* Dirty tracking off, the guest's own cap back. 0 or a negative error. */
 int xen_tracking_off(struct hv_xen *x, const struct xen_look *look, struct ha_err *err);
 
+/* Has libxl start our helper for what follows, if it will do here (tried once a handle). False: it
+ * starts its own. */
+bool xen_use_helper(struct hv_xen *x);
+
 /* A worker that is told to stop gets /dev/null in its stream's place (worker_run.c): seen here. */
 struct stream_mark {
     int fd;

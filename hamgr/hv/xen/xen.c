@@ -175,9 +175,13 @@ static int open_all(struct hv_xen *x, const struct hv_xen_options *options, stru
 
     if (rc == 0 && strlen(options->allow_path) >= sizeof(x->allow_path))
         rc = ha_err_set(err, HA_E_USAGE, "%.80s is too long", options->allow_path);
+    if (rc == 0 && options->helper && strlen(options->helper) >= sizeof(x->helper))
+        rc = ha_err_set(err, HA_E_USAGE, "%.80s is too long", options->helper);
     if (rc != 0)
         return rc;
     snprintf(x->allow_path, sizeof(x->allow_path), "%s", options->allow_path);
+    if (options->helper)
+        snprintf(x->helper, sizeof(x->helper), "%s", options->helper);
     x->dir_fd = xen_records_open(options->run_dir, err);
     if (x->dir_fd < 0)
         return x->dir_fd;

@@ -23,6 +23,9 @@
 struct hv_xen_options {
     const char *run_dir;    /* absolute; made if absent (its parent must exist) */
     const char *allow_path; /* what definitions may name: allow.h */
+    /* Who moves memory. NULL: libxl's own helper; "auto": ours, beside this program, if it will do;
+     * else ours at that path, if it will do. */
+    const char *helper;
 };
 
 /* NULL and err if this is no dom0 of a Xen this driver speaks to. Options are copied. */

@@ -31,6 +31,8 @@ struct xen_promise {
 struct hv_xen {
     struct hv hv;
     char allow_path[XEN_PATH_MAX];
+    char helper[XEN_PATH_MAX]; /* as hv_xen_options.helper; empty: libxl's own */
+    bool is_helper_tried, has_helper;
     int dir_fd; /* the records */
     xc_interface *xc;
     char version[64];
@@ -127,7 +129,8 @@ struct lx_op {
     hv_progress_fn progress; /* of a save or restore; may be NULL */
     void *user;
     struct hv_progress now;
-    uint64_t pages_before; /* sent in earlier rounds */
+    bool is_told_otherwise; /* `now` is filled by tick, not by what libxl logs */
+    uint64_t pages_before;  /* sent in earlier rounds */
     uint64_t told_ms;
     uint8_t told_phase;
 };

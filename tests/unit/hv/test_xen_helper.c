@@ -398,6 +398,8 @@ static void test_asks_for_less_processor(void **state)
     assert_true(w.said.throttle_percent < 100);
     pace_stopping(&pace); /* it needs its processors to stand still */
     assert_int_equal(w.said.throttle_percent, 100);
+    assert_int_equal(w.said.phase, HV_LIVE);
+    pace_stopped(&pace);
     assert_int_equal(w.said.phase, HV_STOPPED);
 }
 
@@ -648,7 +650,8 @@ static void test_a_contract_travels(void **state)
     struct hv_save_params taken = {0};
     struct hv_progress progress = {0};
     struct ha_err err = {0};
-    char text[HA_TEXT_MAX] = "";
+    struct ha_err why = {0};
+    const struct ha_err slow = {.code = HA_E_TIMEOUT, .text = "too slow"};
     int ring_fd, own = eventfd(0, 0);
 
     (void)state;
@@ -662,11 +665,12 @@ static void test_a_contract_travels(void **state)
     assert_null(getenv(LINK_ENV)); /* not for children of the helper */
     helper_link_tell(&helper, &(struct hv_progress){.round = 1, .phase = HV_LIVE});
     helper_link_tell(&helper, &(struct hv_progress){.round = 2, .phase = HV_STOPPED});
-    helper_link_fail(&helper, "too slow");
-    assert_true(helper_link_read(&worker, &progress, text));
+    helper_link_fail(&helper, &slow);
+    assert_true(helper_link_read(&worker, &progress, &why));
     assert_int_equal(progress.round, 2);
-    assert_string_equal(text, "too slow");
-    assert_false(helper_link_read(&worker, &progress, text));
+    assert_int_equal(why.code, HA_E_TIMEOUT);
+    assert_string_equal(why.text, "too slow");
+    assert_false(helper_link_read(&worker, &progress, &why));
     worker.inherited = -1; /* in this test one process has both ends */
     helper_link_close(&helper);
     helper_link_close(&worker);

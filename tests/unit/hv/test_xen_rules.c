@@ -126,6 +126,20 @@ static void test_caps(void **state_)
     assert_int_equal(xen_cap_of(99, 100000, 0), UINT16_MAX);
 }
 
+/* Of what it used, not of what it might use. */
+static void test_caps_of_use(void **state_)
+{
+    (void)state_;
+    assert_int_equal(xen_cap_of_use(50, 20, 1, 0), 10);
+    assert_int_equal(xen_cap_of_use(5, 10, 1, 0), 1);
+    assert_int_equal(xen_cap_of_use(50, 0, 2, 0), 100);   /* not known: of all */
+    assert_int_equal(xen_cap_of_use(50, 300, 2, 0), 100); /* more than there is: measured badly */
+    assert_int_equal(xen_cap_of_use(50, 20, 1, 30), 10);
+    assert_int_equal(xen_cap_of_use(50, 80, 1, 30), 15);
+    assert_int_equal(xen_cap_of_use(100, 20, 1, 0), 0); /* off */
+    assert_int_equal(xen_cap_of_use(100, 20, 1, 30), 30);
+}
+
 static void test_live(void **state_)
 {
     (void)state_;
@@ -147,6 +161,7 @@ int main(void)
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_memory_has_a_cushion),
         cmocka_unit_test(test_caps),
+        cmocka_unit_test(test_caps_of_use),
         cmocka_unit_test(test_live),
     };
 

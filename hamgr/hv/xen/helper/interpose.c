@@ -5,11 +5,10 @@
  */
 #include <dlfcn.h>
 #include <errno.h>
-#include <link.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "hamgr/hv/xen/helper/batch.h"
+#include "hamgr/hv/xen/helper/bound.h"
 #include "hamgr/hv/xen/helper/helper.h"
 
 /* Not in Xen's public headers. */
@@ -113,31 +112,8 @@ int xc_domain_populate_physmap_exact(xc_interface *xch, uint32_t domid, unsigned
 
 /* ---- the gate ---- */
 
-static bool is_symbolic(const struct link_map *map)
-{
-    for (const ElfW(Dyn) *entry = map->l_ld; entry->d_tag != DT_NULL; entry++)
-        if (entry->d_tag == DT_SYMBOLIC ||
-            (entry->d_tag == DT_FLAGS && (entry->d_un.d_val & DF_SYMBOLIC)))
-            return true;
-    return false;
-}
-
-/* A library that was linked to prefer its own definitions would go past us. */
 bool helper_is_bound(void)
 {
-    void *self = dlopen(NULL, RTLD_NOW);
-    struct link_map *map = NULL;
-    bool has_guest = false, is_fine = true;
-
-    if (!self || dlsym(self, "writev_exact") != (void *)(uintptr_t)&writev_exact ||
-        dlinfo(self, RTLD_DI_LINKMAP, &map) != 0)
-        return false;
-    for (; map; map = map->l_next) {
-        const char *name = strrchr(map->l_name, '/');
-        if (!name || strncmp(name, "/libxen", 7) != 0)
-            continue;
-        has_guest |= strncmp(name, "/libxenguest", 12) == 0;
-        is_fine &= !is_symbolic(map);
-    }
-    return has_guest && is_fine;
+    return dlsym(RTLD_DEFAULT, "writev_exact") == (void *)(uintptr_t)&writev_exact &&
+           helper_can_bind();
 }

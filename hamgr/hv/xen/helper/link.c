@@ -60,7 +60,7 @@ int helper_link_open(struct helper_link *l, const struct hv_save_params *params,
     return ha_err_set(err, rc, "link to the save helper: %s", strerror(-rc));
 }
 
-bool helper_link_read(struct helper_link *l, struct hv_progress *ret, char ret_text[HA_TEXT_MAX])
+bool helper_link_read(struct helper_link *l, struct hv_progress *ret, struct ha_err *ret_why)
 {
     struct ha_packet packet;
     struct hvp_done done;
@@ -74,7 +74,7 @@ bool helper_link_read(struct helper_link *l, struct hv_progress *ret, char ret_t
             is_new = true;
         } else if (packet.type == HVP_DONE &&
                    hvp_done_decode(packet.body, packet.body_size, &done) == 0) {
-            memcpy(ret_text, done.text, HA_TEXT_MAX);
+            ha_err_set(ret_why, (int)done.value, "%s", done.text);
         }
     }
     return is_new;
@@ -146,15 +146,15 @@ void helper_link_tell(const struct helper_link *l, const struct hv_progress *pro
     (void)ha_sock_send(l->fd, HVP_PROGRESS, 0, body, w.position, NULL, 0);
 }
 
-void helper_link_fail(const struct helper_link *l, const char *text)
+void helper_link_fail(const struct helper_link *l, const struct ha_err *why)
 {
     uint8_t body[HA_TEXT_MAX + 32];
     struct ha_writer w = ha_writer_of(body, sizeof(body));
-    struct hvp_done done = {.outcome = HV_FAILED};
+    struct hvp_done done = {.outcome = HV_FAILED, .value = (uint64_t)why->code};
 
     if (l->fd < 0)
         return;
-    snprintf(done.text, sizeof(done.text), "%s", text);
+    snprintf(done.text, sizeof(done.text), "%s", why->text);
     hvp_done_encode(&w, &done);
     (void)ha_sock_send(l->fd, HVP_DONE, 0, body, w.position, NULL, 0);
 }

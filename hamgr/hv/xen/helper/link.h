@@ -26,15 +26,15 @@ struct helper_link {
  * and its end's number into the environment. 0 or a negative error. */
 int helper_link_open(struct helper_link *l, const struct hv_save_params *params, int ring_fd,
                      struct ha_err *err);
-/* Takes what has come. True: there was progress (the newest is in *ret). ret_text: why it failed,
+/* Takes what has come. True: there was progress (the newest is in *ret). ret_why: why it failed,
  * as soon as it said so. */
-bool helper_link_read(struct helper_link *l, struct hv_progress *ret, char ret_text[HA_TEXT_MAX]);
+bool helper_link_read(struct helper_link *l, struct hv_progress *ret, struct ha_err *ret_why);
 /* Idempotent; takes the number out of the environment. */
 void helper_link_close(struct helper_link *l);
 
 /* The helper's side. False: nobody gave it a link. *ret_ring_fd -1: no ring. */
 bool helper_link_take(struct helper_link *l, struct hv_save_params *ret_params, int *ret_ring_fd);
 void helper_link_tell(const struct helper_link *l, const struct hv_progress *progress);
-void helper_link_fail(const struct helper_link *l, const char *text);
+void helper_link_fail(const struct helper_link *l, const struct ha_err *why);
 
 #endif

@@ -21,7 +21,7 @@ static int probe(void)
         fprintf(stderr, "hamgr-xen-helper: Xen's libraries do not call it\n");
         return EXIT_FAILURE;
     }
-    printf("%s\n", HELPER_XEN);
+    printf("%s\n", XEN_RELEASE);
     return EXIT_SUCCESS;
 }
 

@@ -199,7 +199,6 @@ void pace_stopping(struct pace *p)
 {
     p->stopped_us = p->ops->now_us(p->user);
     p->now.throttle_percent = 100;
-    p->now.phase = HV_STOPPED;
     tell(p);
 }
 
@@ -211,6 +210,8 @@ void pace_stopped(struct pace *p)
         p->left_bytes = dirty * PAGE_BYTES;
     p->ops->sent(p->user, &p->last_bytes, &pages);
     begin_round(p);
+    p->now.phase = HV_STOPPED;
+    tell(p);
 }
 
 int pace_check(struct pace *p)

@@ -176,8 +176,23 @@ static int take_signals(void)
     return sigprocmask(SIG_UNBLOCK, &set, NULL) == 0 ? 0 : -errno;
 }
 
+/* A ring whose slots can't hold our batches, or that can't be mapped, is not used: who reads takes
+ * pages from the stream as well. */
+static void take_ring(struct save *s, int ring_fd)
+{
+    struct ha_err err = {0};
+    struct ring *ring = ring_fd >= 0 ? ring_map(ring_fd, &err) : NULL;
+
+    if (ring_fd >= 0)
+        close(ring_fd);
+    if (ring && ring_slot_pages(ring) >= BATCH_PAGES_MAX)
+        s->flow.ring = ring;
+    else
+        ring_free(ring);
+}
+
 /* Without a link (started by xl): no contract, only short pauses. */
-static int prepare(struct save *s, const xc_dominfo_t *info)
+static void prepare(struct save *s, const xc_dominfo_t *info)
 {
     const struct talk_args *a = &s->h->args;
     int ring_fd = -1;
@@ -189,22 +204,15 @@ static int prepare(struct save *s, const xc_dominfo_t *info)
     s->flow.check = check;
     s->flow.moved = moved;
     s->flow.user = s;
+    take_ring(s, ring_fd);
     pace_init(&s->pace, &OPS, s, &s->params, info->nr_pages);
-    if (ring_fd < 0)
-        return 0;
-    struct ha_err err = {0};
-    s->flow.ring = ring_map(ring_fd, &err);
-    close(ring_fd);
-    if (!s->flow.ring)
-        helper_error(s->h, err.text);
-    return s->flow.ring ? 0 : -err.code;
 }
 
-static const char *reason(const struct save *s)
+static const struct ha_err *reason(const struct save *s)
 {
     if (s->pace.err.code != 0)
-        return s->pace.err.text;
-    return s->flow.err.code != 0 ? s->flow.err.text : NULL;
+        return &s->pace.err;
+    return s->flow.err.code != 0 ? &s->flow.err : NULL;
 }
 
 int helper_save(struct helper *h)
@@ -219,14 +227,15 @@ int helper_save(struct helper *h)
         return -1;
     if (h->args.callbacks & (1u << TALK_QEMU_LOGDIRTY))
         callbacks.switch_qemu_logdirty = on_qemu;
-    if (prepare(s, &info) != 0 || take_signals() != 0)
+    prepare(s, &info);
+    if (take_signals() != 0)
         return -1;
     helper_take_writes(h->args.fd, take_write, s);
     int rc = xc_domain_save(h->xc, h->args.fd, h->args.domid, h->args.flags, &callbacks,
                             XC_STREAM_PLAIN, -1);
     int code = errno;
     if (rc != 0 && reason(s)) {
-        helper_error(h, reason(s));
+        helper_error(h, reason(s)->text);
         helper_link_fail(&s->link, reason(s));
     }
     ring_free(s->flow.ring);
