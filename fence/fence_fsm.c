@@ -16,9 +16,9 @@
 
 #define TO(step) HA_SM_TO(FENCE_##step)
 static const struct ha_sm_state steps[FENCE_STEP_COUNT] = {
-    [FENCE_IDLE] = {"idle", TO(HELD) | TO(WATCH) | TO(OFF) | TO(PROVEN), false},
-    [FENCE_HELD] = {"held", TO(WATCH) | TO(OFF) | TO(PROVEN) | TO(IDLE), false},
-    [FENCE_WATCH] = {"watch", TO(HELD) | TO(OFF) | TO(PROVEN) | TO(IDLE), false},
+    [FENCE_IDLE] = {"idle", TO(HELD) | TO(WATCH) | TO(OFF) | TO(BACKOFF) | TO(PROVEN), false},
+    [FENCE_HELD] = {"held", TO(WATCH) | TO(OFF) | TO(BACKOFF) | TO(PROVEN) | TO(IDLE), false},
+    [FENCE_WATCH] = {"watch", TO(HELD) | TO(OFF) | TO(BACKOFF) | TO(PROVEN) | TO(IDLE), false},
     [FENCE_OFF] = {"off", TO(HELD) | TO(WATCH) | TO(BACKOFF) | TO(PROVEN) | TO(IDLE), false},
     [FENCE_BACKOFF] = {"back-off", TO(HELD) | TO(WATCH) | TO(OFF) | TO(PROVEN) | TO(IDLE), false},
     [FENCE_PROVEN] = {"proven", TO(IDLE), false},
@@ -432,12 +432,24 @@ static uint64_t retry_delay_ms(uint32_t attempts)
     return delay_ms < FENCE_RETRY_MAX_MS ? delay_ms : FENCE_RETRY_MAX_MS;
 }
 
+/* L4 over views, which members that come and go can open faster than agents answer. The first
+ * attempt that is cut short is repeated at once, later ones like failed ones, from their begin. */
+static uint64_t earliest_ms(const struct fence_target *t)
+{
+    return t->attempts < 2 ? 0 : t->begun_ms + retry_delay_ms(t->attempts - 1);
+}
+
+static void wait_until(struct step *s, struct fence_target *t, uint64_t at_ms)
+{
+    move_to(t, FENCE_BACKOFF);
+    t->retry_ms = at_ms;
+    again_at(s, at_ms);
+}
+
 static void back_off(struct step *s, struct fence_target *t, uint64_t delay_ms)
 {
     drop_runs(s, t);
-    move_to(t, FENCE_BACKOFF);
-    t->retry_ms = s->rt->now_ms + delay_ms;
-    again_at(s, t->retry_ms);
+    wait_until(s, t, s->rt->now_ms + delay_ms);
 }
 
 /* --- Evidence --- */
@@ -533,6 +545,7 @@ static void begin_off(struct step *s, struct fence_target *t, const struct ha_no
 {
     move_to(t, FENCE_OFF);
     t->attempts++;
+    t->begun_ms = s->rt->now_ms;
     t->level = next_level(s, t->node, 0);
     go_on_off(s, t, node);
 }
@@ -636,8 +649,9 @@ static void use_agents(struct step *s, struct fence_target *t, const struct ha_n
         return;
     }
     bool is_hastened = node->is_fence_wanted && !t->is_hastened;
-    if (t->step == FENCE_BACKOFF && s->rt->now_ms < t->retry_ms && !is_hastened) {
-        again_at(s, t->retry_ms);
+    uint64_t next_ms = t->step == FENCE_BACKOFF ? t->retry_ms : earliest_ms(t);
+    if (s->rt->now_ms < next_ms && !is_hastened) {
+        wait_until(s, t, next_ms);
         return;
     }
     t->is_hastened = node->is_fence_wanted;
@@ -667,10 +681,8 @@ static void step_target(struct step *s, struct fence_target *t, uint32_t slot)
 
 /* --- All targets --- */
 
-static bool is_target(const struct step *s, const struct ha_node *node)
+static bool is_target(const struct ha_node *node)
 {
-    if (!s->is_leading)
-        return false;
     return node->status == HA_NODE_UNCLEAN ||
            (node->status == HA_NODE_MEMBER && node->is_fence_wanted);
 }
@@ -685,9 +697,6 @@ static struct fence_target *take_target(struct step *s, const struct ha_node *no
 {
     struct fence_target *t = find_target(s->fsm, node->id);
 
-    if (t && t->incarnation != node->incarnation)
-        end_target(s, t); /* another life of the node: its evidence begins anew */
-    t = find_target(s->fsm, node->id);
     if (t)
         return t;
     s->fsm->is_empty = false;
@@ -700,7 +709,7 @@ static struct fence_target *take_target(struct step *s, const struct ha_node *no
 }
 
 /* A new view judges everything again: runs of the old one are cancelled, what they found is not
- * evidence. Attempts stay, so that views can't reset the back-off of a broken device for ever. */
+ * evidence. Targets stay, also while another node leads: views can't reset their attempts. */
 static void enter_view(struct step *s)
 {
     struct log_view none = {0};
@@ -716,12 +725,13 @@ static void enter_view(struct step *s)
     }
 }
 
+/* Another life of a node is another target: its evidence begins anew. */
 static void drop_targets(struct step *s)
 {
     for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
         struct fence_target *t = &s->fsm->targets[i];
         const struct ha_node *node = t->node ? ha_state_node(s->state, t->node) : NULL;
-        if (t->node != 0 && (!node || !is_target(s, node)))
+        if (t->node != 0 && (!node || !is_target(node) || node->incarnation != t->incarnation))
             end_target(s, t);
     }
 }
@@ -755,8 +765,8 @@ void fence_fsm_step(struct fence_fsm *fsm, const struct fence_input *in,
         reap_runs(&s);
         fsm->is_empty = is_empty(fsm);
     }
-    for (uint32_t slot = 0; slot < s.state->node_count; slot++) {
-        if (is_target(&s, &s.state->nodes[slot]))
+    for (uint32_t slot = 0; s.is_leading && slot < s.state->node_count; slot++) {
+        if (is_target(&s.state->nodes[slot]))
             step_target(&s, take_target(&s, &s.state->nodes[slot]), slot);
     }
 }
@@ -768,7 +778,8 @@ void fence_fsm_progress(const struct fence_fsm *fsm, const struct fence_input *i
         if (ret_progress[i].node != 0)
             memset(&ret_progress[i], 0, sizeof(ret_progress[i]));
     }
-    for (uint32_t slot = 0; slot < in->state->node_count && !fsm->is_empty; slot++) {
+    bool is_told = !fsm->is_empty && fsm->view.counter != 0; /* else another node leads */
+    for (uint32_t slot = 0; slot < in->state->node_count && is_told; slot++) {
         const struct ha_node *node = &in->state->nodes[slot];
         struct ha_fence_progress *progress = &ret_progress[slot];
         for (uint32_t i = 0; i < HA_NODES_MAX; i++) {

@@ -21,6 +21,7 @@
 
 /*  IDLE -gone or wanted-> HELD  -hold over-> OFF or WATCH
  *  IDLE, HELD, BACKOFF   -nothing an agent could do-> WATCH -a device, or a wish-> OFF
+ *  IDLE, HELD, WATCH     -tried not long ago, in an earlier view-> BACKOFF
  *  OFF  -a level verified off-> PROVEN     OFF -the last level failed-> BACKOFF -time-> OFF
  *  IDLE, HELD, WATCH, OFF, BACKOFF -E >= T_wait-> PROVEN
  *  every step -back, fenced, new view, not leading, disarmed-> IDLE (its runs are cancelled)
@@ -107,6 +108,7 @@ struct fence_target {
     bool is_hastened; /* an operator's wish has cut its back-off short, once */
     uint32_t attempts;
     uint64_t started_ms;
+    uint64_t begun_ms; /* when the last attempt began */
     uint64_t retry_ms; /* BACKOFF: until; PROVEN: propose again */
     uint8_t evidence;  /* PROVEN: enum ha_evidence */
     char detail[128];  /* PROVEN: for the FENCED entry */

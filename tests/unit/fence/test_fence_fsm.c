@@ -399,6 +399,46 @@ static void a_result_of_an_earlier_view_is_not_evidence(void **state)
     rig_free(r);
 }
 
+/* The orders of one step; what a cancelled run says frees its device. */
+static uint32_t count_orders(struct rig *r)
+{
+    uint32_t orders = 0;
+
+    step(r);
+    for (uint32_t i = 0; i < r->out.count; i++) {
+        const struct fence_action *action = &r->out.list[i];
+        orders += action->type == FENCE_ACT_START;
+        if (action->type == FENCE_ACT_CANCEL)
+            fence_fsm_result(&r->fsm, action->run, FENCEP_CANCELLED, "");
+    }
+    return orders;
+}
+
+/* L4: a member that flaps opens a view each second, with gaps between some; an agent needs longer.
+ * The second attempt comes at once, for a second node may have died; then it backs off. */
+static void views_in_a_row_do_not_repeat_orders(void **state)
+{
+    struct rig *r = rig_new();
+    uint32_t orders = 0;
+
+    (void)state;
+    build_node_cmd(r->b, HA_CMD_UNARMED, VICTIM);
+    add_device(r, 1, "supply-a", 1, VICTIM);
+    add_device(r, 1, "supply-b", 1, VICTIM);
+    lose(r, true);
+    for (uint32_t second = 0; second < 60; second++) {
+        orders += count_orders(r) + count_orders(r);
+        assert_true(second != 1 || orders == 4);
+        r->rt.is_open = second % 3 != 0;
+        BUILD_OPEN(r->b, true, 1, 2);
+        orders += count_orders(r);
+        r->rt.is_open = true;
+        pass(r, 1000);
+    }
+    assert_in_range(orders, 8, 14); /* 0, 1, 3, 7, 15, 31 s */
+    rig_free(r);
+}
+
 /* H14: it is back; what was found about its former life must not kill the new one. */
 static void a_node_that_comes_back_is_not_fenced(void **state)
 {
@@ -564,6 +604,7 @@ int main(void)
         cmocka_unit_test(t_wait_is_no_evidence_without_armed),
         cmocka_unit_test(t_wait_overtakes_a_hanging_agent),
         cmocka_unit_test(a_result_of_an_earlier_view_is_not_evidence),
+        cmocka_unit_test(views_in_a_row_do_not_repeat_orders),
         cmocka_unit_test(a_node_that_comes_back_is_not_fenced),
         cmocka_unit_test(a_run_on_a_lost_member_frees_its_device),
         cmocka_unit_test(answers_to_a_former_leader_do_not_fit),
