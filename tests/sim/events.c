@@ -219,6 +219,12 @@ static long long lease_ms(const struct sim_node *node)
     return ((long long)node->page.lease_end_ns - (long long)sim_raw_ns(node)) / (long long)NS_MS;
 }
 
+/* For guests a lease from before its host slept is over: the gate knows it, the keeper does not. */
+static long long guests_lease_ms(const struct sim_node *node)
+{
+    return sim_is_slept_through(node) ? 0 : lease_ms(node);
+}
+
 static void look_at_keeper(struct sim_node *node)
 {
     uint32_t io = 0, running = 0;
@@ -252,7 +258,7 @@ static void tell_domain(const struct sim_node *node, const struct sim_domain *d,
                      node->gate_hello.is_disarmed || node->gate_hello.is_frozen;
 
     tell("dom %u %d %llu %s %lld %d %llu %d", node->id, sim_guest_index(d->d.label.guest),
-         U(d->d.label.epoch), state, lease_ms(node), is_exempt,
+         U(d->d.label.epoch), state, guests_lease_ms(node), is_exempt,
          node->d ? U(node->d->state.applied) : 0, d->is_saved);
 }
 
