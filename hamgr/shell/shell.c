@@ -691,4 +691,5 @@ void shell_stop(struct hamgrd *d)
     link_close(d->keeper);
     link_close(d->fence_link);
     store_close(d->store, 2000);
+    things_free(d);
 }

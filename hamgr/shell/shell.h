@@ -385,6 +385,8 @@ bool doctor_is_busy(const struct hamgrd *d);
 void things_hv_done(struct hamgrd *d, uint64_t request, const struct hvp_done *done);
 void things_told(struct hamgrd *d, uint32_t from, const struct peer_things *things);
 void things_tick(struct hamgrd *d);
+/* At the end; may be called when there is nothing. */
+void things_free(struct hamgrd *d);
 /* Somebody has joined the group who has not heard what was told. */
 void things_newcomer(struct hamgrd *d);
 /* Can the hypervisor here save the guest while it runs? */

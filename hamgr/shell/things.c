@@ -88,6 +88,28 @@ static struct shell_things *things_of(struct hamgrd *d)
     return t;
 }
 
+void things_free(struct hamgrd *d)
+{
+    struct shell_things *t = d->things;
+
+    if (!t)
+        return;
+    for (uint32_t i = 0; i < t->note_count; i++)
+        free(t->notes[i].things);
+    for (uint32_t i = 0; i < t->thing_count; i++)
+        free(t->things[i]);
+    if (t->look_fd >= 0)
+        close(t->look_fd);
+    free(t->notes);
+    free(t->told);
+    free(t->bars);
+    free(t->nodes);
+    free(t->guests);
+    free(t->quiet);
+    free(t);
+    d->things = NULL;
+}
+
 /* ---- definitions -------------------------------------------------------------------------------
  */
 

@@ -73,6 +73,7 @@ static int teardown(void **state)
 {
     struct rig *r = *state;
 
+    things_free(&r->d);
     link_close(r->d.hv);
     close(r->peer);
     store_close(r->d.store, 2000);
