@@ -16,8 +16,9 @@
 #include "hamgr/hv/xen/definition.h"
 
 #define LOOK_EVERY_MS  60000u
-#define RETRY_MS       2000u /* another look is under way, or hamgr-hv was away */
-#define NOTES_PER_TICK 32u   /* definitions read: 0.1 ms each */
+#define LOOK_SOON_MS   10000u /* something is missing: a guest may wait for it */
+#define RETRY_MS       2000u  /* another look is under way, or hamgr-hv was away */
+#define NOTES_PER_TICK 32u    /* definitions read: 0.1 ms each */
 #define THINGS_MAX     PEER_THINGS_MAX
 #define BARS_MAX       8192u
 #define PAUSE_FIXED_MS 1000u /* of a move that is not live: connecting, suspending, building */
@@ -281,13 +282,23 @@ static void put_things(struct ha_writer *w, const void *m)
     peer_things_encode(w, m);
 }
 
+static bool lacks_something(const struct peer_things *things)
+{
+    for (uint32_t i = 0; i < things->count; i++) {
+        if (things->found[i].state == LOOK_MISSING || things->found[i].state == LOOK_WRONG)
+            return true;
+    }
+    return false;
+}
+
 static void end_look(struct hamgrd *d)
 {
     struct shell_things *t = d->things;
+    uint32_t pause_ms = lacks_something(&t->own) ? LOOK_SOON_MS : LOOK_EVERY_MS;
 
     qsort(t->own.found, t->own.count, sizeof(t->own.found[0]), compare_found);
     t->look_first = 0;
-    t->look_next_ms = shell_now_ms() + LOOK_EVERY_MS;
+    t->look_next_ms = shell_now_ms() + pause_ms;
     peers_send(d, PEER_THINGS, 0, put_things, &t->own);
     things_told(d, d->identity.node, &t->own);
 }
@@ -319,19 +330,31 @@ void things_hv_done(struct hamgrd *d, uint64_t request, const struct hvp_done *d
 /* ---- what all found ----------------------------------------------------------------------------
  */
 
+/* Where the word of a node is kept: its own place, one of a node that was removed, or a new one. */
+static struct told *told_of(struct shell_things *t, const struct ha_state *state, uint32_t from)
+{
+    struct told *place = t->told_count < HA_NODES_MAX ? &t->told[t->told_count] : NULL;
+
+    for (uint32_t i = 0; i < t->told_count; i++) {
+        if (t->told[i].node == from)
+            return &t->told[i];
+        if (!ha_state_node(state, t->told[i].node))
+            place = &t->told[i];
+    }
+    if (place && place == &t->told[t->told_count])
+        t->told_count++;
+    return place;
+}
+
 void things_told(struct hamgrd *d, uint32_t from, const struct peer_things *things)
 {
     struct shell_things *t = things_of(d); /* a witness that leads plans with it, too */
-    uint32_t i = 0;
+    struct told *told = told_of(t, &d->state, from);
 
-    while (i < t->told_count && t->told[i].node != from)
-        i++;
-    if (i == HA_NODES_MAX)
+    if (!told)
         return;
-    if (i == t->told_count)
-        t->told_count++;
-    t->told[i].node = from;
-    t->told[i].things = *things;
+    told->node = from;
+    told->things = *things;
     t->is_news = true;
     shell_wake(d);
 }

@@ -177,6 +177,21 @@ static void what_another_node_lacks_stands_against_it(void **state)
     assert_int_equal(r->d.rt.bar_count, 0);
 }
 
+/* Nodes come and go for years; their words do not fill the table for those that are there. */
+static void the_word_of_removed_nodes_makes_room(void **state)
+{
+    struct rig *r = *state;
+    static const struct peer_things nothing;
+
+    look(r, true);
+    for (uint32_t gone = 1000; gone < 1000 + 2 * HA_NODES_MAX; gone++)
+        things_told(&r->d, gone, &nothing);
+    tell(r, LOOK_BRIDGE, "xenbr0", LOOK_MISSING, 0);
+    assert_int_equal(r->d.rt.bar_count, 1);
+    assert_string_equal(ha_bar_against(&r->d.rt, build_uuid(1), 1, 2, 0)->text,
+                        "no bridge xenbr0 there");
+}
+
 static void a_pv_guest_without_shadow_paging_does_not_move_live(void **state)
 {
     struct rig *r = *state;
@@ -251,6 +266,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(what_a_definition_names_is_looked_for),
         TEST(what_another_node_lacks_stands_against_it),
+        TEST(the_word_of_removed_nodes_makes_room),
         TEST(a_pv_guest_without_shadow_paging_does_not_move_live),
         TEST(a_look_that_is_lost_is_asked_for_again),
         TEST(doctor_is_told_of_the_guests),
