@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Corners: things that must come together for a rule to count, and do not by chance. With
- * --corners, in a quarter of the seeds, keepers start late, all but one hamgrd are restarted at
- * once, a leader that is cut off is typed at, cancels meet SWITCH, ARM and DISARM follow each other
- * while a keeper hangs, domains refuse to run, and fence devices give up early or never answer. The
- * draws are of an own generator: what else goes wrong in other seeds is as without.
+ * Corners: things that must come together for a rule to count, and do not by chance. In a quarter
+ * of the seeds keepers start late, all but one hamgrd are restarted at once, a leader that is cut
+ * off is typed at, cancels meet SWITCH, ARM and DISARM follow each other while a keeper hangs,
+ * domains refuse to run, and fence devices give up early or never answer. The draws are of an own
+ * generator: other seeds are as without (--no-corners).
  */
 #include "tests/sim/sim.h"
 

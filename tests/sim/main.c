@@ -124,7 +124,7 @@ static void usage(FILE *out)
           "  --shrink N       finds a smaller set of faults that still breaks seed N\n"
           "  --keep N,N-N     only the faults with these numbers\n"
           "  --faults A,B     only these kinds\n"
-          "  --corners        in a quarter of the seeds also what corner.c has\n"
+          "  --no-corners     without what corner.c adds to a quarter of the seeds\n"
           "  --until I1,L1    stops at the first violation of one of these\n"
           "  --plant NAME     with a planted failure that a check must find\n"
           "  --nodes N        2 to 9; else by the seed\n"
@@ -249,8 +249,8 @@ static void print_replay(const struct run *run)
         printf(" --plant %s", run->options.plant);
     if (run->options.nodes)
         printf(" --nodes %u", run->options.nodes);
-    if (run->options.has_corners)
-        printf(" --corners");
+    if (!run->options.has_corners)
+        printf(" --no-corners");
     if (run->options.has_keep) {
         printf(" --keep ");
         print_keep(&run->options);
@@ -363,7 +363,7 @@ static bool parse_option(struct run *run, int option, const char *value)
         run->is_covered = true;
         return true;
     case 'o':
-        run->options.has_corners = true;
+        run->options.has_corners = false;
         return true;
     case 'M':
         run->is_matrix = true;
@@ -401,9 +401,10 @@ int main(int argc, char **argv)
                                           {"script", required_argument, NULL, 'F'},
                                           {"coverage", no_argument, NULL, 'c'},
                                           {"hash", no_argument, NULL, 'H'},
-                                          {"corners", no_argument, NULL, 'o'},
+                                          {"no-corners", no_argument, NULL, 'o'},
                                           {NULL, 0, NULL, 0}};
-    static struct run run = {.options = {.chaos_ns = 600 * NS_S}, .stride = 1, .twice_every = 100};
+    static struct run run = {
+        .options = {.chaos_ns = 600 * NS_S, .has_corners = true}, .stride = 1, .twice_every = 100};
     int option;
 
     while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
