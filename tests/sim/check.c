@@ -116,16 +116,23 @@ static void check_owner(const struct sim_node *node, const struct sim_domain *do
         sim_violation("I8", node->id, "%s resumes on its source before ABORT", domain->d.name);
 }
 
-static void check_lease(const struct sim_node *node, const struct sim_domain *domain)
+bool sim_may_run_unleased(const struct sim_node *node, const struct sim_domain *domain)
 {
     const struct ha_node *n = ha_state_node(&truth, node->id);
     /* What ran before goes on while nobody counts on this incarnation's lease (reconcile_guest.c).
      */
     bool is_uncounted =
         n && !n->is_armed && node->keeper.state == KEEPER_DISARMED && domain->has_run;
-    bool is_exempt = truth.is_disarmed || (n && n->is_frozen) || is_uncounted;
 
-    if (is_exempt || node->gate_hello.is_disarmed || node->gate_hello.is_frozen)
+    return truth.is_disarmed || (n && n->is_frozen) || is_uncounted ||
+           node->gate_hello.is_disarmed || node->gate_hello.is_frozen;
+}
+
+static void check_lease(const struct sim_node *node, const struct sim_domain *domain)
+{
+    const struct ha_node *n = ha_state_node(&truth, node->id);
+
+    if (sim_may_run_unleased(node, domain))
         return;
     if (node->page.lease_end_ns <= sim_raw_ns(node))
         sim_violation("I5", node->id, "%s is made runnable without a lease", domain->d.name);

@@ -253,9 +253,7 @@ static const char *state_of(const struct sim_domain *d)
 
 static void tell_domain(const struct sim_node *node, const struct sim_domain *d, const char *state)
 {
-    const struct ha_node *n = ha_state_node(sim_truth(), node->id);
-    bool is_exempt = sim_truth()->is_disarmed || (n && n->is_frozen) ||
-                     node->gate_hello.is_disarmed || node->gate_hello.is_frozen;
+    bool is_exempt = sim_may_run_unleased(node, d);
 
     tell("dom %u %d %llu %s %lld %d %llu %d", node->id, sim_guest_index(d->d.label.guest),
          U(d->d.label.epoch), state, guests_lease_ms(node), is_exempt,

@@ -503,6 +503,8 @@ void sim_check_reset(void);
 void sim_violation(const char *invariant, uint32_t node, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void sim_check_run(struct sim_node *node, const struct sim_domain *domain);
+/* Nobody counts on the node's lease now, or a new one is only about to be armed. */
+bool sim_may_run_unleased(const struct sim_node *node, const struct sim_domain *domain);
 void sim_check_pause(const struct sim_node *node, const struct sim_domain *domain);
 void sim_check_pet(struct sim_node *node);
 void sim_check_disarm(struct sim_node *node);
