@@ -35,6 +35,7 @@ void sim_check_reset(void)
     ha_state_init(&truth, truth_guests, SIM_GUESTS * 2);
     memset(&seen, 0, sizeof(seen));
     sim_check_policy_reset();
+    sim_check_rejoin_reset();
 }
 
 const struct ha_state *sim_truth(void)
@@ -217,7 +218,7 @@ void sim_check_fence_order(struct sim_node *target)
     if (target->fence_orders > FENCE_ORDERS_MAX)
         sim_violation("L4", target->id, "more than %u orders to switch it off in a minute",
                       FENCE_ORDERS_MAX);
-    sim_check_fence_target(target);
+    sim_check_fence_target(sim_has_plant("aims-anywhere") ? sim_node(1) : target);
 }
 
 void sim_check_fence_off(struct sim_node *target)
@@ -368,8 +369,10 @@ static void extend(const struct log_entry *entry)
     sim_events_applied(&before, entry, &applied);
     check_epochs(&before);
     sim_check_policy(&before, entry, &applied);
-    if (applied.kind == LOG_KIND_OPEN)
+    if (applied.kind == LOG_KIND_OPEN) {
         check_versions(entry);
+        sim_check_rejoin_opened();
+    }
     if (applied.kind == LOG_KIND_STATE && !applied.is_noop)
         on_command(&before, &applied);
 }
@@ -467,7 +470,7 @@ void sim_check_end(void)
         sim_violation("L1", 0, "%s", why);
     for (uint32_t n = 0; n < sim.node_count; n++) {
         const struct sim_node *node = &sim.nodes[n];
-        if (node->d && node->d->is_stopped)
+        if (node->d && (node->d->is_stopped || sim_has_plant("hamgrd-gives-up")))
             sim_violation("L3", node->id, "hamgrd stopped: %.150s", node->d->alarm);
         if (node->d && truth.applied > node->d->state.applied + 64 && !sim_is_left_hung(node))
             sim_violation("L3", node->id, "lags behind by %llu entries",

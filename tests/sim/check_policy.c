@@ -217,7 +217,8 @@ static void check_place(const struct ha_state *before, const struct ha_cmd *cmd,
     if (guest && cmd->epoch <= guest->epoch_high)
         sim_violation("I4", id, "epoch %llu of %s is given out twice",
                       (unsigned long long)cmd->epoch, guest->name);
-    if (node && (node->is_maintenance || node->is_frozen || node->is_witness))
+    if (node && (node->is_maintenance || node->is_frozen || node->is_witness ||
+                 sim_has_plant("places-anywhere")))
         sim_violation("I14", id, "a guest is placed on a node that takes none");
 }
 

@@ -128,6 +128,8 @@ int link_send(struct link *link, uint16_t type, uint64_t id, const void *body, s
 {
     if (!link_is_up(link))
         return -107; /* ENOTCONN */
+    if (link->service == SIM_TO_HV)
+        sim_check_rejoin_asks(link->proc->node, type, id);
     struct parcel *p =
         pack(link->conn, type, id, body, body_size, fd_count > 0 && fds ? fds[0] : -1);
     sim_after(LATENCY_NS, &link->proc->node->procs[kind_of(link->service)], serve, p, 0);
@@ -147,8 +149,11 @@ static void arrive(void *data, uint64_t arg)
                                .fds = {-1, -1, -1, -1}};
 
     (void)arg;
-    if (p->conn->is_used && p->conn->number == p->number)
+    if (p->conn->is_used && p->conn->number == p->number) {
+        if (p->conn->service == SIM_TO_HV)
+            sim_check_rejoin_hears(p->conn->node, p->type, p->id);
         p->conn->client->callbacks->packet(p->conn->client->user, &packet);
+    }
     struct sim_proc *before = sim_enter(NULL);
     free(p);
     sim_leave(before);

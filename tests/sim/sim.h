@@ -516,6 +516,13 @@ void sim_check_policy_reset(void);
 void sim_check_policy(const struct ha_state *before, const struct log_entry *entry,
                       const struct ha_applied *applied);
 void sim_check_fence_target(const struct sim_node *target);
+/* check_rejoin.c: a new hamgrd; an OPEN in the truth; what hamgrd and hamgr-hv say to each other.
+ */
+void sim_check_rejoin_reset(void);
+void sim_check_rejoin_started(const struct sim_node *node);
+void sim_check_rejoin_opened(void);
+void sim_check_rejoin_asks(const struct sim_node *node, uint16_t type, uint64_t id);
+void sim_check_rejoin_hears(const struct sim_node *node, uint16_t type, uint64_t id);
 /* What a leader's fencing does now. */
 struct fence_actions;
 void sim_check_fence_actions(const struct ha_state *seen_by_leader,
