@@ -43,4 +43,8 @@ struct ring;
  * memory; both closed. */
 struct page_sink *page_sink_ring_new(int fd, struct ring *ring, struct session *session);
 
+/* Keeps nothing, of at most mib MiB of pages and what belongs to them: a probe's. NULL: no memory.
+ */
+struct page_sink *page_sink_null_new(uint32_t mib, struct session *session);
+
 #endif

@@ -59,4 +59,8 @@ struct ring;
  * NULL, and markers on fd say where its batches belong. NULL: no memory; both closed. */
 struct page_source *page_source_fd_new(int fd, struct ring *ring);
 
+/* No feeder: a complete stream with mib MiB of random pages, for a probe. NULL: no memory, or no
+ * random bytes. */
+struct page_source *page_source_probe_new(uint32_t mib);
+
 #endif

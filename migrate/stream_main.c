@@ -98,6 +98,34 @@ static int open_ring(struct end *e, struct ha_err *err)
     return e->ring ? 0 : -err->code;
 }
 
+/* What the stream comes from or goes to. */
+static int open_native(struct end *e, struct ha_err *err)
+{
+    int rc = open_ring(e, err);
+
+    if (rc < 0)
+        return rc;
+    struct ring *ring = e->ring;
+    int native = take_fd(&e->fds[FD_NATIVE]);
+    e->ring = NULL; /* moved */
+    if (e->start.is_sender)
+        e->source = page_source_fd_new(native, ring);
+    else if (ring)
+        e->sink = page_sink_ring_new(native, ring, &e->session);
+    else
+        e->sink = page_sink_fd_new(native, &e->session);
+    return e->source || e->sink ? 0 : ha_err_set(err, HA_E_NO_MEMORY, "no memory");
+}
+
+static int open_probe(struct end *e, struct ha_err *err)
+{
+    if (e->start.is_sender)
+        e->source = page_source_probe_new(e->start.probe_mib);
+    else
+        e->sink = page_sink_null_new(e->start.probe_mib, &e->session);
+    return e->source || e->sink ? 0 : ha_err_set(err, HA_E_NO_MEMORY, "no memory");
+}
+
 /* All that needs files, memory or the library's start-up. */
 static int prepare(struct end *e, struct ha_err *err)
 {
@@ -114,19 +142,7 @@ static int prepare(struct end *e, struct ha_err *err)
         if (!e->psk)
             return -err->code;
     }
-    rc = open_ring(e, err);
-    if (rc < 0)
-        return rc;
-    struct ring *ring = e->ring;
-    int native = take_fd(&e->fds[FD_NATIVE]);
-    e->ring = NULL; /* moved */
-    if (e->start.is_sender)
-        e->source = page_source_fd_new(native, ring);
-    else if (ring)
-        e->sink = page_sink_ring_new(native, ring, &e->session);
-    else
-        e->sink = page_sink_fd_new(native, &e->session);
-    return e->source || e->sink ? 0 : ha_err_set(err, HA_E_NO_MEMORY, "no memory");
+    return e->start.probe_mib > 0 ? open_probe(e, err) : open_native(e, err);
 }
 
 static int lock_up(struct end *e, struct ha_err *err)

@@ -316,3 +316,81 @@ void precopy_foresee(const struct precopy_plan *plan, struct precopy_forecast *r
         .rounds = c.rounds,
     };
 }
+
+/* --- The rate before a migration --- */
+
+/* Of memory nobody knows: some of it is zeros, and most of it shrinks. */
+#define RATIO_UNKNOWN_HIGH 4000u
+#define RATIO_LEAST        900u
+#define RATIO_MOST         1000000u
+/* Other guests' memory, or this one's by now, in percent of the ratio that was. */
+#define RATIO_LOW_PERCENT  75u
+#define RATIO_HIGH_PERCENT 150u
+
+static uint64_t times_permille(uint64_t bytes_s, uint64_t permille)
+{
+    return bytes_s / 1000 * permille + bytes_s % 1000 * permille / 1000;
+}
+
+/* From migrations before; nothing at all spans from a poor link to a good one. */
+static uint8_t seen_rates(const struct precopy_way *way, struct precopy_plan *plan)
+{
+    uint64_t rate = way->seen_kib_s.mean_us * 1024;
+    uint64_t margin = 2 * way->seen_kib_s.spread_us * 1024;
+
+    if (rate == 0) {
+        plan->rate_bytes_s = way->cap_bytes_s ? way->cap_bytes_s : PRECOPY_RATE_DEFAULT;
+        plan->rate_low_bytes_s = PRECOPY_RATE_DEFAULT / 10;
+        plan->rate_high_bytes_s = PRECOPY_RATE_DEFAULT * 10;
+        return PRECOPY_FROM_GUESS;
+    }
+    plan->rate_bytes_s = rate;
+    plan->rate_low_bytes_s = margin < rate / 4 * 3 ? rate - margin : rate / 4;
+    plan->rate_high_bytes_s = rate + margin;
+    return way->seen_from;
+}
+
+static uint32_t bounded_ratio(uint32_t permille)
+{
+    if (permille == 0)
+        return 1000;
+    if (permille < RATIO_LEAST)
+        return RATIO_LEAST;
+    return permille < RATIO_MOST ? permille : RATIO_MOST;
+}
+
+/* What the wire takes, times what a byte on it stands for. */
+static void link_rates(const struct precopy_way *way, struct precopy_plan *plan)
+{
+    uint32_t ratio = bounded_ratio(way->ratio_permille);
+    uint64_t low = (uint64_t)ratio * RATIO_LOW_PERCENT / 100;
+    uint64_t high = (uint64_t)ratio * RATIO_HIGH_PERCENT / 100;
+
+    if (!way->is_own_ratio || low < RATIO_LEAST)
+        low = ratio < 1000 ? ratio : 1000;
+    if (!way->is_own_ratio && high < RATIO_UNKNOWN_HIGH)
+        high = RATIO_UNKNOWN_HIGH;
+    plan->rate_bytes_s = times_permille(way->link_bytes_s, ratio);
+    plan->rate_low_bytes_s = times_permille(way->link_low_bytes_s, low);
+    plan->rate_high_bytes_s = times_permille(way->link_high_bytes_s, high);
+}
+
+uint8_t precopy_rates(const struct precopy_way *way, struct precopy_plan *plan)
+{
+    struct precopy_plan seen = {0};
+    uint8_t from = seen_rates(way, &seen);
+
+    if (way->link_bytes_s == 0) {
+        plan->rate_bytes_s = seen.rate_bytes_s;
+        plan->rate_low_bytes_s = seen.rate_low_bytes_s;
+        plan->rate_high_bytes_s = seen.rate_high_bytes_s;
+        return from;
+    }
+    link_rates(way, plan);
+    if (from != PRECOPY_FROM_LINK || seen.rate_bytes_s >= plan->rate_bytes_s)
+        return PRECOPY_FROM_PROBE;
+    plan->rate_bytes_s = seen.rate_bytes_s;
+    if (seen.rate_low_bytes_s < plan->rate_low_bytes_s)
+        plan->rate_low_bytes_s = seen.rate_low_bytes_s;
+    return PRECOPY_FROM_LINK;
+}

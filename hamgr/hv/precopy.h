@@ -138,6 +138,7 @@ enum precopy_rate_from {
     PRECOPY_FROM_GUESS = 0,
     PRECOPY_FROM_OTHERS, /* migrations to other nodes */
     PRECOPY_FROM_LINK,   /* migrations to that node, as it acknowledged them */
+    PRECOPY_FROM_PROBE,  /* what the way there took a moment ago, of random pages */
 };
 
 /* What a migration will take, before it begins. Rates in bytes/s. */
@@ -160,5 +161,24 @@ struct precopy_forecast {
     uint32_t rounds;
 };
 void precopy_foresee(const struct precopy_plan *plan, struct precopy_forecast *ret_forecast);
+
+/* What is known of the way before a migration. */
+struct precopy_way {
+    /* A probe's, of pages that do not compress; 0: there was none. */
+    uint64_t link_bytes_s, link_low_bytes_s, link_high_bytes_s;
+    /* Of migrations before: what of the native stream a byte on the wire stood for, in thousandths;
+     * 0: not known. is_own: of this guest's. */
+    uint32_t ratio_permille;
+    bool is_own_ratio;
+    /* ... and how fast they were, KiB/s; mean 0: there were none. seen_from says which. */
+    struct precopy_cost seen_kib_s;
+    uint8_t seen_from;    /* enum precopy_rate_from, of the first three */
+    uint64_t cap_bytes_s; /* own limit of the wire, 0 = none */
+};
+/* Fills the plan's three rates. A probe says what the wire takes; what it does not see (how well
+ * these pages compress, how fast the hypervisors are) is from migrations before, and where the
+ * wire would take more than migrations there ever moved, they are believed. Returns where the
+ * middle one is from, enum precopy_rate_from. */
+uint8_t precopy_rates(const struct precopy_way *way, struct precopy_plan *plan);
 
 #endif

@@ -30,6 +30,7 @@ void streamp_start_encode(struct ha_writer *w, const struct streamp_start *m)
     ha_put_u32(w, m->cache_mib);
     ha_put_u8(w, m->workers);
     ipc_put_bool(w, m->is_identical);
+    ha_put_u32(w, m->probe_mib);
 }
 
 int streamp_start_decode(const uint8_t *body, size_t size, struct streamp_start *ret)
@@ -54,6 +55,7 @@ int streamp_start_decode(const uint8_t *body, size_t size, struct streamp_start 
     ret->grace_ms = ret->cache_mib = 0;
     ret->workers = 0;
     ret->is_identical = false;
+    ret->probe_mib = 0;
     if (ret->level > ZSTD_LEVEL_MAX && ret->level != STREAMP_LEVEL_AUTO)
         r.failed = true;
     if (ha_reader_is_done(&r))
@@ -64,6 +66,11 @@ int streamp_start_decode(const uint8_t *body, size_t size, struct streamp_start 
     ret->workers = ha_get_u8(&r);
     ret->is_identical = ipc_get_bool(&r);
     if (ret->cache_mib > STREAMP_CACHE_MAX)
+        r.failed = true;
+    if (ha_reader_is_done(&r))
+        return 0;
+    ret->probe_mib = ha_get_u32(&r);
+    if (ret->probe_mib > STREAMP_PROBE_MAX)
         r.failed = true;
     return ipc_done(&r);
 }

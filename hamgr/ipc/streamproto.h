@@ -14,6 +14,7 @@
 #define STREAMP_FD         3
 #define STREAMP_LEVEL_AUTO 255u
 #define STREAMP_CACHE_MAX  1024u /* MiB */
+#define STREAMP_PROBE_MAX  1024u /* MiB */
 
 enum streamp_type {
     STREAMP_START = 1, /* streamp_start */
@@ -44,6 +45,9 @@ struct streamp_start {
     uint32_t cache_mib;  /* sender: page hashes and cached pages; the receiver's follows */
     uint8_t workers;     /* threads of the codec, 0 = by the processors */
     bool is_identical;   /* sender: no page is left out, the stream arrives byte for byte */
+    /* Not 0: no migration, but a probe of the way: so many MiB of random pages at most, made by the
+     * sender and thrown away by the receiver. fds[1] is not used. */
+    uint32_t probe_mib;
 };
 
 /* CONNECT and SOCKET: fds[0] of SOCKET is a non-blocking TCP socket, connected or connecting. */
@@ -73,7 +77,8 @@ struct streamp_end {
 };
 
 void streamp_start_encode(struct ha_writer *w, const struct streamp_start *m);
-/* A START that ends before `connections` comes from a hamgrd older than this program: 0. */
+/* A START that ends before `connections` or before `probe_mib` comes from a hamgrd older than this
+ * program: 0. */
 int streamp_start_decode(const uint8_t *body, size_t size, struct streamp_start *ret);
 void streamp_lane_encode(struct ha_writer *w, const struct streamp_lane *m);
 int streamp_lane_decode(const uint8_t *body, size_t size, struct streamp_lane *ret);

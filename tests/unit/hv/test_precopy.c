@@ -377,6 +377,74 @@ static void test_forecast(void **state)
     precopy_foresee(&plan, &f);
 }
 
+static void test_rates_without_a_probe(void **state)
+{
+    struct precopy_way way = {0};
+    struct precopy_plan plan = {0};
+
+    (void)state;
+    assert_int_equal(precopy_rates(&way, &plan), PRECOPY_FROM_GUESS);
+    assert_int_equal(plan.rate_bytes_s, PRECOPY_RATE_DEFAULT);
+    assert_true(plan.rate_low_bytes_s < plan.rate_bytes_s);
+    assert_true(plan.rate_high_bytes_s > plan.rate_bytes_s);
+    way.cap_bytes_s = 1000000;
+    assert_int_equal(precopy_rates(&way, &plan), PRECOPY_FROM_GUESS);
+    assert_int_equal(plan.rate_bytes_s, 1000000);
+    way.seen_kib_s = (struct precopy_cost){.mean_us = 50000, .spread_us = 5000};
+    way.seen_from = PRECOPY_FROM_OTHERS;
+    assert_int_equal(precopy_rates(&way, &plan), PRECOPY_FROM_OTHERS);
+    assert_int_equal(plan.rate_bytes_s, 50000 * 1024);
+    assert_int_equal(plan.rate_low_bytes_s, 40000 * 1024);
+    assert_int_equal(plan.rate_high_bytes_s, 60000 * 1024);
+}
+
+static void test_rates_of_a_probe(void **state)
+{
+    struct precopy_way way = {
+        .link_bytes_s = 12500000, .link_low_bytes_s = 12000000, .link_high_bytes_s = 13000000};
+    struct precopy_plan plan = {0};
+
+    (void)state;
+    /* Nothing was ever moved: pages may be anything, and count as incompressible. */
+    assert_int_equal(precopy_rates(&way, &plan), PRECOPY_FROM_PROBE);
+    assert_int_equal(plan.rate_bytes_s, 12500000);
+    assert_int_equal(plan.rate_low_bytes_s, 12000000);
+    assert_int_equal(plan.rate_high_bytes_s, 4 * 13000000);
+    /* This guest's memory was a third on the wire. */
+    way.ratio_permille = 3000;
+    way.is_own_ratio = true;
+    assert_int_equal(precopy_rates(&way, &plan), PRECOPY_FROM_PROBE);
+    assert_int_equal(plan.rate_bytes_s, 37500000);
+    assert_int_equal(plan.rate_low_bytes_s, 27000000);
+    assert_int_equal(plan.rate_high_bytes_s, 58500000);
+    /* Others' was: this one's may not shrink at all. */
+    way.is_own_ratio = false;
+    precopy_rates(&way, &plan);
+    assert_int_equal(plan.rate_low_bytes_s, 12000000);
+    /* The link has become slower than migrations there were: it is what counts. */
+    way.seen_from = PRECOPY_FROM_LINK;
+    way.seen_kib_s.mean_us = 100000;
+    assert_int_equal(precopy_rates(&way, &plan), PRECOPY_FROM_PROBE);
+    assert_int_equal(plan.rate_bytes_s, 37500000);
+    /* It takes more than was ever moved there: something else is the limit. */
+    way.seen_kib_s.mean_us = 10000;
+    assert_int_equal(precopy_rates(&way, &plan), PRECOPY_FROM_LINK);
+    assert_int_equal(plan.rate_bytes_s, 10000 * 1024);
+    assert_true(plan.rate_low_bytes_s <= plan.rate_bytes_s);
+    assert_int_equal(plan.rate_high_bytes_s, 58500000);
+    /* ... which says nothing when it was another node. */
+    way.seen_from = PRECOPY_FROM_OTHERS;
+    assert_int_equal(precopy_rates(&way, &plan), PRECOPY_FROM_PROBE);
+    assert_int_equal(plan.rate_bytes_s, 37500000);
+    /* Nonsense is bounded. */
+    way.ratio_permille = UINT32_MAX;
+    precopy_rates(&way, &plan);
+    assert_int_equal(plan.rate_bytes_s, UINT64_C(12500000000));
+    way.ratio_permille = 1;
+    precopy_rates(&way, &plan);
+    assert_int_equal(plan.rate_bytes_s, 11250000);
+}
+
 static void test_huge_numbers_do_not_overflow(void **state)
 {
     struct hv_save_params params = params_of(50, 0, HV_SLOW_PAUSE);
@@ -587,6 +655,8 @@ int main(void)
         cmocka_unit_test(test_settling),
         cmocka_unit_test(test_costs),
         cmocka_unit_test(test_forecast),
+        cmocka_unit_test(test_rates_without_a_probe),
+        cmocka_unit_test(test_rates_of_a_probe),
         cmocka_unit_test(test_huge_numbers_do_not_overflow),
         cmocka_unit_test(test_rate),
         cmocka_unit_test(test_slow_links_keep_the_contract),

@@ -132,14 +132,16 @@ class Ticket:
         self.cache_mib = 16
         self.workers = 2
         self.is_identical = True  # so that a test may compare bytes
+        self.probe_mib = 0  # not 0: nothing is fed, nothing comes out
         self.__dict__.update(changes)
 
     def start(self, is_sender, peer, is_listener):
         return (struct.pack("<BB", is_sender, is_listener) + self.cluster
                 + struct.pack("<QQ", self.generation, self.ticket) + self.guest
                 + struct.pack("<Q", self.epoch) + self.secret + text(peer)
-                + struct.pack("<BIIBIIBB", self.level, self.rate_mbit, self.idle_ms, self.connections,
-                              self.grace_ms, self.cache_mib, self.workers, self.is_identical))
+                + struct.pack("<BIIBIIBBI", self.level, self.rate_mbit, self.idle_ms, self.connections,
+                              self.grace_ms, self.cache_mib, self.workers, self.is_identical,
+                              self.probe_mib))
 
 
 def packet(kind, body=b"", number=0):

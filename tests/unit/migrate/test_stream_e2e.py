@@ -540,6 +540,55 @@ class Faults(unittest.TestCase):
         self.assertLess(time.monotonic() - begin, streamrig.BOUND_S)
 
 
+class Probe(unittest.TestCase):
+    """No guest, no hypervisor: random pages that the receiver throws away."""
+    MIB = 8
+
+    def ends(self, sent=MIB, **changes):
+        ticket = Ticket(**{"level": 0, "cache_mib": 0, "probe_mib": self.MIB, **changes})
+        receiver, address, drain = RIG.receiver(ticket)
+        sender = RIG.sender(address, b"", Ticket(**{**ticket.__dict__, "probe_mib": sent}))
+        return sender, receiver, drain
+
+    def test_moves_what_it_may_and_ends(self):
+        for connections in (0, 4):
+            with self.subTest(connections=connections):
+                sender, receiver, drain = self.ends(connections=connections)
+                self.assertEqual(sender.finish(), (True, ""))
+                self.assertEqual(receiver.finish(), (True, ""))
+                self.assertEqual(drain.data(), b"", "what a hypervisor would have got")
+                for end in (sender, receiver):
+                    raw, wire, pages = end.end[1][:3]
+                    self.assertEqual(pages, self.MIB * 256)
+                    self.assertGreater(wire, self.MIB << 20, "it must not compress")
+                    self.assertLess(raw, (self.MIB << 20) * 1.01)
+
+    def test_more_than_agreed_on_is_refused(self):
+        sender, receiver, _ = self.ends(sent=64, connections=2)
+        self.assertFalse(sender.finish()[0])
+        is_ok, words = receiver.finish()
+        self.assertFalse(is_ok)
+        self.assertIn("more than was agreed on", words)
+        self.assertLess(receiver.end[1][0], (self.MIB << 20) * 1.01)
+
+    def test_no_guest_gets_in(self):
+        """A probe's receiver takes its pages from a migration's sender, but nobody gets them."""
+        data = streamrig.some_stream(3)
+        ticket = Ticket(level=0)
+        receiver, address, drain = RIG.receiver(Ticket(level=0, probe_mib=self.MIB))
+        sender = RIG.sender(address, data, ticket)
+        self.assertEqual(sender.finish(), (True, ""))
+        self.assertEqual(receiver.finish(), (True, ""))
+        self.assertEqual(drain.data(), b"")
+
+    def test_cancelled_in_the_middle(self):
+        sender, receiver, _ = self.ends(sent=1024, connections=4, rate_mbit=50)
+        self.assertEqual(sender.wait(until=streamrig.PROGRESS), streamrig.PROGRESS)
+        sender.cancel()
+        self.assertFalse(sender.finish(streamrig.BOUND_S)[0])
+        self.assertFalse(receiver.finish(streamrig.BOUND_S)[0])
+
+
 class Manners(unittest.TestCase):
     def test_flushes_at_once(self):
         """What the hypervisor wrote is on the other side without waiting for more."""
