@@ -89,10 +89,28 @@ static void print_range(const char *name, const json_t *range, uint64_t unit, co
 
 static const char *rate_words(const char *from)
 {
+    if (strcmp(from, "probe") == 0)
+        return "what the link takes, and how far memory shrank before";
     if (strcmp(from, "link") == 0)
         return "as migrations there before";
     return strcmp(from, "others") == 0 ? "as migrations to other nodes before"
                                        : "a guess: nothing was moved from there yet";
+}
+
+static void print_link(const json_t *link)
+{
+    uint64_t kbit_s = number_of(link, "kbit_s");
+
+    if (!is_true(link, "measured")) {
+        printf("The link was not measured: %s.\n", text_of(link, "reason"));
+        return;
+    }
+    if (kbit_s >= 1000000)
+        printf("The link takes %.1f Gbit/s", (double)kbit_s / 1e6);
+    else
+        printf("The link takes %.1f Mbit/s", (double)kbit_s / 1e3);
+    printf(" (measured just now, %.2f ms there and back).\n",
+           (double)number_of(link, "rtt_us") / 1e3);
 }
 
 static void print_forecast(const json_t *data)
@@ -107,6 +125,7 @@ static void print_forecast(const json_t *data)
     printf("It writes %" PRIu64 " MiB/s; the stream moves %" PRIu64 " MiB/s (%s).\n",
            number_of(data, "dirty_kib_s") >> 10, number_of(data, "rate_kib_s") >> 10,
            rate_words(text_of(data, "rate_from")));
+    print_link(json_object_get(data, "link"));
     if (!is_true(data, "converging"))
         printf("The pause would be longer than the %" PRIu64
                " ms allowed: it would be slowed down, or stay.\n",

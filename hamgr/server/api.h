@@ -21,6 +21,9 @@ struct server_forecast {
     uint8_t rate_from; /* enum precopy_rate_from */
     uint64_t dirty_bytes_s;
     uint64_t rate_bytes_s;
+    uint64_t link_bytes_s; /* as just measured, 0 = it was not */
+    uint32_t link_rtt_us;  /* 0 = not known */
+    const char *link_text; /* why it was not; borrowed */
     struct precopy_forecast f;
     const char *text; /* why not; borrowed */
 };

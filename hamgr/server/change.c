@@ -334,9 +334,22 @@ static json_t *range_json(uint64_t value, uint64_t low, uint64_t high)
 
 static const char *rate_from_name(uint8_t from)
 {
+    if (from == PRECOPY_FROM_PROBE)
+        return "probe";
     if (from == PRECOPY_FROM_LINK)
         return "link";
     return from == PRECOPY_FROM_OTHERS ? "others" : "guess";
+}
+
+/* What the way there was found to take, or why it was not measured. */
+static json_t *link_json(const struct server_forecast *forecast)
+{
+    if (forecast->link_bytes_s == 0)
+        return json_pack("{s:b, s:o}", "measured", 0, "reason",
+                         request_string(forecast->link_text[0] ? forecast->link_text : "?"));
+    return json_pack("{s:b, s:I, s:I}", "measured", 1, "kbit_s",
+                     (json_int_t)(forecast->link_bytes_s / 125), "rtt_us",
+                     (json_int_t)forecast->link_rtt_us);
 }
 
 static void on_forecast(void *user, const struct server_forecast *forecast)
@@ -360,6 +373,7 @@ static void on_forecast(void *user, const struct server_forecast *forecast)
     json_object_set_new(json, "rate_kib_s",
                         json_integer((json_int_t)(forecast->rate_bytes_s >> 10)));
     json_object_set_new(json, "rate_from", json_string(rate_from_name(forecast->rate_from)));
+    json_object_set_new(json, "link", link_json(forecast));
     json_object_set_new(json, "rounds", json_integer(f->rounds));
     json_object_set_new(json, "time_ms", range_json(f->time_ms, f->time_low_ms, f->time_high_ms));
     json_object_set_new(json, "pause_ms",

@@ -80,6 +80,7 @@ static bool apply_one(struct hamgrd *d, const struct log_entry *entry)
     log_applied(d, entry, &applied);
     propose_applied(d, entry, &applied);
     moves_applied(d, &applied);
+    forecast_applied(d, &applied);
     return true;
 }
 

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * What a migration would take, asked before anything moves: the guest's node samples its dirty rate
- * for a second and adds what it knows of the way there: the rate at which that node took migrations
- * over before (else any node, else a guess; the answer says which), what connecting and switching
- * cost then. Nothing is sent to find out: a probe that fills a link for long enough to see more
- * than its buffers would be felt by everybody on it. Questions go from the node that was asked to
- * the guest's node and back; a lost one is given up after a while.
+ * for a second, and probes the link to the other node meanwhile (probe.c). To that it adds what it
+ * knows of migrations before: how far this guest's memory shrank on the wire (else what all did),
+ * how fast that node took them over (else any node, else a guess: the answer says which), what
+ * connecting and switching cost. A link that can't be measured costs only its figure. Questions go
+ * from the node that was asked to the guest's node and back; a lost one is given up after a while.
  */
 #include "hamgr/shell/shell.h"
 
@@ -13,12 +13,14 @@
 
 #include "hamgr/base/assert.h"
 
-#define SAMPLE_MS  1000u
-#define ANSWER_MS  8000u /* a sample, a worker's start on a busy node, two messages */
-#define KEEP_MS    600000u
-#define SETUP_US   300000u /* connect, build: until something was measured */
-#define SWITCH_US  30000u
-#define RATE_GUESS UINT64_C(100000000) /* a gigabit link */
+#define SAMPLE_MS 1000u
+/* A sample and a worker's start on a busy node, or a probe (4000 at most), and two messages. */
+#define ANSWER_MS   8000u
+#define KEEP_MS     600000u
+#define SETUP_US    300000u /* connect, build: until something was measured */
+#define SWITCH_US   30000u
+#define RATE_GUESS  UINT64_C(100000000) /* a gigabit link */
+#define SWITCH_WAYS 4u /* ways there and back from the last page to SWITCH applied */
 /* Questions of peers at once: each is a worker at hamgr-hv. Who is not answered asks again. */
 #define ASKED_MAX 16u
 
@@ -28,7 +30,9 @@ struct forecast_wait {
     uint64_t due_ms;
     uint64_t request; /* here: the sample at hamgr-hv; 0: asked of another node */
     bool is_still;    /* it would not move live: what it writes does not matter */
-    uint32_t asker;   /* node to be answered; own: done */
+    bool is_sampled;  /* what it writes is known: then only the probe is waited for */
+    uint64_t dirty_bytes_s;
+    uint32_t asker; /* node to be answered; own: done */
     struct peer_forecast ask;
     void (*done)(void *user, const struct peer_forecast *answer);
     void *user;
@@ -78,21 +82,57 @@ uint64_t forecast_rate(const struct hamgrd *d)
     return rate ? rate->mean_us * 1024 : RATE_GUESS;
 }
 
-static void fill_rates(const struct hamgrd *d, struct peer_forecast *f, struct precopy_plan *plan)
+/* What this guest's memory was on the wire, else what all was; 0: nothing ever moved. */
+static uint32_t known_ratio(const struct hamgrd *d, struct ha_uuid guest, bool *ret_is_own)
 {
-    const struct precopy_cost *rate = known_rate(d, f->dst, &f->rate_from);
-    uint64_t cap = (uint64_t)d->config.rate_mbit * 125000;
+    for (uint32_t i = 0; i < SHELL_RATIOS; i++) {
+        *ret_is_own = d->ratios[i].permille && ha_uuid_equal(d->ratios[i].guest, guest);
+        if (*ret_is_own)
+            return d->ratios[i].permille;
+    }
+    return (uint32_t)d->ratio.mean_us;
+}
 
-    /* A guess spans from a poor link to a good one. */
-    plan->rate_bytes_s = rate ? rate->mean_us * 1024 : RATE_GUESS;
-    uint64_t margin = rate ? 2 * rate->spread_us * 1024 : 0;
-    plan->rate_low_bytes_s =
-        rate ? (margin < plan->rate_bytes_s / 4 * 3 ? plan->rate_bytes_s - margin
-                                                    : plan->rate_bytes_s / 4)
-             : RATE_GUESS / 10;
-    plan->rate_high_bytes_s = rate ? plan->rate_bytes_s + margin : RATE_GUESS * 10;
-    if (cap && !rate) /* compression may make it more */
-        plan->rate_bytes_s = cap;
+void forecast_applied(struct hamgrd *d, const struct ha_applied *applied)
+{
+    const struct ha_moved *moved = &applied->cmd.u.moved;
+    uint32_t i = 0;
+
+    if (applied->is_noop || applied->kind != LOG_KIND_STATE || applied->cmd.type != HA_CMD_MOVED ||
+        moved->outcome != HA_MOVED_ARRIVED || moved->raw_bytes == 0 ||
+        moved->raw_bytes > UINT64_MAX / 1000)
+        return;
+    uint64_t permille = moved->raw_bytes * 1000 / (moved->wire_bytes ? moved->wire_bytes : 1);
+    permille = permille < 1000000 ? permille : 1000000;
+    while (i < SHELL_RATIOS && !ha_uuid_equal(d->ratios[i].guest, applied->cmd.guest))
+        i++;
+    if (i == SHELL_RATIOS)
+        i = d->ratio_count++ % SHELL_RATIOS;
+    d->ratios[i] = (struct move_ratio){applied->cmd.guest, (uint32_t)permille};
+    precopy_cost_update(&d->ratio, permille);
+}
+
+static void fill_rates(struct hamgrd *d, struct peer_forecast *f, struct precopy_plan *plan)
+{
+    const struct probe_found *found = probe_found(d, f->dst);
+    struct precopy_way way = {.cap_bytes_s = (uint64_t)d->config.rate_mbit * 125000};
+    const struct precopy_cost *seen = known_rate(d, f->dst, &way.seen_from);
+
+    if (seen)
+        way.seen_kib_s = *seen;
+    way.ratio_permille = known_ratio(d, f->guest, &way.is_own_ratio);
+    if (found && found->is_ok) {
+        way.link_bytes_s = found->rate.bytes_s;
+        way.link_low_bytes_s = found->rate.low_bytes_s;
+        way.link_high_bytes_s = found->rate.high_bytes_s;
+        f->link_bytes_s = found->rate.bytes_s;
+        f->link_rtt_us = found->rtt_us;
+        plan->fixed_us += SWITCH_WAYS * (d->switch_cost.mean_us ? 0 : found->rtt_us);
+    } else {
+        snprintf(f->link_text, sizeof(f->link_text), "%s",
+                 found ? found->text : "there was no time for it");
+    }
+    f->rate_from = precopy_rates(&way, plan);
 }
 
 static void answer(struct hamgrd *d, struct peer_forecast *f, uint64_t dirty_bytes_s)
@@ -183,17 +223,20 @@ static struct forecast_wait *add(struct hamgrd *d, const struct peer_forecast *a
     return wait;
 }
 
-/* Where the guest runs: begins the sample. */
+/* Where the guest runs: begins the sample, and the probe of the link beside it. */
 static void sample(struct hamgrd *d, struct forecast_wait *wait)
 {
     const struct ha_guest *guest = ha_state_guest(&d->state, wait->ask.guest);
 
     bool is_here = guest && guest->node == d->identity.node && guest->phase == HA_PHASE_RUNNING;
     wait->is_still = is_here && !things_can_move_live(d, guest);
+    wait->is_sampled = wait->is_still;
     if (is_here && !wait->is_still)
         wait->request = hvlink_sample(d, guest->id, guest->epoch, SAMPLE_MS);
-    if (wait->request == 0)
-        wait->due_ms = 0; /* refused, or told without a sample, with the next tick */
+    if (wait->request || wait->is_still)
+        probe_want(d, wait->ask.dst);
+    else
+        wait->due_ms = 0; /* refused with the next tick */
 }
 
 void forecast_begin(struct hamgrd *d, const struct peer_forecast *question,
@@ -236,6 +279,19 @@ void forecast_told(struct hamgrd *d, const struct peer_forecast *answer)
         finish(d, place, answer);
 }
 
+static void tell(struct hamgrd *d, struct forecast_wait **place)
+{
+    struct peer_forecast f = (*place)->ask;
+
+    answer(d, &f, (*place)->dirty_bytes_s);
+    finish(d, place, &f);
+}
+
+static bool is_complete(const struct hamgrd *d, const struct forecast_wait *wait)
+{
+    return wait->is_sampled && !probe_is_open(d, wait->ask.dst);
+}
+
 void forecast_hv_done(struct hamgrd *d, uint64_t request, const struct hvp_done *done)
 {
     struct forecast_wait **place = &d->forecast_waits;
@@ -248,17 +304,11 @@ void forecast_hv_done(struct hamgrd *d, uint64_t request, const struct hvp_done 
         refuse(d, place, done->text);
         return;
     }
-    struct peer_forecast f = (*place)->ask;
-    answer(d, &f, done->value * 4096);
-    finish(d, place, &f);
-}
-
-static void tell_still(struct hamgrd *d, struct forecast_wait **place)
-{
-    struct peer_forecast f = (*place)->ask;
-
-    answer(d, &f, 0);
-    finish(d, place, &f);
+    (*place)->request = 0;
+    (*place)->is_sampled = true;
+    (*place)->dirty_bytes_s = done->value * 4096;
+    if (is_complete(d, *place))
+        tell(d, place);
 }
 
 void forecast_tick(struct hamgrd *d)
@@ -267,11 +317,12 @@ void forecast_tick(struct hamgrd *d)
     struct forecast_wait **place = &d->forecast_waits;
 
     while (*place) {
-        if (now_ms < (*place)->due_ms)
-            place = &(*place)->next;
-        else if ((*place)->is_still)
-            tell_still(d, place);
-        else if ((*place)->due_ms == 0)
+        struct forecast_wait *wait = *place;
+        if (is_complete(d, wait) || (wait->is_sampled && now_ms >= wait->due_ms))
+            tell(d, place);
+        else if (now_ms < wait->due_ms)
+            place = &wait->next;
+        else if (wait->due_ms == 0)
             refuse(d, place, "its node can't sample it: the guest does not run there now");
         else
             refuse(d, place, "its node did not answer in time");

@@ -39,7 +39,7 @@ int peer_header_decode(struct ha_reader *r, struct peer_header *ret)
     ret->generation = ha_get_u64(r);
     ret->nonce = ha_get_u64(r);
     ret->to = ha_get_u32(r);
-    if (r->failed || magic != PEER_MAGIC || ret->type < PEER_REPORT || ret->type > PEER_THINGS)
+    if (r->failed || magic != PEER_MAGIC || ret->type < PEER_REPORT || ret->type > PEER_PROBE_READY)
         return -HA_E_CORRUPT;
     return version == PEER_VERSION ? 0 : -HA_E_VERSION;
 }
@@ -258,6 +258,8 @@ void peer_forecast_encode(struct ha_writer *w, const struct peer_forecast *m)
     ha_put_u8(w, m->rate_from);
     ha_put_u64(w, m->dirty_bytes_s);
     ha_put_u64(w, m->rate_bytes_s);
+    ha_put_u64(w, m->link_bytes_s);
+    ha_put_u32(w, m->link_rtt_us);
     ha_put_u8(w, f->is_converging);
     ha_put_u64(w, f->time_ms);
     ha_put_u64(w, f->time_low_ms);
@@ -269,6 +271,7 @@ void peer_forecast_encode(struct ha_writer *w, const struct peer_forecast *m)
     ha_put_u64(w, f->bytes_low);
     ha_put_u64(w, f->bytes_high);
     ha_put_u32(w, f->rounds);
+    ha_put_text(w, m->link_text);
     ha_put_text(w, m->text);
 }
 
@@ -282,10 +285,12 @@ int peer_forecast_decode(struct ha_reader *r, struct peer_forecast *ret)
     ret->max_downtime_ms = ha_get_u32(r);
     ret->is_ok = get_bool(r);
     ret->rate_from = ha_get_u8(r);
-    if (ret->rate_from > PRECOPY_FROM_LINK)
+    if (ret->rate_from > PRECOPY_FROM_PROBE)
         r->failed = true;
     ret->dirty_bytes_s = ha_get_u64(r);
     ret->rate_bytes_s = ha_get_u64(r);
+    ret->link_bytes_s = ha_get_u64(r);
+    ret->link_rtt_us = ha_get_u32(r);
     f->is_converging = get_bool(r);
     f->time_ms = ha_get_u64(r);
     f->time_low_ms = ha_get_u64(r);
@@ -297,6 +302,30 @@ int peer_forecast_decode(struct ha_reader *r, struct peer_forecast *ret)
     f->bytes_low = ha_get_u64(r);
     f->bytes_high = ha_get_u64(r);
     f->rounds = ha_get_u32(r);
+    ha_get_text(r, ret->link_text, sizeof(ret->link_text));
+    ha_get_text(r, ret->text, sizeof(ret->text));
+    return done(r);
+}
+
+void peer_probe_encode(struct ha_writer *w, const struct peer_probe *m)
+{
+    ha_put_u64(w, m->id);
+    ha_put_u8(w, m->is_ok);
+    ha_put_u16(w, m->port);
+    ha_put_text(w, m->addr);
+    ha_put_raw(w, m->secret, sizeof(m->secret));
+    ha_put_text(w, m->text);
+}
+
+int peer_probe_decode(struct ha_reader *r, struct peer_probe *ret)
+{
+    ret->id = ha_get_u64(r);
+    ret->is_ok = get_bool(r);
+    ret->port = ha_get_u16(r);
+    ha_get_text(r, ret->addr, sizeof(ret->addr));
+    const uint8_t *secret = ha_get_raw(r, sizeof(ret->secret));
+    if (secret)
+        memcpy(ret->secret, secret, sizeof(ret->secret));
     ha_get_text(r, ret->text, sizeof(ret->text));
     return done(r);
 }

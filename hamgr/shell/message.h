@@ -15,7 +15,7 @@
 #include "hamgr/ipc/fenceproto.h"
 
 #define PEER_MAGIC   0x31534d48u /* "HMS1"; the log's messages have their own */
-#define PEER_VERSION 2u          /* goes up when a layout below changes */
+#define PEER_VERSION 3u          /* goes up when a layout below changes */
 
 enum peer_type {
     PEER_REPORT = 1,    /* peer_report */
@@ -32,6 +32,8 @@ enum peer_type {
     PEER_FACTS_ASK,     /* peer_facts without facts: what doctor wants to know; to all */
     PEER_FACTS_TELL,    /* peer_facts */
     PEER_THINGS,        /* peer_things: what guests need, as found here; to all */
+    PEER_PROBE_ASK,     /* peer_probe's id: the link to this node is to be measured */
+    PEER_PROBE_READY,   /* peer_probe: the answer */
 };
 
 struct peer_header {
@@ -76,7 +78,20 @@ struct peer_forecast {
     uint8_t rate_from; /* enum precopy_rate_from */
     uint64_t dirty_bytes_s;
     uint64_t rate_bytes_s;
+    uint64_t link_bytes_s; /* as just measured, 0 = it was not */
+    uint32_t link_rtt_us;  /* 0 = not known */
     struct precopy_forecast forecast;
+    char link_text[HA_TEXT_MAX]; /* why it was not */
+    char text[HA_TEXT_MAX];      /* why not */
+};
+
+/* Where a probe of the link may go, once; or why not. */
+struct peer_probe {
+    uint64_t id; /* the asker's, random */
+    bool is_ok;
+    uint16_t port;
+    char addr[HA_ADDR_MAX];
+    uint8_t secret[32];
     char text[HA_TEXT_MAX]; /* why not */
 };
 
@@ -130,6 +145,8 @@ void peer_progress_encode(struct ha_writer *w, const struct ha_move_progress *m)
 int peer_progress_decode(struct ha_reader *r, struct ha_move_progress *ret);
 void peer_forecast_encode(struct ha_writer *w, const struct peer_forecast *m);
 int peer_forecast_decode(struct ha_reader *r, struct peer_forecast *ret);
+void peer_probe_encode(struct ha_writer *w, const struct peer_probe *m);
+int peer_probe_decode(struct ha_reader *r, struct peer_probe *ret);
 void peer_facts_encode(struct ha_writer *w, const struct peer_facts *m);
 /* facts may be NULL: then the body must be a question. */
 int peer_facts_decode(struct ha_reader *r, uint64_t *ret_id, struct ha_facts *ret_facts);

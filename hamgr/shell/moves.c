@@ -411,6 +411,7 @@ static struct move *new_move(struct hamgrd *d, const struct ha_guest *guest, boo
     struct move *move = calloc(1, sizeof(*move));
 
     ha_assert(move);
+    probe_stop(d, "a migration began");
     move->d = d;
     move->ticket = guest->ticket.id;
     move->guest = guest->id;

@@ -230,6 +230,19 @@ static void on_forecast(struct hamgrd *d, uint32_t from, uint8_t type, struct ha
         forecast_told(d, &forecast);
 }
 
+static void on_probe(struct hamgrd *d, uint32_t from, uint8_t type, struct ha_reader *r)
+{
+    struct peer_probe probe;
+
+    if (type == PEER_PROBE_ASK) {
+        uint64_t id = ha_get_u64(r);
+        if (ha_reader_is_done(r))
+            probe_asked(d, from, id);
+    } else if (peer_probe_decode(r, &probe) == 0) {
+        probe_ready(d, from, &probe);
+    }
+}
+
 static void on_facts(struct hamgrd *d, uint32_t from, uint8_t type, struct ha_reader *r)
 {
     static struct ha_facts facts;
@@ -309,6 +322,10 @@ void peers_message(struct hamgrd *d, uint32_t from, const uint8_t *data, size_t 
         break;
     case PEER_THINGS:
         on_things(d, from, &r);
+        break;
+    case PEER_PROBE_ASK:
+    case PEER_PROBE_READY:
+        on_probe(d, from, header.type, &r);
         break;
     }
 }

@@ -80,6 +80,9 @@ static void forecast_done(void *user, const struct peer_forecast *answer)
                                 .rate_from = answer->rate_from,
                                 .dirty_bytes_s = answer->dirty_bytes_s,
                                 .rate_bytes_s = answer->rate_bytes_s,
+                                .link_bytes_s = answer->link_bytes_s,
+                                .link_rtt_us = answer->link_rtt_us,
+                                .link_text = answer->link_text,
                                 .f = answer->forecast,
                                 .text = answer->text};
 

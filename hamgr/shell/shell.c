@@ -604,6 +604,7 @@ static void on_tick(void *data)
     shell_turn_begin(d);
     shell_refresh(d);
     moves_tick(d);
+    probe_tick(d);
     forecast_tick(d);
     doctor_tick(d);
     things_tick(d);
@@ -611,8 +612,8 @@ static void on_tick(void *data)
     if (d->rt.now_ms >= d->report_sent_ms + 1000)
         shell_wake(d);
     shell_turn_end(d);
-    bool is_busy =
-        d->moves || d->transfers || d->move_notes || d->forecast_waits || doctor_is_busy(d);
+    bool is_busy = d->moves || d->transfers || d->move_notes || d->forecast_waits ||
+                   probe_is_busy(d) || doctor_is_busy(d);
     set_tick(d, is_busy ? TICK_MS : TICK_IDLE_MS);
 }
 
@@ -685,6 +686,7 @@ int shell_start(struct hamgrd *d, struct ha_err *err)
 
 void shell_stop(struct hamgrd *d)
 {
+    probe_free(d);
     server_close(d->server);
     transport_close(d->transport);
     link_close(d->hv);

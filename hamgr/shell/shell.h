@@ -37,6 +37,7 @@
 #include "hamgr/shell/link.h"
 #include "hamgr/shell/message.h"
 #include "hamgr/store/store.h"
+#include "migrate/probe.h"
 #include "quorum/log.h"
 #include "quorum/transport.h"
 
@@ -64,6 +65,7 @@ struct proposal;      /* propose.c */
 struct move;          /* moves.c */
 struct move_note;     /* moverecord.c */
 struct forecast_wait; /* forecast.c */
+struct shell_probe;   /* probe.c */
 struct shell_doctor;  /* doctor.c */
 struct shell_things;  /* things.c */
 struct transfer;      /* transfer.c */
@@ -86,6 +88,13 @@ struct kept_forecast {
     uint32_t time_ms;
     uint32_t pause_ms;
     uint64_t bytes;
+};
+
+/* What a guest's memory was on the wire the last time it moved. */
+#define SHELL_RATIOS 64u
+struct move_ratio {
+    struct ha_uuid guest;
+    uint32_t permille; /* bytes of the native stream per byte sent; 0 = unused */
 };
 
 struct hamgrd {
@@ -182,6 +191,10 @@ struct hamgrd {
     uint32_t forecast_count;
     struct kept_forecast forecasts[SHELL_FORECASTS];
     struct move_rate move_rates[HA_NODES_MAX];
+    struct move_ratio ratios[SHELL_RATIOS]; /* ring */
+    uint32_t ratio_count;
+    struct precopy_cost ratio;       /* of all guests, thousandths in place of microseconds */
+    struct shell_probe *probe;       /* NULL: nothing was ever probed */
     struct precopy_cost setup_cost;  /* MIGRATE applied to connected */
     struct precopy_cost switch_cost; /* from drained to SWITCH applied, as sources measured it */
     struct transfer *transfers;
@@ -368,6 +381,34 @@ void forecast_learn(struct hamgrd *d, uint32_t node, uint64_t bytes, uint64_t us
 uint64_t forecast_rate(const struct hamgrd *d);
 /* The newest one of the last minutes, or NULL. */
 const struct kept_forecast *forecast_of(const struct hamgrd *d, struct ha_uuid guest, uint32_t dst);
+
+/* An entry was applied: what it says of a guest's memory on the wire is kept. */
+void forecast_applied(struct hamgrd *d, const struct ha_applied *applied);
+
+/* probe.c */
+struct probe_found {
+    uint32_t node;
+    uint64_t made_ms;
+    bool is_ok;
+    struct probe_rate rate;
+    uint32_t rtt_us;        /* 0 = not known */
+    char text[HA_TEXT_MAX]; /* why it could not be measured */
+};
+/* The rate of the link to node is wanted: measured, unless it just was. Never blocks; what came of
+ * it is in probe_found as soon as probe_is_open says false. */
+void probe_want(struct hamgrd *d, uint32_t node);
+bool probe_is_open(const struct hamgrd *d, uint32_t node);
+/* Of the last few seconds, or NULL. */
+const struct probe_found *probe_found(struct hamgrd *d, uint32_t node);
+void probe_asked(struct hamgrd *d, uint32_t from, uint64_t id);
+void probe_ready(struct hamgrd *d, uint32_t from, const struct peer_probe *probe);
+/* Something that needs link and port begins: what is under way ends now. */
+void probe_stop(struct hamgrd *d, const char *why);
+void probe_tick(struct hamgrd *d);
+/* Must be looked at often. */
+bool probe_is_busy(const struct hamgrd *d);
+/* At the end; may be called when there is nothing. */
+void probe_free(struct hamgrd *d);
 
 /* doctor.c */
 typedef void (*doctor_fn)(void *user, const struct ha_doctor_input *input);

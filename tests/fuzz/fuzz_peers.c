@@ -159,6 +159,16 @@ static bool again_forecast(struct ha_reader *r, struct ha_writer *w)
     return true;
 }
 
+static bool again_probe(struct ha_reader *r, struct ha_writer *w)
+{
+    struct peer_probe m;
+
+    if (peer_probe_decode(r, &m) < 0)
+        return false;
+    peer_probe_encode(w, &m);
+    return true;
+}
+
 static bool again_things(struct ha_reader *r, struct ha_writer *w)
 {
     static struct peer_things m;
@@ -199,7 +209,10 @@ static bool again(uint8_t type, struct ha_reader *r, struct ha_writer *w)
         break;
     case PEER_THINGS:
         return again_things(r, w);
+    case PEER_PROBE_READY:
+        return again_probe(r, w);
     case PEER_HANDOVER:
+    case PEER_PROBE_ASK:
         break; /* one number, read in place */
     }
     return false;

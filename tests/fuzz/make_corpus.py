@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes first inputs for the fuzz targets: make_corpus.py DIR"""
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -72,9 +73,17 @@ def peers(directory):
         + text16(b"off"),
         5: struct.pack("<QH", 7, 7780) + text16(b"10.0.0.1") + bytes(32),
         8: struct.pack("<QQ", 1, 9) + bytes(16) + view + struct.pack("<QQI", 4, 0, 4) + b"data",
+        11: struct.pack("<Q", 5) + bytes(16) + struct.pack("<IIBBQQQIB", 2, 300, 1, 3, 1, 2, 3, 4, 1)
+        + bytes(8 * 9 + 4) + text16(b"busy") + text16(b""),
+        15: struct.pack("<Q", 5),
+        16: struct.pack("<QBH", 5, 1, 7781) + text16(b"10.0.0.1") + bytes(32) + text16(b""),
     }
+    # Of another version nothing is looked at.
+    place = os.path.dirname(os.path.abspath(__file__))
+    with open(os.path.join(place, "..", "..", "hamgr", "shell", "message.h"), encoding="utf-8") as header:
+        version = int(re.search(r"#define PEER_VERSION (\d+)u", header.read()).group(1))
     for kind, body in shell.items():
-        put(directory, "fuzz_peers", f"shell-{kind}", struct.pack("<IBB", 0x31534d48, 1, kind)
+        put(directory, "fuzz_peers", f"shell-{kind}", struct.pack("<IBB", 0x31534d48, version, kind)
             + bytes(24) + struct.pack("<QI", 77, 0) + body)
 
 

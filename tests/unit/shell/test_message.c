@@ -35,6 +35,7 @@ CODEC(fence, struct peer_fence)
 CODEC(move_ready, struct peer_move_ready)
 CODEC(progress, struct ha_move_progress)
 CODEC(forecast, struct peer_forecast)
+CODEC(probe, struct peer_probe)
 CODEC(chunk, struct peer_chunk)
 CODEC(things, struct peer_things)
 
@@ -154,11 +155,17 @@ static void test_round_trips(void **state)
                                      .is_ok = true,
                                      .dirty_bytes_s = 4,
                                      .rate_bytes_s = 5,
+                                     .link_bytes_s = 6,
+                                     .link_rtt_us = 7,
+                                     .link_text = "a migration runs",
                                      .forecast = {true, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10},
                                      .text = "fine"};
+    struct peer_probe probe = {
+        .id = 9, .is_ok = true, .port = 49201, .addr = "10.0.0.1", .text = "busy"};
     uint8_t data[300];
 
     (void)state;
+    memset(probe.secret, 0x5a, sizeof(probe.secret));
     memset(data, 0x5a, sizeof(data));
     memset(ready.secret, 0xa5, sizeof(ready.secret));
     struct peer_chunk chunk = {.transfer = 1,
@@ -174,6 +181,7 @@ static void test_round_trips(void **state)
     check_codec(move_ready_put, move_ready_get, &ready, sizeof(ready));
     check_codec(progress_put, progress_get, &progress, sizeof(progress));
     check_codec(forecast_put, forecast_get, &forecast, sizeof(forecast));
+    check_codec(probe_put, probe_get, &probe, sizeof(probe));
     check_codec(chunk_put, chunk_get, &chunk, sizeof(chunk));
     free(devices);
 }
@@ -208,7 +216,7 @@ static void test_header(void **state)
     bytes[5] = 0;
     r = ha_reader_of(bytes, w.position);
     assert_int_equal(peer_header_decode(&r, &out), -HA_E_CORRUPT);
-    bytes[5] = PEER_THINGS + 1;
+    bytes[5] = PEER_PROBE_READY + 1;
     r = ha_reader_of(bytes, w.position);
     assert_int_equal(peer_header_decode(&r, &out), -HA_E_CORRUPT);
     bytes[0] ^= 1;
@@ -308,8 +316,8 @@ static void test_counts(void **state)
 /* Random bytes and single flips: an error or a value, never more; sanitizers watch. */
 static void test_noise(void **state)
 {
-    static const decode_fn decoders[] = {report_get,     devices_get,  fence_get,
-                                         move_ready_get, progress_get, chunk_get};
+    static const decode_fn decoders[] = {report_get,   devices_get, fence_get, move_ready_get,
+                                         progress_get, chunk_get,   probe_get};
     static uint8_t bytes[4096];
     static union {
         struct ha_report report;
@@ -318,6 +326,7 @@ static void test_noise(void **state)
         struct peer_move_ready ready;
         struct ha_move_progress progress;
         struct peer_chunk chunk;
+        struct peer_probe probe;
     } ret;
     uint64_t seed = 42;
     struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
@@ -331,7 +340,7 @@ static void test_noise(void **state)
             seed = seed * UINT64_C(6364136223846793005) + 1442695040888963407u;
             bytes[i] = (seed >> 40) % 4 ? (uint8_t)((seed >> 33) % 3) : (uint8_t)(seed >> 50);
         }
-        decode_exactly(decoders[round % 6], bytes, size, &ret);
+        decode_exactly(decoders[round % 7], bytes, size, &ret);
     }
     w = ha_writer_of(bytes, sizeof(bytes));
     peer_fence_encode(&w, &fence);
