@@ -54,6 +54,12 @@ enum ha_severity {
       "xl would take memory from dom0 for a guest, behind hamgr's back")                           \
     X(HA_FINDING_OVERCOMMIT, "overcommit",                                                         \
       "more memory is promised than the node has: it takes no guest until that is mended")         \
+    X(HA_FINDING_NO_SWAP, "no-swap",                                                               \
+      "dom0's memory is fixed, and small: without swap its kernel kills a process, maybe one "     \
+      "of hamgr's, when it runs short")                                                            \
+    X(HA_FINDING_SWAP_SHARED, "swap-shared",                                                       \
+      "when that storage stalls or the network is cut, dom0's processes wait for their own "       \
+      "memory: guests can't be moved or stopped then, and the watchdog may reset the host")        \
     X(HA_FINDING_SCHEDULER, "scheduler",                                                           \
       "the guests order their own I/O: an elevator in dom0 delays it and lets one guest starve "   \
       "another")                                                                                   \
@@ -64,6 +70,9 @@ enum ha_severity {
     X(HA_FINDING_NOT_ARMED, "not-armed",                                                           \
       "a node whose watchdog is not armed gets no guests, and its own are not restarted by time")  \
     X(HA_FINDING_SOFTDOG, "softdog", "a software watchdog dies with the kernel it should guard")   \
+    X(HA_FINDING_XEN_WATCHDOG, "xen-watchdog",                                                     \
+      "a hypervisor that hangs stops all its guests; its own watchdog resets the host then, and "  \
+      "says on the console where it hung")                                                         \
     X(HA_FINDING_NO_TIME_SYNC, "no-time-sync",                                                     \
       "times in hactl events, in certificates and in the guests drift apart")                      \
     X(HA_FINDING_CLOCKS_DIFFER, "clocks-differ",                                                   \
@@ -98,6 +107,10 @@ enum ha_severity {
     X(HA_FINDING_EVEN_VOTERS, "even-voters",                                                       \
       "an even number of voters survives no more failures than one less, and can split in halves") \
     X(HA_FINDING_CANT_RUN, "cant-run", "the guest is not started or moved there")                  \
+    X(HA_FINDING_RUNS_NOWHERE, "runs-nowhere",                                                     \
+      "no node admits the guest: it stays down until one has what it needs")                       \
+    X(HA_FINDING_GUEST_ELEVATOR, "guest-elevator",                                                 \
+      "the storage below orders the guest's I/O: an elevator of its own only makes it wait")       \
     X(HA_FINDING_ISOLATION, "isolation",                                                           \
       "when its node is cut off, hamgr can't prove that its disks are quiet: the watchdog resets " \
       "the whole host instead of pausing this guest")
@@ -140,6 +153,7 @@ struct ha_doctor_guest {
     const char *name;
     uint8_t kind;            /* enum ha_guest_kind */
     const char *never_quiet; /* why its disks can't be proven quiet; NULL: they can */
+    const char *elevator;    /* that its kernel's command line names; NULL: none */
 };
 
 #define HA_FINDINGS_MAX 512u

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "hamgr/core/plan.h"
 #include "hamgr/doctor/doctor_internal.h"
 
 #define DAY_MS        UINT64_C(86400000)
@@ -195,6 +196,58 @@ static void judge_bars(struct doctor *d)
     }
 }
 
+/* What stands against a start of the guest on every node that runs guests; NULL: one has all. */
+static const struct ha_bar *barred_everywhere(const struct doctor *d, const struct ha_guest *guest)
+{
+    const struct ha_bar *first = NULL;
+
+    for (uint32_t i = 0; i < d->in->state->node_count; i++) {
+        const struct ha_node *node = &d->in->state->nodes[i];
+        if (node->is_witness)
+            continue;
+        const struct ha_bar *bar = ha_bar_against(d->in->rt, guest->id, 0, node->id, 0);
+        if (!bar)
+            return NULL;
+        first = first ? first : bar;
+    }
+    return first;
+}
+
+static void judge_admission(struct doctor *d)
+{
+    for (uint32_t i = 0; i < d->in->state->guest_count; i++) {
+        const struct ha_guest *guest = &d->in->state->guests[i];
+        const struct ha_bar *bar = barred_everywhere(d, guest);
+        if (!bar)
+            continue;
+        const struct ha_node *node = ha_state_node(d->in->state, bar->node);
+        struct ha_finding *f = doctor_find(
+            d, HA_FINDING_RUNS_NOWHERE,
+            guest->want == HA_WANT_STARTED ? HA_SEVERITY_ERROR : HA_SEVERITY_WARNING, 0);
+        memcpy(f->guest, guest->name, sizeof(f->guest));
+        snprintf(f->what, sizeof(f->what), "%s is refused by every node; %s: %.120s", guest->name,
+                 node ? node->name : "", bar->text);
+        snprintf(f->fix, sizeof(f->fix), "%s", bar->fix);
+    }
+}
+
+static void judge_elevators(struct doctor *d)
+{
+    for (uint32_t i = 0; i < d->in->guest_count; i++) {
+        const struct ha_doctor_guest *guest = &d->in->guests[i];
+        if (!guest->elevator)
+            continue;
+        struct ha_finding *f = doctor_find(d, HA_FINDING_GUEST_ELEVATOR, HA_SEVERITY_NOTE, 0);
+        snprintf(f->guest, sizeof(f->guest), "%s", guest->name);
+        snprintf(f->what, sizeof(f->what), "%s: its kernel is told elevator=%.30s", guest->name,
+                 guest->elevator);
+        snprintf(f->fix, sizeof(f->fix),
+                 "take it off the definition's command line; in the guest a udev rule: "
+                 "KERNEL==\"xvd*\", ATTR{queue/scheduler}=\"none\" (kernels before 5.0: "
+                 "elevator=noop)");
+    }
+}
+
 static void judge_isolation(struct doctor *d)
 {
     for (uint32_t i = 0; i < d->in->guest_count; i++) {
@@ -216,5 +269,7 @@ void doctor_cluster(struct doctor *d)
     judge_voters(d);
     judge_promises(d);
     judge_bars(d);
+    judge_admission(d);
+    judge_elevators(d);
     judge_isolation(d);
 }

@@ -125,6 +125,38 @@ static void judge_memory(struct doctor *d, const struct ha_doctor_node *node)
     }
 }
 
+static void judge_swap(struct doctor *d, const struct ha_doctor_node *node)
+{
+    const struct ha_facts *facts = node->facts;
+    bool has_any = false, has_real = false;
+    struct ha_finding *f;
+
+    for (uint32_t i = 0; i < facts->item_count; i++) {
+        const struct ha_fact_item *item = &facts->items[i];
+        if (item->list != HA_LIST_SWAP)
+            continue;
+        has_any = true;
+        has_real = has_real || strcmp(item->text, "memory") != 0;
+        if (strcmp(item->text, "shared") != 0)
+            continue;
+        f = doctor_find(d, HA_FINDING_SWAP_SHARED, HA_SEVERITY_WARNING, node->id);
+        snprintf(f->what, sizeof(f->what), "%s: dom0 swaps to %.90s, on shared storage", node->name,
+                 item->subject);
+        snprintf(f->fix, sizeof(f->fix),
+                 "on %s: swapoff %.90s, take it out of /etc/fstab, and swap to a disk in the host",
+                 node->name, item->subject);
+    }
+    if (has_real || !ha_facts_is(facts, HA_FACT_IS_SWAP_KNOWN))
+        return;
+    f = doctor_find(d, HA_FINDING_NO_SWAP, HA_SEVERITY_NOTE, node->id);
+    snprintf(f->what, sizeof(f->what), "%s: dom0 has no swap%s", node->name,
+             has_any ? " but in its memory (zram)" : "");
+    snprintf(f->fix, sizeof(f->fix),
+             "on %s: mkswap and swapon a partition of a disk in the host, and its line in "
+             "/etc/fstab",
+             node->name);
+}
+
 static void judge_disks(struct doctor *d, const struct ha_doctor_node *node)
 {
     struct ha_finding *f;
@@ -163,6 +195,7 @@ void doctor_host(struct doctor *d, const struct ha_doctor_node *node)
     judge_xen(d, node);
     judge_kernel(d, node);
     judge_memory(d, node);
+    judge_swap(d, node);
     judge_disks(d, node);
 }
 
@@ -175,6 +208,27 @@ static bool is_arming_expected(const struct doctor *d, uint32_t id)
     if (!d->in->state)
         return true;
     return !d->in->state->is_disarmed && node && node->status == HA_NODE_MEMBER && !node->is_frozen;
+}
+
+/* Beside a watchdog of the board Xen's own is a second string; Xen's timer of dom0 needs it, for
+ * who hangs would be the one to fire. */
+static void judge_xen_watchdog(struct doctor *d, const struct ha_doctor_node *node)
+{
+    const struct ha_facts *facts = node->facts;
+    bool is_alone = ha_facts_is(facts, HA_FACT_IS_XEN_DOG);
+
+    if (!ha_facts_is_not(facts, HA_FACT_HAS_XEN_WATCHDOG) ||
+        !ha_facts_is(facts, HA_FACT_IS_XEN_WANTED))
+        return;
+    struct ha_finding *f = doctor_find(d, HA_FINDING_XEN_WATCHDOG,
+                                       is_alone ? HA_SEVERITY_WARNING : HA_SEVERITY_NOTE, node->id);
+    snprintf(f->what, sizeof(f->what),
+             is_alone ? "%s: its watchdog is Xen's timer of dom0, and Xen's own is off: nothing "
+                        "resets a host whose hypervisor hangs"
+                      : "%s: Xen's command line has no watchdog",
+             node->name);
+    snprintf(f->fix, sizeof(f->fix),
+             "/etc/default/grub: add watchdog to GRUB_CMDLINE_XEN_DEFAULT, update-grub, reboot");
 }
 
 void doctor_watchdog(struct doctor *d, const struct ha_doctor_node *node)
@@ -197,6 +251,7 @@ void doctor_watchdog(struct doctor *d, const struct ha_doctor_node *node)
                  "restart hamgr-watchdog",
                  node->name);
     }
+    judge_xen_watchdog(d, node);
     if (ha_facts_is(facts, HA_FACT_HAS_SOFTDOG)) {
         f = doctor_find(d, HA_FINDING_SOFTDOG, HA_SEVERITY_WARNING, node->id);
         snprintf(f->what, sizeof(f->what), "%s: its watchdog is software (softdog)", node->name);

@@ -49,7 +49,10 @@
     X(HA_FACT_LINK_COUNT, 29, "link_count") /* of corosync */                                      \
     X(HA_FACT_AUTHKEY_MODE, 30, "authkey_mode")                                                    \
     X(HA_FACT_IS_DEVICE_DOG, 31,                                                                   \
-      "is_device_dog") /* the watchdog is a device, not a test's socket */
+      "is_device_dog") /* the watchdog is a device, not a test's socket */                         \
+    X(HA_FACT_IS_SWAP_KNOWN, 32, "is_swap_known")       /* of dom0: what there is is listed */     \
+    X(HA_FACT_HAS_XEN_WATCHDOG, 33, "has_xen_watchdog") /* watchdog on Xen's command line */       \
+    X(HA_FACT_IS_XEN_DOG, 34, "is_xen_dog") /* the device is Xen's timer of dom0 (xen_wdt) */
 
 #define HA_FACT_TEXTS(X)                                                                           \
     X(HA_TEXT_VERSION, 1, "version")       /* of hamgr */                                          \
@@ -71,7 +74,8 @@
     X(HA_LIST_SCHEDULER, 2, "scheduler")           /* subject sda; text bfq */                     \
     X(HA_LIST_DEVICE, 3, "fence_device")           /* subject name; value proven, wall ms; text */ \
                                                    /* " n1 n2 " or "*" */                          \
-    X(HA_LIST_VOLATILE, 4, "volatile")             /* subject path on a file system in memory */
+    X(HA_LIST_VOLATILE, 4, "volatile")             /* subject path on a file system in memory */   \
+    X(HA_LIST_SWAP, 5, "swap") /* subject device or file; value KiB; text local, shared, memory */
 
 #define X(symbol, number, name) symbol = number,
 enum ha_fact_number { HA_FACT_NUMBERS(X) };

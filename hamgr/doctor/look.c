@@ -183,8 +183,10 @@ static void look_at_watchdog(const struct look *l)
         return;
     (void)sscanf(device, "/dev/watchdog%u", &number); /* /dev/watchdog is the first */
     snprintf(path, sizeof(path), "/sys/class/watchdog/watchdog%u/identity", number);
-    if (look_text(l, path, identity, sizeof(identity)))
+    if (look_text(l, path, identity, sizeof(identity))) {
         ha_facts_set(l->facts, HA_FACT_HAS_SOFTDOG, strncmp(identity, "Software", 8) == 0);
+        ha_facts_set(l->facts, HA_FACT_IS_XEN_DOG, strncmp(identity, "xen_wdt", 7) == 0);
+    }
 }
 
 /* ---- the clock ---- */
@@ -227,6 +229,7 @@ void look_host(const char *root, const struct look_ask *ask, struct look_tell *r
     if (ask->is_xen) {
         look_at_toolstack(&l);
         look_at_kernel(&l);
+        look_swap(&l);
     }
     look_at_watchdog(&l);
     look_at_clock(&l);

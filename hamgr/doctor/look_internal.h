@@ -26,7 +26,10 @@ bool look_stat(const struct look *l, const char *path, struct stat *ret);
 
 /* look_trust.c: certificates, corosync's files. */
 void look_trust(const struct look *l);
+/* look_swap.c */
+void look_swap(const struct look *l);
 /* look_thing.c */
+bool look_is_shared(const char *path); /* does it lie on a file system that nodes share? */
 void look_thing(const struct look *l, const struct look_thing *thing, struct look_found *ret);
 
 #endif

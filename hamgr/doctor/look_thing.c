@@ -94,6 +94,13 @@ static bool is_shared_type(const struct statfs *fs)
     }
 }
 
+bool look_is_shared(const char *path)
+{
+    struct statfs fs;
+
+    return statfs(path, &fs) == 0 && is_shared_type(&fs);
+}
+
 /* An image: on a shared file system its inode tells it from others. */
 static void look_at_image(const struct look *l, const char *path, const char *name,
                           const struct stat *st, struct look_found *ret)

@@ -28,6 +28,7 @@ struct note {
     struct ha_digest digest;
     uint8_t kind; /* enum ha_guest_kind */
     bool is_never_quiet;
+    char elevator[XEN_ELEVATOR_MAX];
     uint32_t thing_count;
     const struct look_thing **things; /* of shell_things.things */
 };
@@ -188,6 +189,7 @@ static void read_definition(struct shell_things *t, struct note *note, const uin
         return;
     note->kind = definition.kind; /* PV, PVH, HVM in both */
     note->is_never_quiet = definition.disks == XEN_DISKS_OTHER;
+    memcpy(note->elevator, definition.elevator, sizeof(note->elevator));
     t->noting = note;
     xen_definition_things(text, size, add_thing, t);
 }
@@ -485,7 +487,8 @@ uint32_t things_guests(struct hamgrd *d, const struct ha_doctor_guest **ret_gues
             .kind = note ? note->kind : HA_KIND_UNKNOWN,
             .never_quiet = note && note->is_never_quiet
                                ? "a disk is a file, emulated or behind a script"
-                               : NULL};
+                               : NULL,
+            .elevator = note && note->elevator[0] ? note->elevator : NULL};
     }
     *ret_guests = t->quiet;
     return d->state.guest_count;

@@ -102,6 +102,35 @@ def states(directory):
     put(directory, "fuzz_state", "fence", b"\2" + without + fenced + assign)
 
 
+def looks(directory):
+    """The order for a look at a host, and answers to it, behind the byte that picks which."""
+    things = [(1, b"/srv/vmlinuz"), (2, b"/dev/vg/web1"), (3, b"xenbr0"), (4, b"/srv/cd.iso")]
+    ask = (text16(b"n1") + b"\1" + text16(b"/etc/hamgr/pki/ca.pem") + text16(b"/etc/hamgr/pki/node.pem")
+           + text16(b"/etc/hamgr/pki/node.key") + text16(b"/dev/watchdog")
+           + struct.pack("<I", len(things)) + b"".join(struct.pack("<B", k) + text16(n) for k, n in things))
+    put(directory, "fuzz_look", "ask", b"\0" + ask)
+
+    def answer(numbers, texts_, items, found):
+        return (b"\1" + struct.pack("<H", len(numbers))
+                + b"".join(struct.pack("<HQ", *n) for n in numbers)
+                + struct.pack("<H", len(texts_))
+                + b"".join(struct.pack("<H", n) + text16(t) for n, t in texts_)
+                + struct.pack("<BH", 0, len(items))
+                + b"".join(struct.pack("<HQ", n, v) + text16(s) + text16(t) for n, v, s, t in items)
+                + struct.pack("<I", len(found)) + b"".join(struct.pack("<BQ", *f) for f in found))
+    # Facts are numbered as in hamgr/doctor/facts.h; 30000 is a newer build's.
+    put(directory, "fuzz_look", "healthy", answer(
+        [(n, 1) for n in range(2, 15)] + [(30000, 5)], [(1, b"0.1.0"), (3, b"6.1.0"), (30000, b"new")],
+        [(5, 1048572, b"/dev/sda2", b"local"), (30000, 1, b"new", b"list")], [(1, 42), (2, 0)]))
+    put(directory, "fuzz_look", "ill", answer(
+        [(2, 1), (5, 1)] + [(n, 0) for n in (6, 7, 9, 10, 11, 13, 14, 15, 18, 21, 22, 23, 29, 33)]
+        + [(17, 1), (12, 1), (34, 1), (32, 1), (19, 83333), (25, 0o644), (30, 0o440), (20, 1)],
+        [(6, b"no certificate"), (7, b"two_node"), (8, b"the store failed"), (9, b"1:2:3"), (4, b"hung")],
+        [(1, 1, b"CONFIG_XEN", b""), (2, 0, b"sda", b"bfq"), (3, 0, b"ipmi", b" n1 "),
+         (4, 0, b"/run/disk", b""), (5, 1, b"/dev/nbd0", b"shared"), (5, 1, b"/dev/zram0", b"memory")],
+        [(4, 1)]))
+
+
 def texts(directory):
     """What people write, with the byte in front that picks the parser."""
     examples = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "deploy", "examples")
@@ -151,6 +180,7 @@ def main():
     peers(directory)
     states(directory)
     texts(directory)
+    looks(directory)
     with tempfile.TemporaryDirectory() as work:
         subprocess.run([streamrig.PKI, "all", work, "n1"], check=True, stdout=subprocess.DEVNULL)
         der = subprocess.run(["openssl", "x509", "-in", f"{work}/n1/node.pem", "-outform", "DER"],

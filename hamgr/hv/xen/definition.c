@@ -338,6 +338,20 @@ static int read_names(const json_t *c_info, struct xen_definition *ret, struct h
     return 0;
 }
 
+/* elevator=NAME of a kernel's command line, the last one; those that order nothing are none. */
+static void read_elevator(const char *line, char ret_name[XEN_ELEVATOR_MAX])
+{
+    for (const char *at = line; *at != '\0';) {
+        at += strspn(at, " \t");
+        size_t size = strcspn(at, " \t");
+        if (size > 9 && memcmp(at, "elevator=", 9) == 0)
+            snprintf(ret_name, XEN_ELEVATOR_MAX, "%.*s", (int)(size - 9), at + 9);
+        at += size;
+    }
+    if (strcmp(ret_name, "noop") == 0 || strcmp(ret_name, "none") == 0)
+        ret_name[0] = '\0';
+}
+
 static int read_whole(const json_t *root, struct xen_definition *ret, struct ha_err *err)
 {
     const json_t *c_info = json_object_get(root, "c_info");
@@ -354,6 +368,7 @@ static int read_whole(const json_t *root, struct xen_definition *ret, struct ha_
     if (rc == 0)
         rc = read_ends(root, &ret->ends, err);
     ret->disks = read_disks(root, ret->kind);
+    read_elevator(word_of(b_info, "cmdline"), ret->elevator);
     return rc;
 }
 

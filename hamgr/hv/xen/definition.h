@@ -23,6 +23,8 @@
 #include "hamgr/hv/xen/allow.h"
 #include "hamgr/hv/xen/rules.h"
 
+#define XEN_ELEVATOR_MAX 16u
+
 struct xen_definition {
     char name[HA_NAME_MAX]; /* "" = none given */
     struct ha_uuid uuid;    /* zero = none given */
@@ -32,6 +34,7 @@ struct xen_definition {
     uint8_t kind;         /* enum xen_kind */
     uint8_t disks;        /* enum xen_disks */
     struct xen_ends ends;
+    char elevator[XEN_ELEVATOR_MAX]; /* that its kernel is told to use; "" = none, or none at all */
 };
 
 /* Checks a definition and reads what hamgr itself needs of it. allow: the node's list; NULL checks

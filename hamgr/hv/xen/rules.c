@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hamgr/hv/xen/rules.h"
 
+#include <string.h>
+
 #include "hamgr/base/assert.h"
 
 /* SHUTDOWN_* of the hypervisor's public interface, which this part does not need otherwise. */
@@ -92,4 +94,47 @@ const char *xen_live_refusal(uint8_t kind, bool has_shadow, bool has_hap)
     if (kind != XEN_KIND_PV && !has_shadow && !has_hap)
         return "this hypervisor has neither HAP nor shadow paging: no guest can be moved live";
     return NULL;
+}
+
+/* ---- Xen's command line ---- */
+
+bool xen_is_dom0_fixed(const char *line)
+{
+    for (const char *at = strstr(line, "dom0_mem="); at; at = strstr(at + 1, "dom0_mem=")) {
+        size_t size = strcspn(at, " ");
+        const char *max = strstr(at, "max:");
+        if (max && max < at + size)
+            return true;
+    }
+    return false;
+}
+
+static bool is_word(const char *word, size_t size, const char *expected)
+{
+    return size == strlen(expected) && memcmp(word, expected, size) == 0;
+}
+
+/* Xen's words for no. */
+static bool is_no(const char *value, size_t size)
+{
+    return is_word(value, size, "0") || is_word(value, size, "no") || is_word(value, size, "off") ||
+           is_word(value, size, "false") || is_word(value, size, "disable");
+}
+
+bool xen_has_watchdog(const char *line)
+{
+    bool is_on = false;
+
+    for (const char *at = line; *at != '\0';) {
+        at += strspn(at, " \t");
+        size_t size = strcspn(at, " \t");
+        if (is_word(at, size, "no-watchdog"))
+            is_on = false;
+        else if (is_word(at, size, "watchdog"))
+            is_on = true;
+        else if (size > 9 && memcmp(at, "watchdog=", 9) == 0)
+            is_on = !is_no(at + 9, size - 9);
+        at += size;
+    }
+    return is_on;
 }

@@ -70,4 +70,9 @@ uint16_t xen_cap_of_use(uint32_t percent, uint32_t used_percent, uint32_t vcpus,
 /* Why a live save can't be had for a guest of that kind here; NULL: it can. */
 const char *xen_live_refusal(uint8_t kind, bool has_shadow, bool has_hap);
 
+/* Xen's command line: does it fix dom0's memory (dom0_mem=2G,max:2G; with several given, Xen takes
+ * each)? Does it switch Xen's own watchdog on (the last word counts)? */
+bool xen_is_dom0_fixed(const char *line);
+bool xen_has_watchdog(const char *line);
+
 #endif

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * What Xen tells about itself, for doctor: paging, dom0's memory on its command line, and what the
+ * What Xen tells about itself, for doctor: paging, its command line, and what the
  * processor offers to guests. Hypercalls only; what fails stays unknown.
  */
 #include <stdio.h>
@@ -11,18 +11,6 @@
 #include "hamgr/hv/xen/xen_priv.h"
 
 #include <xenguest.h> /* behind xenctrl.h, which it needs */
-
-/* dom0_mem=2G,max:2G: without max its size may change; with several given, Xen takes each. */
-static bool is_dom0_fixed(const char *line)
-{
-    for (const char *at = strstr(line, "dom0_mem="); at; at = strstr(at + 1, "dom0_mem=")) {
-        size_t size = strcspn(at, " ");
-        const char *max = strstr(at, "max:");
-        if (max && max < at + size)
-            return true;
-    }
-    return false;
-}
 
 /* "178bfbff:f6f83203:...", cut to whole words. */
 static void tell_features(struct hv_xen *x, uint32_t set, enum ha_fact_text fact,
@@ -49,7 +37,8 @@ void xen_tell(struct hv *hv, struct ha_facts *facts)
     ha_facts_set(facts, HA_FACT_HAS_HAP, x->has_hap);
     if (xc_version(x->xc, XENVER_commandline, line) == 0) {
         line[sizeof(line) - 1] = '\0';
-        ha_facts_set(facts, HA_FACT_IS_DOM0_FIXED, is_dom0_fixed(line));
+        ha_facts_set(facts, HA_FACT_IS_DOM0_FIXED, xen_is_dom0_fixed(line));
+        ha_facts_set(facts, HA_FACT_HAS_XEN_WATCHDOG, xen_has_watchdog(line));
     }
     tell_features(x, XEN_SYSCTL_cpu_featureset_pv, HA_TEXT_CPU_PV, facts);
     tell_features(x, XEN_SYSCTL_cpu_featureset_hvm, HA_TEXT_CPU_HVM, facts);

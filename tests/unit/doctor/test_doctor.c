@@ -42,6 +42,10 @@ static void fill_xen(struct ha_facts *f)
     ha_facts_set(f, HA_FACT_IS_DOM0_FIXED, 1);
     ha_facts_set(f, HA_FACT_HAS_AUTOBALLOON, 0);
     ha_facts_set(f, HA_FACT_HAS_KERNEL_CONFIG, 1);
+    ha_facts_set(f, HA_FACT_IS_SWAP_KNOWN, 1);
+    ha_facts_set(f, HA_FACT_HAS_XEN_WATCHDOG, 1);
+    ha_facts_set(f, HA_FACT_IS_XEN_DOG, 0);
+    ha_facts_add(f, HA_LIST_SWAP, "/dev/sda2", 1048572, "local");
     ha_facts_say(f, HA_TEXT_CPU_PV, CPU);
     ha_facts_say(f, HA_TEXT_CPU_HVM, CPU);
     ha_facts_say(f, HA_TEXT_KERNEL, "6.1.0");
@@ -168,6 +172,8 @@ static void each_fact_has_its_finding(void **state)
         {HA_FACT_IS_KEEPER_KNOWN, 0, HA_FINDING_KEEPER_SILENT, HA_SEVERITY_ERROR, "watchdog"},
         {HA_FACT_IS_ARMED, 0, HA_FINDING_NOT_ARMED, HA_SEVERITY_ERROR, "not armed"},
         {HA_FACT_HAS_SOFTDOG, 1, HA_FINDING_SOFTDOG, HA_SEVERITY_WARNING, "software"},
+        {HA_FACT_HAS_XEN_WATCHDOG, 0, HA_FINDING_XEN_WATCHDOG, HA_SEVERITY_NOTE,
+         "Xen's command line has no watchdog"},
         {HA_FACT_HAS_TIME_SYNC, 0, HA_FINDING_NO_TIME_SYNC, HA_SEVERITY_WARNING, "clock"},
         {HA_FACT_WALL_MS, WALL_MS + 2510, HA_FINDING_CLOCKS_DIFFER, HA_SEVERITY_WARNING, "2.5 s"},
         {HA_FACT_WALL_MS, WALL_MS - 3010, HA_FINDING_CLOCKS_DIFFER, HA_SEVERITY_WARNING, "3.0 s"},
@@ -236,6 +242,8 @@ static void what_a_node_lists_is_found(void **state)
          "scheduled by bfq"},
         {HA_LIST_VOLATILE, "/run/disk.img", 0, "", HA_FINDING_VOLATILE, HA_SEVERITY_ERROR,
          "/run/disk.img"},
+        {HA_LIST_SWAP, "/dev/nbd7", 1024, "shared", HA_FINDING_SWAP_SHARED, HA_SEVERITY_WARNING,
+         "/dev/nbd7, on shared storage"},
         {HA_LIST_DEVICE, "apc", 0, " n1 ", HA_FINDING_FENCE_UNPROVEN, HA_SEVERITY_WARNING,
          "apc has never answered"},
         {HA_LIST_DEVICE, "apc", WALL_MS - UINT64_C(100) * 86400000, " n1 ",
@@ -250,6 +258,39 @@ static void what_a_node_lists_is_found(void **state)
         expect_one(r, rows[i].code, rows[i].severity, 3, rows[i].words);
         rig_free(r);
     }
+}
+
+/* The list of a healthy node ends with its swap. */
+static void swap_that_is_none_is_told(void **state)
+{
+    struct rig *r = rig_new();
+    struct ha_facts *f = &r->facts[1];
+    struct ha_fact_item *swap = &f->items[f->item_count - 1];
+
+    (void)state;
+    assert_int_equal(swap->list, HA_LIST_SWAP);
+    snprintf(swap->text, sizeof(swap->text), "memory");
+    expect_one(r, HA_FINDING_NO_SWAP, HA_SEVERITY_NOTE, 2, "no swap but in its memory");
+    f->item_count--;
+    expect_one(r, HA_FINDING_NO_SWAP, HA_SEVERITY_NOTE, 2, "dom0 has no swap");
+    f->is_known[HA_FACT_IS_SWAP_KNOWN] = false;
+    diagnose(r);
+    assert_int_equal(r->out.count, 0);
+    rig_free(r);
+}
+
+/* Xen's timer of dom0 is a watchdog only as long as the hypervisor runs. */
+static void xens_watchdogs_need_each_other(void **state)
+{
+    struct rig *r = rig_new();
+
+    (void)state;
+    ha_facts_set(&r->facts[0], HA_FACT_IS_XEN_DOG, 1);
+    diagnose(r);
+    assert_int_equal(r->out.count, 0);
+    ha_facts_set(&r->facts[0], HA_FACT_HAS_XEN_WATCHDOG, 0);
+    expect_one(r, HA_FINDING_XEN_WATCHDOG, HA_SEVERITY_WARNING, 1, "whose hypervisor hangs");
+    rig_free(r);
 }
 
 static void a_silent_node_is_named(void **state)
@@ -387,13 +428,61 @@ static void a_guest_that_cannot_run_somewhere_is_told(void **state)
     rig_free(r);
 }
 
+/* One node that has all is enough; a witness has nothing and does not count. */
+static void a_guest_that_no_node_admits_is_told(void **state)
+{
+    struct rig *r = rig_new();
+    const struct ha_bar bars[] = {
+        {.guest = build_uuid(1), .node = 1, .text = "no /srv/k there", .fix = "copy /srv/k to n1"},
+        {.guest = build_uuid(1), .node = 2, .text = "no /srv/k there", .fix = "copy /srv/k to n2"},
+        {.guest = build_uuid(1), .node = 3, .text = "no /srv/k there", .fix = "copy /srv/k to n3"}};
+
+    (void)state;
+    build_guest(r->b, 1, HA_WANT_STARTED);
+    r->rt.bars = bars;
+    r->rt.bar_count = 2;
+    diagnose(r);
+    assert_int_equal(r->out.count, 2);
+    for (uint32_t i = 0; i < 2; i++)
+        assert_int_equal(r->out.list[i].code, HA_FINDING_CANT_RUN);
+    r->rt.bar_count = 3;
+    diagnose(r);
+    assert_int_equal(r->out.count, 4);
+    assert_int_equal(r->out.list[0].code, HA_FINDING_RUNS_NOWHERE);
+    assert_int_equal(r->out.list[0].severity, HA_SEVERITY_ERROR);
+    assert_string_equal(r->out.list[0].guest, "g1");
+    assert_string_equal(r->out.list[0].what, "g1 is refused by every node; n1: no /srv/k there");
+    assert_string_equal(r->out.list[0].fix, "copy /srv/k to n1");
+    r->b->state.nodes[2].is_witness = true;
+    r->rt.bar_count = 2;
+    diagnose(r);
+    assert_int_equal(r->out.count, 3);
+    assert_int_equal(r->out.list[0].code, HA_FINDING_RUNS_NOWHERE);
+    rig_free(r);
+}
+
+static void a_guests_elevator_is_told(void **state)
+{
+    struct rig *r = rig_new();
+
+    (void)state;
+    r->guests[0] = (struct ha_doctor_guest){.name = "g1", .elevator = "cfq"};
+    r->guests[1] = (struct ha_doctor_guest){.name = "g2"};
+    r->in.guest_count = 2;
+    expect_one(r, HA_FINDING_GUEST_ELEVATOR, HA_SEVERITY_NOTE, 0, "g1: its kernel is told");
+    assert_non_null(strstr(r->out.list[0].fix, "udev"));
+    rig_free(r);
+}
+
 static void who_can_be_fenced_is_asked_of_the_others(void **state)
 {
     struct rig *r = rig_new();
 
     (void)state;
-    for (uint32_t i = 0; i < NODES; i++)
+    for (uint32_t i = 0; i < NODES; i++) {
         r->facts[i].item_count = 0;
+        ha_facts_add(&r->facts[i], HA_LIST_SWAP, "/dev/sda2", 1048572, "local");
+    }
     ha_facts_add(&r->facts[0], HA_LIST_DEVICE, "pdu", WALL_MS, " n1 n2 n30 "); /* n1 by itself */
     ha_facts_add(&r->facts[1], HA_LIST_DEVICE, "own", WALL_MS, " n1 ");
     expect_one(r, HA_FINDING_NO_FENCE, HA_SEVERITY_WARNING, 3, "n3: no other node");
@@ -586,6 +675,8 @@ int main(void)
         cmocka_unit_test(each_fact_has_its_finding),
         cmocka_unit_test(each_text_has_its_finding),
         cmocka_unit_test(what_a_node_lists_is_found),
+        cmocka_unit_test(swap_that_is_none_is_told),
+        cmocka_unit_test(xens_watchdogs_need_each_other),
         cmocka_unit_test(a_silent_node_is_named),
         cmocka_unit_test(a_host_that_could_not_be_looked_at_is_told),
         cmocka_unit_test(versions_of_xen_are_compared),
@@ -594,6 +685,8 @@ int main(void)
         cmocka_unit_test(kinds_of_guests_count),
         cmocka_unit_test(isolation_is_told_per_guest),
         cmocka_unit_test(a_guest_that_cannot_run_somewhere_is_told),
+        cmocka_unit_test(a_guest_that_no_node_admits_is_told),
+        cmocka_unit_test(a_guests_elevator_is_told),
         cmocka_unit_test(who_can_be_fenced_is_asked_of_the_others),
         cmocka_unit_test(voters_are_counted),
         cmocka_unit_test(promises_are_compared_with_memory),

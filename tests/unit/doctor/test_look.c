@@ -170,6 +170,9 @@ static void watchdog_and_clock_are_read(void **state)
     assert_true(ha_facts_is(f, HA_FACT_HAS_SOFTDOG));
     assert_true(ha_facts_is_not(f, HA_FACT_HAS_TIME_SYNC)); /* it died */
     put(p, self, "");
+    assert_true(ha_facts_is_not(f, HA_FACT_IS_XEN_DOG));
+    put(p, "/sys/class/watchdog/watchdog1/identity", "xen_wdt\n");
+    assert_true(ha_facts_is(look(p), HA_FACT_IS_XEN_DOG));
     snprintf(p->ask.watchdog, sizeof(p->ask.watchdog), "/dev/watchdog");
     f = look(p);
     assert_true(ha_facts_is_not(f, HA_FACT_HAS_SOFTDOG));
@@ -178,6 +181,52 @@ static void watchdog_and_clock_are_read(void **state)
     put(p, "/etc/chrony/chrony.conf", "#maxslewrate 1\nmaxslewrate 500\n");
     f = look(p);
     assert_int_equal(f->number[HA_FACT_SLEW_PPM], 500);
+    place_free(p);
+}
+
+static void put_link(struct place *p, const char *name, const char *target)
+{
+    char path[512];
+
+    snprintf(path, sizeof(path), "%s%s", p->root, name);
+    make_way(path);
+    assert_int_equal(symlink(target, path), 0);
+}
+
+static void swap_is_told_by_where_it_lies(void **state)
+{
+    static const struct {
+        const char *name, *place;
+    } rows[] = {{"/dev/sda2", "local"},      {"/dev/sdb", "shared"},  {"/dev/nbd0", "shared"},
+                {"/dev/zram0", "memory"},    {"/dev/dm-0", "shared"}, {"/dev/dm-1", "local"},
+                {"/dev/nvme0n1p2", "local"}, {"/swapfile", "local"},  {"/dev/nvme1n1", "shared"},
+                {"/srv/with\\040s", "local"}};
+    char text[1024] = "Filename Type Size Used Priority\n";
+    struct place *p = place_new();
+
+    (void)state;
+    assert_false(look(p)->is_known[HA_FACT_IS_SWAP_KNOWN]);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const char *type = strncmp(rows[i].name, "/dev/", 5) == 0 ? "partition" : "file\t";
+        size_t used = strlen(text);
+        snprintf(text + used, sizeof(text) - used, "%s   %s\t%zu\t0\t-2\n", rows[i].name, type,
+                 1000 + i);
+    }
+    put(p, "/proc/swaps", text);
+    put_link(p, "/sys/class/block/sda2", "../../devices/pci0/ata1/host0/block/sda/sda2");
+    put_link(p, "/sys/class/block/sdb", "../../devices/platform/host3/session1/3:0:0:0/block/sdb");
+    put(p, "/sys/class/block/dm-0/slaves/sdb/x", "");
+    put(p, "/sys/class/block/dm-1/slaves/sda2/x", "");
+    put(p, "/sys/class/block/nvme0n1p2/device/transport", "pcie\n");
+    put(p, "/sys/class/block/nvme1n1/device/transport", "tcp\n");
+    const struct ha_facts *f = look(p);
+    assert_true(ha_facts_is(f, HA_FACT_IS_SWAP_KNOWN));
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const struct ha_fact_item *item = item_of(f, HA_LIST_SWAP, rows[i].name);
+        assert_non_null(item);
+        assert_int_equal(item->value, 1000 + i);
+        assert_string_equal(item->text, rows[i].place);
+    }
     place_free(p);
 }
 
@@ -298,6 +347,7 @@ int main(void)
         cmocka_unit_test(a_dom0_is_seen),
         cmocka_unit_test(options_of_the_kernel_are_read),
         cmocka_unit_test(watchdog_and_clock_are_read),
+        cmocka_unit_test(swap_is_told_by_where_it_lies),
         cmocka_unit_test(corosync_and_keys_are_read),
         cmocka_unit_test(things_are_told_apart),
         cmocka_unit_test(questions_and_answers_come_back),

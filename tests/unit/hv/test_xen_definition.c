@@ -167,6 +167,29 @@ static uint8_t disks_of(const char *from, const char *to)
     return d.disks;
 }
 
+static void test_elevator(void **state)
+{
+    static const struct {
+        const char *words, *elevator;
+    } rows[] = {
+        {"root=/dev/xvda ro", ""},
+        {"elevator=cfq ro", "cfq"},
+        {"ro elevator=noop", ""},
+        {"elevator=cfq elevator=deadline", "deadline"},
+        {"elevator=none", ""},
+        {"x.elevator=cfq elevator=", ""},
+        {"elevator=averylongnamethatdoesnotfit", "averylongnameth"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct xen_definition d;
+        struct ha_err err = {0};
+        assert_int_equal(parse(changed("root=/dev/xvda ro", rows[i].words), &ALLOW, &d, &err), 0);
+        assert_string_equal(d.elevator, rows[i].elevator);
+    }
+}
+
 static void test_disks(void **state)
 {
     (void)state;
@@ -312,6 +335,7 @@ int main(void)
         cmocka_unit_test(test_hardware),
         cmocka_unit_test(test_memory_is_dedicated),
         cmocka_unit_test(test_names_and_kinds),
+        cmocka_unit_test(test_elevator),
         cmocka_unit_test(test_disks),
         cmocka_unit_test(test_without_a_list),
         cmocka_unit_test(test_not_json),

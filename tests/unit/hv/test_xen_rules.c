@@ -68,6 +68,23 @@ static void test_ends_of_a_definition(void **state_)
     assert_int_equal(xen_state_of(&facts, false, &ends), HV_SUSPENDED);
 }
 
+static void test_command_line_of_xen(void **state_)
+{
+    (void)state_;
+    assert_true(xen_is_dom0_fixed("dom0_mem=2G,max:2G watchdog"));
+    assert_true(xen_is_dom0_fixed("dom0_mem=2G dom0_mem=max:2G"));
+    assert_false(xen_is_dom0_fixed("dom0_mem=2G x=max:2G"));
+    assert_false(xen_is_dom0_fixed(""));
+    assert_true(xen_has_watchdog("dom0_mem=2G,max:2G watchdog"));
+    assert_true(xen_has_watchdog("watchdog=force console=com1"));
+    assert_true(xen_has_watchdog("no-watchdog watchdog=1"));
+    assert_false(xen_has_watchdog("watchdog no-watchdog"));
+    assert_false(xen_has_watchdog("watchdog=off"));
+    assert_false(xen_has_watchdog("watchdog_timeout=10"));
+    assert_false(xen_has_watchdog("x-watchdog"));
+    assert_false(xen_has_watchdog(""));
+}
+
 static void test_domids_come_round(void **state_)
 {
     uint32_t domid = xen_domid_after(0);
@@ -157,6 +174,7 @@ int main(void)
         cmocka_unit_test(test_paused),
         cmocka_unit_test(test_ended),
         cmocka_unit_test(test_ends_of_a_definition),
+        cmocka_unit_test(test_command_line_of_xen),
         cmocka_unit_test(test_domids_come_round),
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_memory_has_a_cushion),
