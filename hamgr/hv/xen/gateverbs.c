@@ -71,8 +71,11 @@ enum hv_outcome xen_run(struct hv *hv, uint32_t domid, struct ha_err *err)
     for (unsigned n = 0; n < PAUSES_MAX; n++) {
         if (!xen_look_ours(x, domid, &look, err))
             return n == 0 ? HV_FAILED : HV_UNKNOWN;
-        if (look.state == HV_RUNNING)
+        if (look.state == HV_RUNNING) {
+            /* After, not before: one that is paused and marked would never be run again. */
+            xen_record_let_go(x->dir_fd, domid);
             return HV_OK;
+        }
         if (look.state != HV_PAUSED)
             return n == 0 ? xen_failed(err, HA_E_REFUSED,
                                        "domain %u is being built, suspended, or has ended", domid)
@@ -85,9 +88,12 @@ enum hv_outcome xen_run(struct hv *hv, uint32_t domid, struct ha_err *err)
     return xen_unknown(err, HA_E_UNKNOWN, "domain %u stays paused", domid);
 }
 
+/* A pause by another ends when that other wants: it takes one of our own. */
 static bool is_still(const struct xen_look *look)
 {
-    return look->facts.is_paused || look->facts.is_shutdown || look->facts.is_dying;
+    bool is_held = look->facts.is_paused && !look->facts.is_let_go;
+
+    return is_held || look->facts.is_shutdown || look->facts.is_dying;
 }
 
 enum hv_outcome xen_pause_now(struct hv_xen *x, uint32_t domid, struct ha_err *err)
@@ -99,6 +105,7 @@ enum hv_outcome xen_pause_now(struct hv_xen *x, uint32_t domid, struct ha_err *e
         return xen_failed(err, HA_E_NOT_FOUND, "no domain %u", domid);
     if (rc == 1 && is_still(&look))
         return HV_OK;
+    (void)xen_record_hold(x->dir_fd, domid);
     /* It returns when every processor of the domain has stopped. */
     int paused = xc_domain_pause(x->xc, domid);
     int code = errno;

@@ -72,6 +72,8 @@ static void fill(struct hv_xen *x, const xc_domaininfo_t *info, struct xen_look 
     memcpy(ret->handle.b, info->handle, sizeof(ret->handle.b));
     ret->is_ours = xen_record_read(x->dir_fd, info->domain, &ret->record) &&
                    ha_uuid_equal(ret->record.label.guest, ret->handle);
+    ret->facts.is_let_go =
+        ret->is_ours && ret->facts.is_paused && xen_record_is_let_go(x->dir_fd, info->domain);
     if (!ret->is_ours)
         ret->record = (struct xen_record){.ends = {HV_POWEROFF, HV_REBOOT}};
     ret->state = xen_state_of(&ret->facts, ret->is_ours && ret->record.phase == XEN_BUILDING,

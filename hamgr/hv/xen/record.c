@@ -104,10 +104,46 @@ bool xen_record_read(int dir_fd, uint32_t domid, struct xen_record *ret)
     return true;
 }
 
+/* ---- marks ---- */
+
+static void mark_name(uint32_t domid, char ret_name[NAME_SIZE])
+{
+    snprintf(ret_name, NAME_SIZE, "free.%u", domid);
+}
+
+bool xen_record_is_let_go(int dir_fd, uint32_t domid)
+{
+    char name[NAME_SIZE];
+
+    mark_name(domid, name);
+    return faccessat(dir_fd, name, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+void xen_record_let_go(int dir_fd, uint32_t domid)
+{
+    char name[NAME_SIZE];
+
+    mark_name(domid, name);
+    int fd = openat(dir_fd, name, O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd >= 0)
+        close(fd);
+}
+
+bool xen_record_hold(int dir_fd, uint32_t domid)
+{
+    char name[NAME_SIZE];
+
+    mark_name(domid, name);
+    return unlinkat(dir_fd, name, 0) == 0;
+}
+
+/* ---- the records again ---- */
+
 void xen_record_remove(int dir_fd, uint32_t domid)
 {
     char name[NAME_SIZE];
 
+    (void)xen_record_hold(dir_fd, domid);
     snprintf(name, sizeof(name), "%u", domid);
     (void)unlinkat(dir_fd, name, 0);
 }
@@ -143,6 +179,7 @@ static int add_locked(int dir_fd, struct xen_record *record, struct ha_err *err)
             continue;
         int rc = write_whole(dir_fd, LAST_NAME, &domid, sizeof(domid), err);
         record->domid = domid;
+        (void)xen_record_hold(dir_fd, domid); /* of one whose record was lost */
         return rc != 0 ? rc : xen_record_write(dir_fd, record, err);
     }
     return ha_err_set(err, HA_E_LIMIT, "every domid has a record");

@@ -40,6 +40,13 @@ int xen_record_write(int dir_fd, struct xen_record *record, struct ha_err *err);
 /* False: there is none, or it can't be believed. */
 bool xen_record_read(int dir_fd, uint32_t domid, struct xen_record *ret);
 void xen_record_remove(int dir_fd, uint32_t domid);
+/* The mark of a domain that hamgr let go: set when it was made runnable, taken off before it is
+ * paused. One that is missing (no room for it) means only that a pause by another is not told from
+ * ours. The record's removal takes it along. */
+bool xen_record_is_let_go(int dir_fd, uint32_t domid);
+void xen_record_let_go(int dir_fd, uint32_t domid);
+/* True: it was let go until now. */
+bool xen_record_hold(int dir_fd, uint32_t domid);
 /* Removes the records that name no domain any more: is_there is asked for each whose builder is
  * gone. */
 void xen_records_sweep(int dir_fd, bool (*is_there)(void *user, uint32_t domid), void *user);

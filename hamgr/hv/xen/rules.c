@@ -20,8 +20,10 @@ enum hv_domain_state xen_state_of(const struct xen_facts *facts, bool is_buildin
     /* Its destruction was begun and did not end: nothing of it can run, it is to be removed. */
     if (facts->is_dying)
         return HV_CRASHED;
-    if (!facts->is_shutdown && !facts->is_paused)
-        return HV_RUNNING; /* whatever a record says */
+    /* Whatever a record says. Who paused what was let go may let it go on at any time, or is
+     * taking it apart: it is no copy of ours that waits to be run. */
+    if (!facts->is_shutdown && (!facts->is_paused || facts->is_let_go))
+        return HV_RUNNING;
     if (is_building)
         return HV_BUILDING;
     if (!facts->is_shutdown)

@@ -33,6 +33,9 @@ struct xen_facts {
     bool is_dying;
     bool is_shutdown;
     bool is_paused; /* by the controller */
+    /* hamgr made it runnable and did not pause it since: if it is paused, another did that. `xl
+     * destroy` begins so, then takes the devices away; only its end is seen as is_dying. */
+    bool is_let_go;
     uint8_t reason; /* SHUTDOWN_* of xen/sched.h, when is_shutdown */
 };
 

@@ -124,7 +124,7 @@ static int check(struct hv_xen *x, const struct xen_look *look, const struct hv_
         params->is_live ? xen_live_refusal(look->record.kind, x->has_shadow, x->has_hap) : NULL;
     int flags = fcntl(params->fd, F_GETFL);
 
-    if (look->state != HV_RUNNING)
+    if (look->state != HV_RUNNING || look->facts.is_paused)
         return ha_err_set(err, HA_E_REFUSED,
                           "domain %u does not run: a guest of Xen suspends itself, it must run for "
                           "that",

@@ -12,8 +12,9 @@
 #include "hamgr/hv/xen/work.h"
 
 /* libxl gives a device 10 s to go, its script 40 s; the gate kills a plain verb after 100 s, and of
- * these GONE_MS are needed afterwards. */
+ * these GONE_MS are needed afterwards, and OTHERS_MS before. */
 #define LX_PLAIN_MS 70000u
+#define OTHERS_MS   5000u /* for who began a destruction to end it */
 #define NAP_MS      10u
 
 void xen_nap(void)
@@ -40,9 +41,9 @@ static bool has_backends(uint32_t domid)
     return is_found;
 }
 
-static bool await_gone(struct hv_xen *x, uint32_t domid)
+static bool await_gone(struct hv_xen *x, uint32_t domid, uint32_t timeout_ms)
 {
-    uint64_t end_ms = xen_now_ms() + GONE_MS;
+    uint64_t end_ms = xen_now_ms() + timeout_ms;
     struct xen_look look;
 
     while (xen_look_at(x, domid, &look) != 0 || has_backends(domid)) {
@@ -67,7 +68,7 @@ enum hv_outcome xen_remove(struct hv_xen *x, uint32_t domid, struct ha_err *err)
     /* What libxl could not tidy up must not keep the guest alive. */
     if (xen_look_at(x, domid, &look) == 1 && !look.facts.is_dying)
         (void)xc_domain_destroy(x->xc, domid);
-    if (!await_gone(x, domid))
+    if (!await_gone(x, domid, GONE_MS))
         return xen_unknown(err, HA_E_TIMEOUT, "domain %u does not go: %.180s", domid, lx_words(lx));
     xen_record_remove(x->dir_fd, domid);
     return HV_OK;
@@ -81,7 +82,9 @@ enum hv_outcome xen_destroy(struct hv *hv, uint32_t domid, struct ha_err *err)
 
     if (rc < 0)
         return xen_unknown(err, -rc, "the hypervisor does not tell of domain %u", domid);
-    if (rc == 1)
+    /* One that is dying is somebody's work (xl destroy): two at once would fight for its devices.
+     * Whoever began it may be gone, too. */
+    if (rc == 1 && !(look.facts.is_dying && await_gone(x, domid, OTHERS_MS)))
         return xen_remove(x, domid, err);
     if (domid >= XEN_DOMID_FIRST && domid <= XEN_DOMID_LAST)
         xen_record_remove(x->dir_fd, domid);
@@ -131,7 +134,7 @@ enum hv_outcome xen_shutdown(struct hv *hv, uint32_t domid, uint32_t timeout_ms,
         return HV_FAILED;
     if (has_ended(&look))
         return ended(&look, err);
-    if (look.state != HV_RUNNING)
+    if (look.state != HV_RUNNING || look.facts.is_paused)
         return xen_failed(err, HA_E_REFUSED, "domain %u is not running, it can't hear", domid);
     if (ask_to_end(x, domid, err) != 0)
         return HV_FAILED;
@@ -159,7 +162,7 @@ enum hv_outcome xen_suspend(struct hv *hv, uint32_t domid, struct ha_err *err)
         return HV_FAILED;
     if (look.state == HV_SUSPENDED)
         return HV_OK;
-    if (look.state != HV_RUNNING)
+    if (look.state != HV_RUNNING || look.facts.is_paused)
         return xen_failed(err, HA_E_REFUSED,
                           "domain %u does not run: a guest of Xen suspends itself, it must run for "
                           "that",
@@ -213,6 +216,7 @@ enum hv_outcome xen_resume_prepare(struct hv *hv, uint32_t domid, struct ha_err 
         return HV_FAILED;
     /* Resuming makes it runnable unless the controller holds it. A guest that shut down by itself
      * counts as still, so this is asked of the hypervisor directly. */
+    (void)xen_record_hold(x->dir_fd, domid);
     if (!look.facts.is_paused && xc_domain_pause(x->xc, domid) != 0)
         return xen_failed(err, errno, "pause domain %u: %s", domid, strerror(errno));
     struct lx *lx = xen_lx(x, err);

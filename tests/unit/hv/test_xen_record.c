@@ -78,6 +78,34 @@ static void test_round_trip(void **state)
     assert_int_equal(b.domid, xen_domid_after(xen_domid_after(a.domid)));
 }
 
+/* A mark lasts over a new opening of the records, and goes with the record. */
+static void test_marks(void **state)
+{
+    struct xen_record a = record_of(5);
+
+    (void)state;
+    assert_int_equal(xen_record_add(dir_fd, &a, NULL), 0);
+    assert_false(xen_record_is_let_go(dir_fd, a.domid));
+    assert_false(xen_record_hold(dir_fd, a.domid));
+    xen_record_let_go(dir_fd, a.domid);
+    xen_record_let_go(dir_fd, a.domid);
+    int again = xen_records_open(dir, NULL);
+    assert_true(xen_record_is_let_go(again, a.domid));
+    close(again);
+    assert_false(xen_record_is_let_go(dir_fd, a.domid + 1));
+    assert_true(xen_record_hold(dir_fd, a.domid));
+    assert_false(xen_record_is_let_go(dir_fd, a.domid));
+    xen_record_let_go(dir_fd, a.domid);
+    xen_record_remove(dir_fd, a.domid);
+    assert_false(xen_record_is_let_go(dir_fd, a.domid));
+    /* One that outlived its record means nothing to the next of that domid. */
+    xen_record_let_go(dir_fd, xen_domid_after(a.domid));
+    struct xen_record b = record_of(6);
+    assert_int_equal(xen_record_add(dir_fd, &b, NULL), 0);
+    assert_int_equal(b.domid, xen_domid_after(a.domid));
+    assert_false(xen_record_is_let_go(dir_fd, b.domid));
+}
+
 static void test_damage(void **state)
 {
     struct xen_record a = record_of(5), read;
@@ -253,6 +281,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_round_trip, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(test_marks, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_damage, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_sweep, set_up, tear_down),
         cmocka_unit_test_setup_teardown(test_xenstore_answers, set_up, tear_down),

@@ -36,6 +36,25 @@ static void test_paused(void **state_)
                      HV_BUILDING);
 }
 
+/* In the middle of `xl destroy` a guest is paused and its disks go: it is not to be run again, and
+ * counts as one that may run. */
+static void test_paused_by_another(void **state_)
+{
+    (void)state_;
+    assert_int_equal(state((struct xen_facts){.is_paused = true, .is_let_go = true}, false),
+                     HV_RUNNING);
+    assert_int_equal(state((struct xen_facts){.is_let_go = true}, false), HV_RUNNING);
+    assert_int_equal(
+        state((struct xen_facts){.is_paused = true, .is_let_go = true, .is_dying = true}, false),
+        HV_CRASHED);
+    assert_int_equal(state((struct xen_facts){.is_paused = true,
+                                              .is_let_go = true,
+                                              .is_shutdown = true,
+                                              .reason = 2},
+                           false),
+                     HV_SUSPENDED);
+}
+
 static void test_ended(void **state_)
 {
     static const struct {
@@ -170,17 +189,12 @@ static void test_live(void **state_)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_what_runs_is_running),
-        cmocka_unit_test(test_paused),
-        cmocka_unit_test(test_ended),
-        cmocka_unit_test(test_ends_of_a_definition),
-        cmocka_unit_test(test_command_line_of_xen),
-        cmocka_unit_test(test_domids_come_round),
-        cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_memory_has_a_cushion),
-        cmocka_unit_test(test_caps),
-        cmocka_unit_test(test_caps_of_use),
-        cmocka_unit_test(test_live),
+        cmocka_unit_test(test_what_runs_is_running), cmocka_unit_test(test_paused),
+        cmocka_unit_test(test_paused_by_another),    cmocka_unit_test(test_ended),
+        cmocka_unit_test(test_ends_of_a_definition), cmocka_unit_test(test_command_line_of_xen),
+        cmocka_unit_test(test_domids_come_round),    cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_memory_has_a_cushion), cmocka_unit_test(test_caps),
+        cmocka_unit_test(test_caps_of_use),          cmocka_unit_test(test_live),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
