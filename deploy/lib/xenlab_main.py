@@ -7,6 +7,8 @@
   deploy/lab up [--nodes N]             boot N nodes with hamgr on them and make a cluster
              [--hypervisor stock|shadow] Debian's Xen, or the same with shadow paging (live PV)
              [--driver xen|embedded|none] hamgr-hv's driver; none: no hamgr and no corosync run
+             [--xen-helper stock|auto]  who moves guests' memory: libxl's own helper, or hamgr's
+                                        where it will do (driver xen; default stock)
              [--build DIR]              the built hamgr to install (default: the tree's build/release)
   deploy/lab status                     the nodes, how to reach them, where their consoles are
   deploy/lab ssh NODE                   a shell in a node's dom0
@@ -249,6 +251,8 @@ def parser():
     made.add_argument("--hypervisor", choices=("stock", "shadow"), default="stock")
     made.add_argument("--driver", choices=("xen", "embedded", "none"),
                       help="default: xen if the build has it")
+    made.add_argument("--xen-helper", choices=("stock", "auto"), default="stock",
+                      help="who moves guests' memory (driver xen)")
     made.add_argument("--token", type=int, default=3000, metavar="MS",
                       help="corosync's (default 3000: emulated nodes on a busy machine are slow)")
     made.add_argument("--watchdog", type=int, default=15, metavar="S",

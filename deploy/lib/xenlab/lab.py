@@ -46,8 +46,8 @@ class Lab:
         shutil.rmtree(self.place.lab, ignore_errors=True)
         os.makedirs(self.place.lab, mode=0o700)
         self.settings = {"nodes": options.nodes, "hypervisor": options.hypervisor,
-                         "driver": options.driver, "build": options.build,
-                         "image": self.place.image, "disks": options.disks}
+                         "driver": options.driver, "xen_helper": options.xen_helper,
+                         "build": options.build, "image": self.place.image, "disks": options.disks}
         write(self.place.of_lab("lab.json"), json.dumps(self.settings))
         write(self.place.of_lab("hypervisor"), options.hypervisor)
         machines = self.machines

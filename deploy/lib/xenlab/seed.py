@@ -138,15 +138,17 @@ def hamgr_conf(machine, options):
                       f"timeout = {options.watchdog}s", ""])
 
 
-def services(driver):
-    """What hamgr-init starts, as siblings: sshd, and hamgr's daemons unless there is no driver."""
+def services(driver, xen_helper="stock"):
+    """What hamgr-init starts, as siblings: sshd, and hamgr's daemons unless there is no driver.
+    xen_helper: who moves memory of Xen's guests, as hamgr-hv's --xen-helper has it."""
     sshd = "sshd 0:0 /usr/sbin/sshd -D\n"
     if driver == "none":
         return sshd
+    helper = f" --xen-helper {xen_helper}" if driver == "xen" else ""
     return sshd + "\n".join([
         corosync.PROGRAM,
         f"hamgr-watchdog 0:0 {SBIN}/hamgr-watchdog",
-        f"hamgr-hv 0:0 {SBIN}/hamgr-hv --driver {driver} --peer-user hamgr",
+        f"hamgr-hv 0:0 {SBIN}/hamgr-hv --driver {driver} --peer-user hamgr{helper}",
         f"hamgr-fence 0:0 {SBIN}/hamgr-fence",
         f"hamgrd {HAMGR_UID}:{HAMGR_UID} {SBIN}/hamgrd",
         "!shutdown 0:0 /usr/local/bin/hactl node-shutdown --timeout 120s", ""])
@@ -161,7 +163,7 @@ def make_own(place, machine, machines, options, corosync_key):
     hosts = "127.0.0.1 localhost\n" + "".join(f"{net.address(m.index)} {m.name}\n" for m in machines)
     archive.add("etc/hosts", hosts)
     archive.add("etc/hostname", f"{machine.name}\n")
-    archive.add("etc/hamgr-lab.services", services(options.driver))
+    archive.add("etc/hamgr-lab.services", services(options.driver, options.xen_helper))
     archive.add("etc/ssh/sshd_config", SSHD_CONFIG)
     archive.add("etc/ssh/lab_host_key", read(place.of_lab("host_key")), 0o600)
     archive.add("root/.ssh/authorized_keys", read(place.of_lab("key.pub")), 0o600)

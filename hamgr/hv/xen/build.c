@@ -257,6 +257,8 @@ static bool is_taken(struct build *b)
 
 static enum hv_outcome build_once(struct build *b, bool *ret_is_taken, struct ha_err *err)
 {
+    char words[HA_TEXT_MAX];
+
     *ret_is_taken = false;
     fill_record(b);
     if (xen_record_add(b->x->dir_fd, &b->record, err) != 0)
@@ -264,9 +266,11 @@ static enum hv_outcome build_once(struct build *b, bool *ret_is_taken, struct ha
     int rc = set_identity(b, err) == 0 ? make(b) : ERROR_NOMEM;
     if (rc == 0 && !b->is_aborted && complete(b, err) == HV_OK)
         return HV_OK;
-    if (rc != 0 || b->is_aborted)
+    if (rc != 0 || b->is_aborted) {
+        xen_helper_words(b->is_restore && b->x->has_helper, lx_words(b->lx), words);
         xen_failed(err, b->is_aborted ? HA_E_CANCELLED : HA_E_UNKNOWN, "%.240s",
-                   b->why ? b->why : lx_words(b->lx));
+                   b->why ? b->why : words);
+    }
     *ret_is_taken = is_taken(b);
     return clear(b, err);
 }

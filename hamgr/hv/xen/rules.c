@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "hamgr/hv/xen/rules.h"
 
+#include <stdio.h>
 #include <string.h>
 
 #include "hamgr/base/assert.h"
@@ -96,6 +97,28 @@ const char *xen_live_refusal(uint8_t kind, bool has_shadow, bool has_hap)
     if (kind != XEN_KIND_PV && !has_shadow && !has_hap)
         return "this hypervisor has neither HAP nor shadow paging: no guest can be moved live";
     return NULL;
+}
+
+/* ---- the helper ---- */
+
+const char *xen_helper_refusal(bool is_there, const char *here, const char *made_for, bool is_bound)
+{
+    if (!is_there)
+        return "it is not there";
+    if (strcmp(here, made_for) != 0)
+        return "it is made for another release of Xen than the hypervisor's";
+    return is_bound ? NULL : "Xen's libraries would not call it";
+}
+
+void xen_helper_words(bool is_ours, const char *words, char ret_text[HA_TEXT_MAX])
+{
+    if (is_ours && strstr(words, "save/restore helper"))
+        snprintf(ret_text, HA_TEXT_MAX,
+                 "hamgr-xen-helper died (%.70s): hamgr-hv's log tells more; hamgr-hv --xen-helper "
+                 "stock does without it",
+                 words);
+    else
+        snprintf(ret_text, HA_TEXT_MAX, "%s", words);
 }
 
 /* ---- Xen's command line ---- */

@@ -73,6 +73,15 @@ uint16_t xen_cap_of_use(uint32_t percent, uint32_t used_percent, uint32_t vcpus,
 /* Why a live save can't be had for a guest of that kind here; NULL: it can. */
 const char *xen_live_refusal(uint8_t kind, bool has_shadow, bool has_hap);
 
+/* Why hamgr's own save helper will not do; NULL: it will. here, made_for: releases of the
+ * hypervisor and of the libraries it was built with ("4.17"). is_bound: the libraries here would
+ * call it. */
+const char *xen_helper_refusal(bool is_there, const char *here, const char *made_for,
+                               bool is_bound);
+/* What libxl says of a save or restore that failed, for people: if it says that its helper died and
+ * that was ours, with where more is told and how to do without. */
+void xen_helper_words(bool is_ours, const char *words, char ret_text[HA_TEXT_MAX]);
+
 /* Xen's command line: does it fix dom0's memory (dom0_mem=2G,max:2G; with several given, Xen takes
  * each)? Does it switch Xen's own watchdog on (the last word counts)? */
 bool xen_is_dom0_fixed(const char *line);

@@ -140,6 +140,7 @@ static enum hv_outcome run_save(struct save *s, struct lx *lx, const struct hv_s
                                 struct lx_op *op, struct ha_err *err)
 {
     int flags = params->is_live ? LIBXL_SUSPEND_LIVE : 0;
+    char words[HA_TEXT_MAX];
     struct xen_look look;
 
     lx_begin(lx, op);
@@ -148,8 +149,10 @@ static enum hv_outcome run_save(struct save *s, struct lx *lx, const struct hv_s
     hear_helper(s, op);
     /* Complete only if libxl says that it sent all, and the hypervisor that it stands still. */
     if (rc != 0 || s->is_aborted || !xen_look_ours(s->x, s->domid, &look, err) ||
-        look.state != HV_SUSPENDED)
-        return take_back(s, lx_words(lx), err);
+        look.state != HV_SUSPENDED) {
+        xen_helper_words(s->x->has_helper, lx_words(lx), words);
+        return take_back(s, words, err);
+    }
     /* Its pages count while it waits for its destruction: nothing tracks them any more. */
     (void)xen_tracking_off(s->x, &look, NULL);
     op->now.phase = HV_COMPLETE;

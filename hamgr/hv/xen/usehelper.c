@@ -32,14 +32,11 @@ static bool find_program(const struct hv_xen *x, char *ret_path, size_t capacity
 static const char *refusal(struct hv_xen *x, const char *path)
 {
     int version = xc_version(x->xc, XENVER_version, NULL);
-    char here[32];
+    char here[32] = "unknown";
 
-    snprintf(here, sizeof(here), "%d.%d", version >> 16, version & 0xffff);
-    if (access(path, X_OK) != 0)
-        return "it is not there";
-    if (version < 0 || strcmp(here, XEN_RELEASE) != 0)
-        return "it is made for Xen " XEN_RELEASE ", the hypervisor is another";
-    return helper_can_bind() ? NULL : "Xen's libraries would not call it";
+    if (version >= 0)
+        snprintf(here, sizeof(here), "%d.%d", version >> 16, version & 0xffff);
+    return xen_helper_refusal(access(path, X_OK) == 0, here, XEN_RELEASE, helper_can_bind());
 }
 
 bool xen_use_helper(struct hv_xen *x)
@@ -52,7 +49,10 @@ bool xen_use_helper(struct hv_xen *x)
             find_program(x, path, sizeof(path)) ? refusal(x, path) : "its place is unknown";
         x->has_helper = why == NULL && setenv(VARIABLE, path, 1) == 0;
         if (why)
-            fprintf(stderr, "xen: libxl's own helper moves memory, not " PROGRAM ": %s\n", why);
+            fprintf(stderr,
+                    "xen: libxl's own helper moves memory, not " PROGRAM " (of Xen " XEN_RELEASE
+                    "): %s\n",
+                    why);
     }
     if (!x->has_helper)
         unsetenv(VARIABLE);

@@ -48,6 +48,7 @@ class Arguments(unittest.TestCase):
         self.refused("1 to 8 nodes", "up", "--nodes", "9")
         self.refused("0 to 16 disks", "up", "--disks", "17")
         self.refused("invalid choice: 'sideways'", "power", "n1", "sideways")
+        self.refused("invalid choice: 'own'", "up", "--xen-helper", "own")
         self.refused("a guest's name", "console", "a;b")
         self.refused("1 to 8 of a-z and 0-9", "--name", "../x", "status")
 
@@ -148,6 +149,22 @@ class Archives(unittest.TestCase):
             self.assertEqual(os.path.getsize(archive.path) % 512, 0)
         self.assertEqual([line.split()[-1] for line in said.splitlines()], ["usr/", "etc/name"])
         self.assertIn("-rw------- root/root", said.replace("0/0", "root/root"))
+
+
+class Services(unittest.TestCase):
+    """What a node starts."""
+
+    @staticmethod
+    def line_of_hv(driver, *helper):
+        return next((line for line in seed.services(driver, *helper).splitlines()
+                     if line.startswith("hamgr-hv ")), None)
+
+    def test_who_moves_memory_is_said_to_the_xen_driver_only(self):
+        self.assertTrue(self.line_of_hv("xen").endswith("--xen-helper stock"))
+        self.assertTrue(self.line_of_hv("xen", "auto").endswith("--xen-helper auto"))
+        self.assertNotIn("--xen-helper", self.line_of_hv("embedded", "auto"))
+        self.assertIsNone(self.line_of_hv("none"))
+        self.assertIn("sshd ", seed.services("none"))
 
 
 class Processes(unittest.TestCase):

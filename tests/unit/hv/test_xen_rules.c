@@ -104,6 +104,40 @@ static void test_command_line_of_xen(void **state_)
     assert_false(xen_has_watchdog(""));
 }
 
+/* libxl's own moves memory in each of these cases. */
+static void test_when_the_helper_will_do(void **state_)
+{
+    (void)state_;
+    assert_null(xen_helper_refusal(true, "4.17", "4.17", true));
+    assert_non_null(strstr(xen_helper_refusal(false, "4.17", "4.17", true), "not there"));
+    assert_non_null(strstr(xen_helper_refusal(true, "4.18", "4.17", true), "another release"));
+    assert_non_null(strstr(xen_helper_refusal(true, "4.1", "4.17", true), "another release"));
+    assert_non_null(strstr(xen_helper_refusal(true, "unknown", "4.17", true), "another release"));
+    assert_non_null(strstr(xen_helper_refusal(true, "4.17", "4.17", false), "would not call"));
+}
+
+static void test_words_of_a_dead_helper(void **state_)
+{
+    static const char died[] =
+        "domain 4097 save/restore helper [1234] died due to fatal signal Killed";
+    char text[HA_TEXT_MAX], longest[2 * HA_TEXT_MAX];
+
+    (void)state_;
+    xen_helper_words(true, died, text);
+    assert_non_null(strstr(text, died));
+    assert_non_null(strstr(text, "hamgr-hv's log"));
+    assert_non_null(strstr(text, "--xen-helper stock"));
+    assert_true(strlen(text) <= 180); /* what a save's refusal has room for */
+    xen_helper_words(false, died, text);
+    assert_string_equal(text, died);
+    xen_helper_words(true, "xc: no memory", text);
+    assert_string_equal(text, "xc: no memory");
+    memset(longest, 'x', sizeof(longest) - 1);
+    longest[sizeof(longest) - 1] = '\0';
+    xen_helper_words(true, longest, text);
+    assert_int_equal(strlen(text), HA_TEXT_MAX - 1);
+}
+
 static void test_domids_come_round(void **state_)
 {
     uint32_t domid = xen_domid_after(0);
@@ -189,12 +223,20 @@ static void test_live(void **state_)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_what_runs_is_running), cmocka_unit_test(test_paused),
-        cmocka_unit_test(test_paused_by_another),    cmocka_unit_test(test_ended),
-        cmocka_unit_test(test_ends_of_a_definition), cmocka_unit_test(test_command_line_of_xen),
-        cmocka_unit_test(test_domids_come_round),    cmocka_unit_test(test_memory),
-        cmocka_unit_test(test_memory_has_a_cushion), cmocka_unit_test(test_caps),
-        cmocka_unit_test(test_caps_of_use),          cmocka_unit_test(test_live),
+        cmocka_unit_test(test_what_runs_is_running),
+        cmocka_unit_test(test_paused),
+        cmocka_unit_test(test_paused_by_another),
+        cmocka_unit_test(test_ended),
+        cmocka_unit_test(test_ends_of_a_definition),
+        cmocka_unit_test(test_command_line_of_xen),
+        cmocka_unit_test(test_when_the_helper_will_do),
+        cmocka_unit_test(test_words_of_a_dead_helper),
+        cmocka_unit_test(test_domids_come_round),
+        cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_memory_has_a_cushion),
+        cmocka_unit_test(test_caps),
+        cmocka_unit_test(test_caps_of_use),
+        cmocka_unit_test(test_live),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
