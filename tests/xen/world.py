@@ -23,9 +23,12 @@ from xenlab.errors import LabError, wait_until  # noqa: E402
 from xenlab.lab import Lab  # noqa: E402
 from xenlab.place import DEFAULT_DIR, Place  # noqa: E402
 
-# An emulated node on a busy machine: a guest is made in 5 to 60 s, a fence agent takes as long.
+# An emulated node on a busy machine: a guest is made in 5 to 60 s, a fence agent takes as long, a
+# boot 13 to 60 s, a cluster that comes up as a whole three times that.
 START_S = 180
 FAILOVER_S = 300
+BACK_S = 600
+ALONE_S = 240  # xl list on all nodes, one of which may boot, until what an end leaves behind is gone
 LISTEN = """
 import socket, sys, time
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -38,9 +41,67 @@ while True:
 Beat = collections.namedtuple("Beat", "at name incarnation step")
 
 
+PIDS = """
+for pid in $(pgrep -x "$1"); do echo "$(cat /proc/sys/kernel/random/boot_id) $pid"; done
+"""
+REPORT = re.compile(r"guest: \S+ [0-9a-f]{16} step \d+ checked \d+ bad (\d+) disk \d+ disk_bad (\d+) gap \d+")
+
+
 def check(condition, words):
     if not condition:
         raise AssertionError(words)
+
+
+def complaints(said):
+    """What a guest's console tells of things that must not be. A line that a power cut or xl destroy
+    cut short tells nothing."""
+    wrong = re.findall(r"guest: WRONG .*", said)
+    return wrong + [found.group(0) for found in REPORT.finditer(said)
+                    if int(found.group(1)) or int(found.group(2))]
+
+
+def domains_in(listing, name):
+    """The states of all domains of a guest in what `xl list` prints; a copy that arrives has a longer
+    name."""
+    states = []
+    for line in listing.splitlines()[1:]:
+        words = line.split()
+        if len(words) >= 6 and re.fullmatch(rf"{re.escape(name)}(--incoming-\d+)?", words[0]):
+            states.append(words[4])
+    return states
+
+
+def why_not_alone(found, cut):
+    """Why these domains, [(node, state)], are not exactly one copy that runs; None if they are. Nodes
+    in `cut` are out of the cluster: what they have must be paused."""
+    out = [entry for entry in found if entry[0] in cut]
+    copies = [entry for entry in found if entry[0] not in cut]
+    if any("p" not in state for _, state in out):
+        return f"a copy runs outside the cluster: {out}"
+    if len(copies) != 1:
+        return f"{len(copies)} copies: {copies}"
+    return f"it is paused: {copies}" if "p" in copies[0][1] else None
+
+
+def are_back(status, count):
+    """Does hactl's status tell of count armed members?"""
+    nodes = status.get("nodes") or []
+    return len(nodes) == count and all(n["status"] == "member" and n["armed"] for n in nodes)
+
+
+def mismatch(settings, kind):
+    """Why a lab that is up (its settings, or None) can't be used for that kind of scenario."""
+    for key, value in (("hypervisor", kind.hypervisor), ("xen_helper", kind.helper),
+                       ("driver", "xen")):
+        if settings and settings.get(key, value) != value:
+            return f"the lab is up with {key} {settings[key]}, {value} is wanted"
+    return None
+
+
+def newest(lines, pattern):
+    """The match of the newest of these lines, or None."""
+    matches = [found for found in map(re.compile(pattern).match, lines) if found]
+    return matches[-1] if matches else None
 
 
 class Ear:
@@ -83,17 +144,17 @@ class Ear:
 class World:
     """A lab that is up, with an ear."""
 
-    def __init__(self, options, hypervisor, nodes):
+    def __init__(self, options, kind, nodes):
         self.place = Place(DEFAULT_DIR, options.lab)
         self.lab = Lab(self.place)
         if self.lab.settings is None:
-            wanted = argparse.Namespace(nodes=nodes, hypervisor=hypervisor, driver="xen",
-                                        build=options.build, disks=4, token=3000, watchdog=15,
-                                        memory=0)
-            self.lab.up(wanted, self.note)
+            self.lab.up(argparse.Namespace(nodes=nodes, hypervisor=kind.hypervisor, driver="xen",
+                                           xen_helper=kind.helper, build=options.build, disks=4,
+                                           token=3000, watchdog=15, memory=0), self.note)
+        self.settings = self.lab.settings
         self.nodes = {m.name: m for m in self.lab.machines}
+        self.cut = set()  # names of nodes without their cable: nobody to ask
         self.ear = Ear(self.place)
-        self.guests = {}
 
     @staticmethod
     def note(words):
@@ -110,14 +171,19 @@ class World:
         return [m for m in self.nodes.values() if m.state() == "on"]
 
     def hactl(self, *words, node=None, timeout_s=120):
-        """The answer (a document) of hactl on node, or on the first that is on."""
-        machine = self.nodes[node] if node else self.on()[0]
-        text = cluster.inside(machine, "hactl", "--json", *words, timeout_s=timeout_s,
-                              is_checked=False)
+        """The answer (a document) of hactl on node, or on the first that is on and has its cable. One
+        without data, with an error, if there is none."""
+        asked = [m for m in self.on() if m.name not in self.cut]
+        machine = self.nodes[node] if node else asked[0] if asked else None
+        try:
+            text = cluster.inside(machine, "hactl", "--json", *words, timeout_s=timeout_s,
+                                  is_checked=False) if machine else ""
+        except LabError as error:  # it is booting, or dies just now
+            text = str(error)
         try:
             return json.loads(text)
         except ValueError:
-            return {"ok": False, "errors": [{"message": text[-200:] or "no answer"}]}
+            return {"ok": False, "data": None, "errors": [{"message": text[-200:] or "no answer"}]}
 
     def status(self, node=None):
         return self.hactl("status", node=node).get("data") or {}
@@ -130,6 +196,35 @@ class World:
         errors = self.hactl(*words).get("errors") or []
         check(errors, f"hactl {' '.join(words)} was not refused")
         return errors[0].get("message", ""), errors[0].get("fix", "")
+
+    # --- nodes ---
+
+    def cable(self, node, is_in):
+        """Pulls or plugs the cluster's cable; one whose power is off by now gets a plugged one with it."""
+        (self.cut.discard if is_in else self.cut.add)(node)
+        try:
+            self.nodes[node].cable(is_in)
+        except LabError:
+            check(is_in and self.nodes[node].state() == "off", f"{node}: its cable can't be moved")
+
+    def all_back(self, timeout_s=BACK_S):
+        """Until all nodes are armed members. Who was fenced, be it late, is switched on again."""
+        def back():
+            for machine in self.nodes.values():
+                if machine.state() == "off":
+                    self.note(f"{machine.name} is off: switched on again")
+                    self.lab.switch_on(machine)
+            return are_back(self.status(), len(self.nodes))
+        wait_until(back, "all nodes are armed members", timeout_s, 1)
+
+    def pids(self, node, program):
+        """Of the processes of that name, each with the boot it is of; none if the node can't be
+        asked."""
+        try:
+            return set(cluster.inside(self.nodes[node], "sh", "-c", PIDS, "sh", program,
+                                      is_checked=False).splitlines())
+        except LabError:
+            return set()
 
     # --- guests ---
 
@@ -155,6 +250,13 @@ class World:
         return wait_until(runs, f"{name} runs{' on ' + node if node else ''}, and is heard",
                           timeout_s, 1)
 
+    def wait_running_where(self, name, timeout_s=START_S):
+        """The node of which hamgr says that it runs there, and not since it was lost."""
+        def runs():
+            guest = self.guest(name)
+            return guest["node"] if guest.get("phase") == "running" else None
+        return wait_until(runs, f"{name} runs", timeout_s, 1)
+
     def where(self, name):
         return self.guest(name).get("node")
 
@@ -167,10 +269,8 @@ class World:
         """[(node, state)] of all domains of that name, by xl."""
         found = []
         for machine in self.on():
-            for line in cluster.inside(machine, "xl", "list").splitlines()[1:]:
-                words = line.split()
-                if len(words) >= 6 and words[0].startswith(name):
-                    found.append((machine.name, words[4]))
+            listing = cluster.inside(machine, "xl", "list")
+            found += [(machine.name, state) for state in domains_in(listing, name)]
         return found
 
     def lines(self, node, log):
@@ -182,49 +282,48 @@ class World:
         before = time.monotonic()
         self.wait_running(name, since=before)
 
+        seen = []
+
         def alone():
-            found = self.domains(name)
-            return found if len(found) == 1 and "p" not in found[0][1] else None
-        wait_until(alone, f"one copy of {name} ({self.domains(name)})", 60, 1)
+            try:
+                seen[:] = [why_not_alone(self.domains(name), self.cut)]
+            except LabError as error:  # who can't be asked is not taken for empty
+                seen[:] = [str(error)]
+            return seen[0] is None
+        try:
+            wait_until(alone, f"one copy of {name}", ALONE_S, 1)
+        except LabError as error:
+            raise AssertionError(f"{error}: {seen[0] if seen else ''}") from None
         self.ear.check_one_copy(name)
         for machine in self.on():
             said = cluster.inside(machine, "sh", "-c",
-                                  f"cat /var/log/xen/guest-{name}*.log 2> /dev/null",
-                                  is_checked=False)
-            wrong = re.findall(r"guest: WRONG .*", said)
-            check(not wrong, f"{name} on {machine.name}: {wrong[:3]}")
-            bad = [line for line in re.findall(r"guest: \S+ \S+ step .*", said)
-                   if not re.search(r" bad 0 disk \d+ disk_bad 0 ", line)]
-            check(not bad, f"{name} on {machine.name}: {bad[:3]}")
+                                  f"cat /var/log/xen/guest-{name}*.log 2> /dev/null; true")
+            found = complaints(said)
+            check(not found, f"{name} on {machine.name}: {found[:3]}")
         _, findings = storage.report(self.place)
         check(not findings, f"the storage's witness: {findings[:3]}")
 
     # --- what it took ---
 
     def took(self, node, verb, name):
-        """(end, ms) of the newest verb of that kind for a guest, from hamgrd's log; wall seconds."""
-        found = None
-        for line in self.lines(node, "hamgrd.log"):
-            match = re.match(rf"(\w+ \d+ (\d+):(\d+):([\d.]+)) .*hamgr-hv: {verb} of {name} epoch "
-                             r"\d+ took (\d+) ms", line)
-            if match:
-                found = (wall(match), int(match.group(5)) / 1e3)
+        """(end, s) of the newest verb of that kind for a guest, from hamgrd's log; wall seconds."""
+        found = newest(self.lines(node, "hamgrd.log"),
+                       TIME + rf".*hamgr-hv: {verb} of {re.escape(name)} epoch \d+ took (\d+) ms")
         check(found, f"{node}'s hamgrd tells of no {verb} of {name}")
-        return found
+        return wall(found), int(found.group(4)) / 1e3
 
     def committed(self, node, what):
         """When the newest entry of that kind was applied; wall seconds of the day."""
-        found = None
-        for line in self.lines(node, "hamgrd.log"):
-            match = re.match(rf"(\w+ \d+ (\d+):(\d+):([\d.]+)) \[info\] {what}", line)
-            if match:
-                found = wall(match)
+        found = newest(self.lines(node, "hamgrd.log"), TIME + rf"\[info\] {what}")
         check(found, f"{node}'s hamgrd tells of no {what}")
-        return found
+        return wall(found)
+
+
+TIME = r"\w+ \d+ (\d+):(\d+):([\d.]+) "
 
 
 def wall(match):
-    return int(match.group(2)) * 3600 + int(match.group(3)) * 60 + float(match.group(4))
+    return int(match.group(1)) * 3600 + int(match.group(2)) * 60 + float(match.group(3))
 
 
 __all__ = ["FAILOVER_S", "LabError", "START_S", "World", "check", "wait_until"]

@@ -1,0 +1,189 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""tests/xen without a lab: what its programs make of what they hear, read and are told, and whether
+hactl has the words they use: test_xen_scenarios.py HACTL [unittest's arguments]."""
+
+import importlib
+import json
+import os
+import re
+import subprocess
+import sys
+import unittest
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
+sys.dont_write_bytecode = True
+XEN = os.path.join(ROOT, "tests", "xen")
+sys.path.insert(0, XEN)
+
+import harness  # noqa: E402
+import world  # noqa: E402
+
+HACTL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else None
+PROGRAMS = ("test_faults", "test_guests", "test_moves")
+GOOD = "guest: pv1 00ff00ff00ff00ff step 12 checked 9 bad 0 disk 4 disk_bad 0 gap 20\n"
+
+
+class Consoles(unittest.TestCase):
+    """What a guest says on its console."""
+
+    def test_a_healthy_guest_has_no_complaint(self):
+        self.assertEqual(world.complaints("guest: boot pv1 00ff00ff00ff00ff\n" + GOOD * 3), [])
+
+    def test_wrong_memory_and_disk_are_found(self):
+        self.assertEqual(len(world.complaints(GOOD.replace("bad 0 disk 4", "bad 1 disk 4"))), 1)
+        self.assertEqual(len(world.complaints(GOOD.replace("disk_bad 0", "disk_bad 10"))), 1)
+        said = GOOD + "guest: WRONG disk: somebody else wrote, block 4\n" + GOOD
+        self.assertEqual(world.complaints(said), ["guest: WRONG disk: somebody else wrote, block 4"])
+
+    def test_a_line_that_was_cut_short_tells_nothing(self):
+        for size in range(len(GOOD)):
+            self.assertEqual(world.complaints(GOOD[:size] + "guest: boot pv1 1\n" + GOOD), [])
+        bad = GOOD.replace("disk_bad 0", "disk_bad 3")
+        self.assertEqual(len(world.complaints(GOOD[:40] + bad)), 1)
+
+    def test_the_guest_says_it_as_it_is_read(self):
+        with open(os.path.join(ROOT, "deploy/lib/xenlab/guest/guest.c"), encoding="utf-8") as file:
+            text = re.sub(r'"\s*(PRI[ux]64)?\s*"', "", file.read())
+        self.assertIn("guest: %s %016 step % checked % bad % disk % disk_bad % gap %", text)
+
+
+class Copies(unittest.TestCase):
+    """Which domains are exactly one copy that runs."""
+
+    LISTING = ("Name                ID   Mem VCPUs\tState\tTime(s)\n"
+               "Domain-0             0   768     1     r-----     100.1\n"
+               "pv1               4097   128     1     -b----       1.5\n"
+               "pv1--incoming-7   4098   128     1     --p---       0.0\n"
+               "pv10              4099   128     1     -b----       0.2\n")
+
+    def test_a_listing_is_read(self):
+        self.assertEqual(world.domains_in(self.LISTING, "pv1"), ["-b----", "--p---"])
+        self.assertEqual(world.domains_in(self.LISTING, "pv10"), ["-b----"])
+        self.assertEqual(world.domains_in("", "pv1"), [])
+
+    def test_one_copy_runs(self):
+        self.assertIsNone(world.why_not_alone([("n1", "-b----")], set()))
+        self.assertIn("0 copies", world.why_not_alone([], set()))
+        self.assertIn("2 copies", world.why_not_alone([("n1", "r-----"), ("n2", "r-----")], set()))
+        self.assertIn("paused", world.why_not_alone([("n1", "--p---")], set()))
+
+    def test_what_is_cut_off_must_be_paused(self):
+        self.assertIsNone(world.why_not_alone([("n1", "--p---"), ("n2", "r-----")], {"n1"}))
+        self.assertIn("outside", world.why_not_alone([("n1", "-b----"), ("n2", "r-----")], {"n1"}))
+        self.assertIn("0 copies", world.why_not_alone([("n1", "--p---")], {"n1"}))
+
+
+class Ears(unittest.TestCase):
+    """Beats of copies, in the order they were heard."""
+
+    @staticmethod
+    def ear(*beats):
+        ear = world.Ear.__new__(world.Ear)
+        ear.beats = [world.Beat(float(at), "pv1", copy, step) for at, (copy, step) in enumerate(beats, 1)]
+        return ear
+
+    def test_copies_that_follow_each_other(self):
+        self.ear(("a", 1), ("a", 1), ("a", 4), ("b", 1), ("b", 2)).check_one_copy("pv1")
+
+    def test_a_copy_that_comes_back(self):
+        with self.assertRaisesRegex(AssertionError, "ran twice"):
+            self.ear(("a", 1), ("b", 1), ("a", 2)).check_one_copy("pv1")
+
+    def test_a_copy_that_goes_back(self):
+        with self.assertRaisesRegex(AssertionError, "step 3 after 4"):
+            self.ear(("a", 4), ("a", 3)).check_one_copy("pv1")
+
+
+class Answers(unittest.TestCase):
+    """What hactl and the logs say."""
+
+    MEMBER = {"name": "n1", "status": "member", "armed": True}
+
+    def test_back_is_every_node(self):
+        self.assertTrue(world.are_back({"nodes": [self.MEMBER] * 3}, 3))
+        self.assertFalse(world.are_back({"nodes": [self.MEMBER] * 2}, 3))
+        self.assertFalse(world.are_back({}, 3))  # nobody answered
+        self.assertFalse(world.are_back({"nodes": [self.MEMBER, {**self.MEMBER, "armed": False}]}, 2))
+
+    def test_the_newest_line_counts(self):
+        lines = ["Nov 22 01:02:03.500 [info] FENCED n1: agent", "Nov 22 01:02:04.250 [info] OPEN",
+                 "Nov 22 01:03:00.125 [info] FENCED n2: agent"]
+        self.assertEqual(world.wall(world.newest(lines, world.TIME + r"\[info\] FENCED ")),
+                         3600 + 180 + 0.125)
+        self.assertIsNone(world.newest(lines, world.TIME + r"\[info\] ASSIGN "))
+
+    def test_a_lab_of_another_kind_is_not_used(self):
+        kind = harness.Kind("shadow", "auto")
+        self.assertIsNone(world.mismatch(None, kind))
+        settings = {"hypervisor": "shadow", "driver": "xen", "xen_helper": "auto"}
+        self.assertIsNone(world.mismatch(settings, kind))
+        for key in settings:
+            self.assertIn(key, world.mismatch({**settings, key: "other"}, kind))
+
+
+class Scenarios(unittest.TestCase):
+    """What would be run."""
+
+    @classmethod
+    def setUpClass(cls):
+        harness.SCENARIOS.clear()
+        cls.counts = {}
+        for name in PROGRAMS:
+            importlib.import_module(name)
+            cls.counts[name] = len(harness.SCENARIOS)
+
+    def test_each_has_a_name_and_a_story(self):
+        names = [harness.name_of(s) for s in harness.SCENARIOS]
+        self.assertEqual(len(names), len(set(names)))
+        for entry in harness.SCENARIOS:
+            self.assertRegex(entry.function.__doc__.splitlines()[0], r"^\w.*\.$")
+            self.assertGreater(entry.timeout_s, 0)
+
+    def test_moves_are_made_by_both_helpers(self):
+        names = {harness.name_of(s) for s in harness.SCENARIOS}
+        for name in ("pv_live", "pvh_live", "cancelled_in_mid_stream"):
+            self.assertLessEqual({name, f"{name}-auto"}, names)
+
+    def test_choosing(self):
+        self.assertEqual(harness.choose([]), harness.SCENARIOS)
+        self.assertEqual([harness.name_of(s) for s in harness.choose(["pv_live"])],
+                         ["pv_live", "pv_live-auto"])
+        self.assertEqual([harness.name_of(s) for s in harness.choose(["pv_live-auto"])],
+                         ["pv_live-auto"])
+        self.assertEqual([harness.name_of(s) for s in harness.choose(["pv_live"], "stock")], ["pv_live"])
+        self.assertEqual(harness.choose(["none"]), [])
+
+    def test_every_program_of_the_directory_is_looked_at(self):
+        found = {name[:-3] for name in os.listdir(XEN)
+                 if name.startswith("test_") and name.endswith(".py")}
+        self.assertEqual(found, set(PROGRAMS))
+
+
+class Product(unittest.TestCase):
+    """hactl has the words and the members that the scenarios use."""
+
+    def test_words(self):
+        if not HACTL:
+            self.skipTest("no hactl was named")
+        for words, needed in ((("migrate",), ("--to", "--on-slow", "--detach")),
+                              (("migrations",), ("--count",)), (("guest", "add"), ("--config",)),
+                              (("cancel",), ("OPERATION",)), (("status",), ())):
+            done = subprocess.run([HACTL, *words, "--help"], capture_output=True, text=True, timeout=60,
+                                  check=False)
+            self.assertEqual(done.returncode, 0, done.stderr)
+            for word in needed:
+                self.assertIn(word, done.stdout)
+
+    def test_members(self):
+        text = ""
+        for name in ("status.json", "common.json", "migrate.json", "migrations.json", "events.json"):
+            with open(os.path.join(ROOT, "ctl", "schema", name), encoding="utf-8") as file:
+                text += json.dumps(json.load(file))
+        for member in ("phase", "node", "status", "armed", "incarnation", "gate_open", "step", "moves",
+                       "op", "moved", "raw_bytes", "wire_bytes"):
+            self.assertIn(f'"{member}": {{', text)
+
+
+if __name__ == "__main__":
+    unittest.main()
