@@ -250,6 +250,11 @@ class World:
         return wait_until(runs, f"{name} runs{' on ' + node if node else ''}, and is heard",
                           timeout_s, 1)
 
+    def wait_beat(self, name, timeout_s=START_S):
+        """Until it is heard, whoever keeps it."""
+        since = time.monotonic()
+        return wait_until(lambda: self.ear.of(name, since), f"{name} is heard", timeout_s, 0.2)[-1]
+
     def wait_running_where(self, name, timeout_s=START_S):
         """The node of which hamgr says that it runs there, and not since it was lost."""
         def runs():
@@ -279,9 +284,11 @@ class World:
 
     def check_guest(self, name):
         """Exactly one copy, which runs and goes on; its chains are whole; nobody wrote twice."""
-        before = time.monotonic()
-        self.wait_running(name, since=before)
+        self.wait_running(name, since=time.monotonic())
+        self.check_copies(name)
 
+    def check_copies(self, name):
+        """The same of a guest whoever keeps it, by xl, its console and the storage."""
         seen = []
 
         def alone():

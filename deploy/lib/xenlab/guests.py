@@ -52,6 +52,8 @@ def config(place, name, index, options):
     """xl's configuration of guest number `index` (0..)."""
     extra = [f"lab.name={name}", f"lab.mem={options.working_set}", f"lab.steps={options.steps}",
              f"lab.ip=10.77.0.{FIRST_SUFFIX + index}"]
+    if getattr(options, "gap_ms", None):
+        extra.append(f"lab.gap_ms={options.gap_ms}")  # pauses worth a line on its console
     lines = [f'name = "{name}"', f'uuid = "{uuid.uuid5(NAMESPACE_ID, f"{place.name}/guest/{name}")}"',
              f'type = "{options.type}"', f"memory = {options.memory}", f"maxmem = {options.memory}",
              "vcpus = 1", f'kernel = "{boot_file(options.type)}"', f'ramdisk = "{DIRECTORY}/initrd"',

@@ -7,8 +7,10 @@ import importlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import unittest
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
@@ -16,6 +18,7 @@ sys.dont_write_bytecode = True
 XEN = os.path.join(ROOT, "tests", "xen")
 sys.path.insert(0, XEN)
 
+import comparison  # noqa: E402
 import harness  # noqa: E402
 import world  # noqa: E402
 
@@ -158,6 +161,92 @@ class Scenarios(unittest.TestCase):
         found = {name[:-3] for name in os.listdir(XEN)
                  if name.startswith("test_") and name.endswith(".py")}
         self.assertEqual(found, set(PROGRAMS))
+
+
+class Comparison(unittest.TestCase):
+    """xl migrate against hactl migrate: what is run, and what is made of it."""
+
+    XL, PLAIN, T0, T1 = comparison.METHODS
+    LOG = ["Nov 22 01:00:00.000 [info] migration 7: the guest is stopped, round 3, 9 pages left",
+           "Nov 22 01:00:00.250 [info] migration 7: the source is suspended and drained",
+           "Nov 22 01:00:00.400 [info] migration 7: the destination is complete",
+           "Nov 22 01:00:00.500 [info] hamgr-hv: run of cmph epoch 9 took 40 ms"]
+
+    def test_the_commands_run_as_a_shell_runs_them(self):
+        script = comparison.MEASURE.replace("/sys/class/net/eth0", self.counters())
+        done = subprocess.run(["sh", "-c", script, "sh", "sh", "-c", "echo moved; exit 3"],
+                              capture_output=True, text=True, timeout=30, check=False)
+        said, seconds, wire, code = comparison.measured(done.stdout)
+        self.assertEqual((said.strip(), wire, code), ("moved", 0, 3))
+        self.assertGreater(seconds, 0)
+        for text in (done.stdout[5:], done.stdout[:-20], ""):
+            with self.assertRaises(ValueError):
+                comparison.measured(text)
+
+    def counters(self):
+        directory = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, directory)
+        os.makedirs(os.path.join(directory, "statistics"))
+        for name in ("rx_bytes", "tx_bytes"):
+            with open(os.path.join(directory, "statistics", name), "w", encoding="ascii") as file:
+                file.write("1000\n")
+        return directory
+
+    def test_a_guest_is_paused_once(self):
+        at = {"xl": "n1", "hamgr": "n2"}
+
+        def pauses(method, paused):
+            return [words for _, words in comparison.before(method, "n1", "n2", at, paused)
+                    if words[0] == "xl"]
+        self.assertEqual(pauses(self.XL, set()), [["xl", "pause", "cmph"]])
+        self.assertEqual(pauses(self.PLAIN, {"hamgr"}), [])
+        self.assertEqual(pauses(self.T0, {"hamgr"}), [["xl", "pause", "cmpx"], ["xl", "unpause", "cmph"]])
+        self.assertEqual(pauses(self.T1, {"xl"}), [])
+
+    def test_each_way_comes_first_and_moves_as_often(self):
+        first = [comparison.order(n)[0].name for n in range(8)]
+        for method in comparison.METHODS:
+            self.assertEqual(first.count(method.name), 2)
+        for n in range(4):
+            self.assertEqual(set(comparison.order(n)), set(comparison.METHODS))
+
+    def test_pauses_are_the_new_ones(self):
+        old = ["guest: gap 900 at 1", "guest: gap 70 at 2"]
+        new = old + ["guest: gap 350 at 3", "guest: gap 60 at 4", "guest: gap 99000 at 5", "guest: gap 7"]
+        self.assertEqual(comparison.new_gap_s(old, new, 10), 0.35)
+        self.assertIsNone(comparison.new_gap_s(new, new, 10))
+
+    def test_the_end_is_told_in_its_parts(self):
+        self.assertEqual(comparison.parts(self.LOG[:2], self.LOG[2:], 7, "cmph"),
+                         {"drain_s": 0.25, "agreement_s": 0.1})
+        self.assertEqual(comparison.parts(self.LOG[:2], self.LOG[2:], 8, "cmph"),
+                         {"drain_s": None, "agreement_s": None})
+
+    def test_the_table_has_medians_and_ratios(self):
+        runs = [comparison.Run("xl-ssh", n, "n1", "n2", total, 1.0, 100e6, None)
+                for n, total in enumerate((10.0, 20.0, 90.0))]
+        runs.append(comparison.Run("hamgr-t1", 1, "n1", "n2", 5.0, 0.4, 25e6,
+                                   {"drain_s": 0.1, "agreement_s": 0.2}))
+        text = comparison.table(runs, 128)
+        self.assertIn("| xl migrate over ssh | 3 | 20.00 s | 1.00 s | 100.0 MB | - | - |", text)
+        self.assertIn("| 1 | 5.00 s | 0.40 s | 25.0 MB | 0.25, 0.40, 0.25 | - |", text)
+        self.assertIn("drained in 0.10 s, agreed and run in 0.20 s", text)
+        self.assertNotIn("(T0)", text)
+
+    def test_dry_run(self):
+        done = subprocess.run([os.path.join(XEN, "compare"), "--dry-run", "--rounds", "2"],
+                              capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(done.stdout.count(", measured"), 2 * len(comparison.METHODS))
+        self.assertIn("hactl --json migrate cmph --to n2 --on-slow pause", done.stdout)
+
+    def test_what_runs_on_nodes_is_sound(self):
+        for path, text in comparison.FILES.items():
+            if "python" in text.splitlines()[0]:
+                compile(text, path, "exec")
+            else:
+                subprocess.run(["bash", "-n"], input=text, text=True, timeout=30, check=True)
+        compile(comparison.TELL_TIME, "tell-time", "exec")
 
 
 class Product(unittest.TestCase):
