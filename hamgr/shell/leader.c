@@ -18,6 +18,7 @@ struct fence_request {
     uint64_t run; /* the leader's id */
     uint32_t leader;
     struct log_view view; /* it was ordered in */
+    bool is_of_open_view; /* and that view has been open here since */
     bool is_cancelled;
     struct fencep_run order;
 };
@@ -209,12 +210,16 @@ static void cancel_request(struct hamgrd *d, struct fence_request *r)
 }
 
 /* A leader that died, or was left behind, takes nothing back: its orders end with its view. The
- * node they are about may have returned in the next one. */
+ * node they are about may have returned in the next one, which a node that is cut off promises
+ * never: there they end with its lease. */
 static void cancel_old_orders(struct hamgrd *d)
 {
     for (uint32_t i = 0; d->leader->request_count > 0 && i < RUNS_MAX; i++) {
-        if (log_view_cmp(d->leader->requests[i].view, log_view_now(d->log)) != 0)
-            cancel_request(d, &d->leader->requests[i]);
+        struct fence_request *r = &d->leader->requests[i];
+        r->is_of_open_view |= d->rt.is_open;
+        bool is_closed = r->is_of_open_view && !d->rt.is_open;
+        if (is_closed || log_view_cmp(r->view, log_view_now(d->log)) != 0)
+            cancel_request(d, r);
     }
 }
 

@@ -123,6 +123,26 @@ static void an_order_ends_with_its_view(void **state)
     assert_int_equal(heard(r, &id), 0);
 }
 
+/* Cut off until its lease ended: no other view is promised here. One that opens only now is none.
+ */
+static void an_order_ends_when_its_view_closes(void **state)
+{
+    struct rig *r = *state;
+    uint64_t run_id, id;
+
+    order(r, LEADER, 71, "bmc");
+    assert_int_equal(heard(r, &run_id), FENCEP_RUN);
+    leader_run(&r->d);
+    assert_int_equal(heard(r, &id), 0);
+    r->d.rt.is_open = true;
+    leader_run(&r->d);
+    assert_int_equal(heard(r, &id), 0);
+    r->d.rt.is_open = false;
+    leader_run(&r->d);
+    assert_int_equal(heard(r, &id), FENCEP_CANCEL);
+    assert_int_equal(id, run_id);
+}
+
 static void a_leader_takes_its_order_back(void **state)
 {
     struct rig *r = *state;
@@ -213,6 +233,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(only_the_leader_orders, setup, teardown),
         cmocka_unit_test_setup_teardown(an_order_ends_with_its_view, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_order_ends_when_its_view_closes, setup, teardown),
         cmocka_unit_test_setup_teardown(a_leader_takes_its_order_back, setup, teardown),
         cmocka_unit_test_setup_teardown(a_device_may_name_a_node_not_known_yet, setup, teardown),
     };
