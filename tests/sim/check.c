@@ -36,6 +36,7 @@ void sim_check_reset(void)
     memset(&seen, 0, sizeof(seen));
     sim_check_policy_reset();
     sim_check_rejoin_reset();
+    sim_check_view_reset();
 }
 
 const struct ha_state *sim_truth(void)
@@ -218,7 +219,6 @@ void sim_check_fence_order(struct sim_node *target)
     if (target->fence_orders > FENCE_ORDERS_MAX)
         sim_violation("L4", target->id, "more than %u orders to switch it off in a minute",
                       FENCE_ORDERS_MAX);
-    sim_check_fence_target(sim_has_plant("aims-anywhere") ? sim_node(1) : target);
 }
 
 void sim_check_fence_off(struct sim_node *target)

@@ -159,6 +159,10 @@ void sim_check_fence_actions(const struct ha_state *seen_by_leader,
             action->type == FENCE_ACT_PROPOSE && action->cmd.u.fenced.evidence == HA_EVIDENCE_LEASE;
         uint32_t id = action->type == FENCE_ACT_PROPOSE ? action->cmd.node : action->node;
         const struct ha_node *n = ha_state_node(sim_truth(), id);
+        if (action->type == FENCE_ACT_START && seen_by_leader->is_disarmed)
+            sim_violation("I11", id, "agents are sent against it while the cluster is disarmed");
+        if (action->type == FENCE_ACT_START && sim.running)
+            sim_check_leader_hears(sim.running->node, id);
         if ((action->type != FENCE_ACT_START && !is_lease) || !n || n->is_fence_wanted ||
             n->status != HA_NODE_UNCLEAN || !seen.is_held[id] ||
             seen_by_leader->applied < seen.open_index)

@@ -6,11 +6,12 @@
  * domains refuse to run, and fence devices give up early or never answer. The draws are of an own
  * generator: other seeds are as without (--no-corners).
  */
-#include "tests/sim/sim.h"
+#include "tests/sim/corner.h"
 
 static struct {
     bool is_on;
     struct ha_rng rng;
+    uint64_t busy_until;
 } corner;
 
 static uint64_t below(uint64_t bound)
@@ -23,10 +24,22 @@ static struct sim_node *any_node(void)
     return sim_node(1 + (uint32_t)below(sim.node_count));
 }
 
-/* Early enough before all is mended. */
+bool sim_corner_has_time(uint64_t needed_ns)
+{
+    return corner.is_on && !sim.is_healing && sim.now + needed_ns < sim.heal_at;
+}
+
+bool sim_corner_take(uint64_t span)
+{
+    if (sim.now < corner.busy_until)
+        return false;
+    corner.busy_until = sim.now + span;
+    return true;
+}
+
 static bool has_time(void)
 {
-    return corner.is_on && !sim.is_healing && sim.now + 40 * NS_S < sim.heal_at;
+    return sim_corner_has_time(40 * NS_S);
 }
 
 bool sim_corner_is_on(void)
@@ -42,7 +55,7 @@ uint64_t sim_corner_keeper_late_ns(void)
     return has_time() && below(3) == 0 ? (1 + below(15)) * NS_S : 0;
 }
 
-static void on_restart(void *data, uint64_t back_ns)
+void sim_corner_on_restart(void *data, uint64_t back_ns)
 {
     sim_crash(data, SIM_HAMGRD, back_ns);
 }
@@ -54,7 +67,7 @@ static void restart_others(struct sim_node *victim)
     sim_faults_isolate(victim, (8 + below(18)) * NS_S);
     for (uint32_t id = 1; id <= sim.node_count; id++) {
         if (id != victim->id)
-            sim_after(below(2000) * NS_MS, NULL, on_restart, sim_node(id),
+            sim_after(below(2000) * NS_MS, NULL, sim_corner_on_restart, sim_node(id),
                       (50 + below(1500)) * NS_MS);
     }
 }
@@ -78,12 +91,29 @@ static void on_type_back(void *data, uint64_t type)
         sim_operator_node_cmd(at, data, (uint8_t)type, false);
 }
 
-static struct sim_node *leader(void)
+struct sim_node *sim_corner_leader(const struct sim_node *other_than)
 {
     for (uint32_t id = 1; id <= sim.node_count; id++) {
         struct sim_node *node = sim_node(id);
-        if (sim_is_up(node, SIM_HAMGRD) && node->d && node->d->log && log_is_leader(node->d->log))
+        if (node != other_than && sim_is_up(node, SIM_HAMGRD) && node->d && node->d->log &&
+            log_is_leader(node->d->log))
             return node;
+    }
+    return NULL;
+}
+
+struct sim_node *sim_corner_owner(uint64_t draw)
+{
+    const struct ha_state *truth = sim_truth();
+
+    for (uint32_t i = 0; i < sim.node_count; i++) {
+        uint32_t id = 1 + (uint32_t)((draw + i) % sim.node_count);
+        const struct ha_node *node = ha_state_node(truth, id);
+        for (uint32_t g = 0; g < truth->guest_count; g++) {
+            if (node && node->status == HA_NODE_MEMBER && node->is_armed &&
+                truth->guests[g].phase == HA_PHASE_RUNNING && truth->guests[g].node == id)
+                return sim_node(id);
+        }
     }
     return NULL;
 }
@@ -91,7 +121,7 @@ static struct sim_node *leader(void)
 /* Its log becomes the longest, and none of it is ever committed. */
 static void type_at_cut_off(void)
 {
-    struct sim_node *node = leader();
+    struct sim_node *node = sim_corner_leader(NULL);
 
     if (!node)
         return;
@@ -138,7 +168,8 @@ static void change_mind(void)
     sim_after(below(20) * NS_MS, NULL, on_keeper_hangs, node, (300 + below(3500)) * NS_MS);
     sim_after(below(1500) * NS_MS, NULL, on_cluster_cmd, NULL, HA_CMD_ARM);
     if (below(2))
-        sim_after(below(1500) * NS_MS, NULL, on_restart, node, (50 + below(500)) * NS_MS);
+        sim_after(below(1500) * NS_MS, NULL, sim_corner_on_restart, node,
+                  (50 + below(500)) * NS_MS);
     if (below(3) == 0)
         sim_after((1500 + below(700)) * NS_MS, NULL, on_cluster_cmd, NULL, HA_CMD_DISARM);
 }
@@ -173,9 +204,10 @@ static void on_corner(void *data, uint64_t arg)
     (void)arg;
     if (!has_time())
         return;
-    if (is_kept && below(2))
+    bool is_taken = is_kept && sim_corner_take(20 * NS_S);
+    if (is_taken && below(2))
         restart_others(any_node());
-    else if (is_kept)
+    else if (is_taken)
         type_at_cut_off();
     sim_after((15 + below(60)) * NS_S, NULL, on_corner, NULL, 0);
 }
@@ -185,13 +217,18 @@ void sim_corners_begin(void)
     uint64_t rest = sim.options.seed % 16; /* 3, 6, 2 and 7 nodes */
 
     corner.rng.state = sim.options.seed * UINT64_C(0xa0761d6478bd642f) + 3;
+    corner.busy_until = 0;
     corner.is_on = sim.options.has_corners && (rest == 1 || rest == 4 || rest == 8 || rest == 13) &&
                    !sim.options.is_gentle && !sim.options.fault_mask;
     if (corner.is_on)
         sim_after((10 + below(30)) * NS_S, NULL, on_corner, NULL, 0);
+    sim_corner_fence_begin(corner.is_on && sim.options.seed / 16 % 2 == 0);
+    sim_corner_cut_begin(corner.is_on && sim.options.seed / 16 % 2 == 1);
 }
 
 void sim_corners_reset(void)
 {
     corner.is_on = false;
+    sim_corner_fence_begin(false);
+    sim_corner_cut_begin(false);
 }

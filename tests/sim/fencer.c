@@ -196,6 +196,15 @@ static void on_agent_begins(void *data, uint64_t number)
     if (!order->is_used || order->number != number || order->has_begun)
         return;
     order->has_begun = true;
+    sim_check_fence_target(sim_has_plant("aims-anywhere") ? sim_node(1) : order->target);
+    if (sim_corner_devices() == SIM_DEVICES_SILENT) {
+        order->is_used = false; /* and nobody ever answers */
+        return;
+    }
+    if (sim_corner_devices() == SIM_DEVICES_REFUSE) {
+        sim_after(5 * NS_MS, NULL, on_killed, order, order->serial);
+        return;
+    }
     if (sim_corner_is_on())
         sim_after(timeout_ms() * NS_MS, NULL, on_killed, order, order->serial);
     sim_after(sim_between(100, sim_chance(sim.fence_slow) ? 15000 : 1500) * NS_MS, NULL, on_off,

@@ -604,6 +604,20 @@ void sim_host_hang(struct sim_node *node)
     }
 }
 
+void sim_host_stick(struct sim_node *node, uint64_t span)
+{
+    struct worker_job *job = node->workers && sim_is_up(node, SIM_HV) ? node->workers->first : NULL;
+
+    for (; job; job = job->next) {
+        if (job->stage != WORKER_RUNNING || job->verb.type != HVP_SAVE || job->is_aborted)
+            continue;
+        sim_cancel(job->timer);
+        job->timer = sim_after(span, &node->procs[SIM_HV], on_hung, job, 0);
+        job->pid_fd = HUNG;
+        job->is_aborted = true; /* a second time it would not be */
+    }
+}
+
 void sim_host_news(struct sim_node *node, int fd, uint8_t what, uint64_t bytes, uint64_t total)
 {
     if (!job_of_fd(node, fd))

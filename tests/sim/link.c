@@ -123,6 +123,19 @@ static struct parcel *pack(struct sim_conn *conn, uint16_t type, uint64_t id, co
     return p;
 }
 
+static void note_lease(const struct link *link, const void *body, size_t size)
+{
+    struct keeper_lease lease;
+
+    if (keeper_lease_decode(body, size, &lease) == 0)
+        sim_check_lease_told(link->proc->node, link->conn->number, lease.end_ns);
+}
+
+static uint64_t latency_ns(uint8_t service)
+{
+    return service == SIM_TO_HV ? LATENCY_NS + sim_corner_hv_latency_ns() : LATENCY_NS;
+}
+
 int link_send(struct link *link, uint16_t type, uint64_t id, const void *body, size_t body_size,
               const int *fds, unsigned fd_count)
 {
@@ -130,9 +143,12 @@ int link_send(struct link *link, uint16_t type, uint64_t id, const void *body, s
         return -107; /* ENOTCONN */
     if (link->service == SIM_TO_HV)
         sim_check_rejoin_asks(link->proc->node, type, id);
+    if (type == KEEPER_LEASE && link->service == SIM_TO_KEEPER)
+        note_lease(link, body, body_size);
     struct parcel *p =
         pack(link->conn, type, id, body, body_size, fd_count > 0 && fds ? fds[0] : -1);
-    sim_after(LATENCY_NS, &link->proc->node->procs[kind_of(link->service)], serve, p, 0);
+    sim_after(latency_ns(link->service), &link->proc->node->procs[kind_of(link->service)], serve, p,
+              0);
     return 0;
 }
 
@@ -164,7 +180,8 @@ void sim_conn_reply(struct sim_conn *conn, uint16_t type, uint64_t id, const voi
 {
     if (!conn->is_used)
         return;
-    sim_after(LATENCY_NS, conn->client->proc, arrive, pack(conn, type, id, body, size, -1), 0);
+    sim_after(latency_ns(conn->service), conn->client->proc, arrive,
+              pack(conn, type, id, body, size, -1), 0);
 }
 
 /* ---- connecting --------------------------------------------------------------------------------
@@ -278,7 +295,7 @@ static void hear_of_end(void *data, uint64_t arg)
 void sim_conn_end(struct sim_conn *conn)
 {
     if (conn->is_used)
-        sim_after(LATENCY_NS, conn->client->proc, hear_of_end, conn, conn->number);
+        sim_after(latency_ns(conn->service), conn->client->proc, hear_of_end, conn, conn->number);
 }
 
 void sim_service_gone(struct sim_node *node, enum sim_service service)

@@ -591,6 +591,7 @@ void sim_net_changed(void)
         if (stations[id].is_alive && !stations[id].ring)
             enter_ring(&stations[id], new_ring(1u << id));
     }
+    sim_check_network();
     for (uint32_t i = 0; i < SIM_NODES * 2; i++) {
         if (rings[i].is_used && !rings[i].is_broken && !is_whole(&rings[i]))
             break_ring(&rings[i], (sim.token_ms + sim_below(200)) * NS_MS);

@@ -260,6 +260,7 @@ void sim_proc_continue(struct sim_proc *proc)
     if (proc->state != SIM_STOPPED)
         return;
     proc->state = SIM_RUNS;
+    proc->continued_at = sim.now;
     while (proc->late_first) {
         struct sim_event *e = proc->late_first;
         proc->late_first = e->next;

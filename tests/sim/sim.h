@@ -51,6 +51,7 @@ struct sim_proc {
     uint8_t kind;  /* enum sim_kind */
     uint8_t state; /* enum sim_proc_state */
     uint32_t life; /* grows with each start and end: events of an earlier life are dropped */
+    uint64_t continued_at; /* true time; what it reads then may be old */
     struct sim_arena *arena;
     struct sim_event *late_first, **late_end; /* what came while it was stopped */
     struct {
@@ -356,6 +357,9 @@ void sim_corners_begin(void); /* behind sim_faults_begin */
 bool sim_corner_is_on(void);
 uint64_t sim_corner_keeper_late_ns(void); /* so much later a keeper starts behind a boot */
 void sim_corner_committed(uint8_t cmd_type);
+enum sim_devices { SIM_DEVICES_WORK = 0, SIM_DEVICES_REFUSE, SIM_DEVICES_SILENT };
+enum sim_devices sim_corner_devices(void); /* what fence devices do now */
+uint64_t sim_corner_hv_latency_ns(void);   /* more than usual between hamgrd and hamgr-hv */
 
 /* sleep.c */
 /* Suspends the host for a span by the draw; nothing if more than that is wrong with it. */
@@ -437,6 +441,8 @@ void sim_host_gate_gone(struct sim_node *node); /* workers die with it */
 struct sim_domain *sim_domain_by(struct sim_node *node, uint32_t domid);
 /* What its workers do takes no effect any more; they are killed when their time is over. */
 void sim_host_hang(struct sim_node *node);
+/* Its saves are stuck where no signal reaches them, and end so much later. */
+void sim_host_stick(struct sim_node *node, uint64_t span);
 void sim_guest_ends(struct sim_node *node, struct sim_domain *domain, uint8_t state);
 bool sim_is_runnable(const struct sim_domain *domain);
 /* From stream.c to the save or restore at fd: 1 bytes moved, 2 all is there, 3 it failed. */
@@ -527,6 +533,12 @@ void sim_check_rejoin_hears(const struct sim_node *node, uint16_t type, uint64_t
 struct fence_actions;
 void sim_check_fence_actions(const struct ha_state *seen_by_leader,
                              const struct fence_actions *actions);
+/* check_view.c */
+void sim_check_view_reset(void);
+void sim_check_network(void); /* power or a cable changed */
+void sim_check_leader_hears(const struct sim_node *leader, uint32_t target);
+/* By hamgrd to the keeper, over this connection. */
+void sim_check_lease_told(const struct sim_node *node, uint32_t conn, uint64_t end_ns);
 /* events.c: what changed, for machines (--events). */
 void sim_events_reset(void);
 void sim_events_look(void);
