@@ -79,6 +79,22 @@ static void create_waits_for_a_listing_after_the_assign(void **state)
     rig_free(r);
 }
 
+/* I10: a listing from before the OPEN that took it in says nothing any more. */
+static void whoever_returns_lists_before_it_runs(void **state)
+{
+    struct rig *r = rig_in(HA_PHASE_RUNNING);
+
+    (void)state;
+    rig_domain(r, 1, epoch_of(r), HV_PAUSED);
+    build_restart(r->b, 1);
+    BUILD_OPEN(r->b, true, 1, 2, 3);
+    r->is_old_list = true;
+    assert_int_equal(rig_type(r), 0);
+    r->is_old_list = false;
+    assert_int_equal(rig_type(r), HA_DUTY_RUN);
+    rig_free(r);
+}
+
 static void first_run_waits_for_armed(void **state)
 {
     struct rig *r = rig_in(HA_PHASE_ASSIGNED);
@@ -600,6 +616,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(start_goes_from_create_to_started),
         cmocka_unit_test(create_waits_for_a_listing_after_the_assign),
+        cmocka_unit_test(whoever_returns_lists_before_it_runs),
         cmocka_unit_test(first_run_waits_for_armed),
         cmocka_unit_test(disarmed_cluster_starts_unguarded),
         cmocka_unit_test(nothing_begins_without_view_lease_and_gate),
