@@ -247,10 +247,11 @@ static void serve_list(struct gate_peer *peer, uint64_t id)
     } while (!part.is_last);
 }
 
-/* Keeps the first descriptor for who wants it, and a save's second; there is no use for more. */
+/* Keeps the first descriptor for who wants it, and the second of a save or restore; there is no use
+ * for more. */
 static int take_fd(struct ha_packet *packet, int *ret_ring_fd)
 {
-    unsigned kept = packet->type == HVP_SAVE ? 2 : 1;
+    unsigned kept = packet->type == HVP_SAVE || packet->type == HVP_RESTORE ? 2 : 1;
 
     for (unsigned i = kept; i < HA_SOCK_FDS_MAX; i++)
         if (packet->fds[i] >= 0)

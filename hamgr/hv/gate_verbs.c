@@ -315,13 +315,23 @@ static const char *refuse_build(const struct request *q, const struct hvp_create
     return gate_find(q->gate, m->guest, m->epoch) ? "busy: this copy exists already" : NULL;
 }
 
-/* CREATE and RESTORE. fd is moved. */
-static void do_build(const struct request *q, const struct hvp_create *m, int fd)
+static void close_all(int fd, int ring_fd)
 {
+    if (fd >= 0)
+        close(fd);
+    if (ring_fd >= 0)
+        close(ring_fd);
+}
+
+/* CREATE and RESTORE. fd and ring_fd are moved. */
+static void do_build(const struct request *q, const struct hvp_create *m, int fd, int ring_fd)
+{
+    bool is_restore = q->type == HVP_RESTORE;
     struct worker_verb verb = {.type = q->type,
                                .label = label_of(q->gate, m->guest, m->epoch),
                                .mem_kib = m->mem_kib,
-                               .fd = q->type == HVP_RESTORE ? fd : -1};
+                               .fd = is_restore ? fd : -1,
+                               .ring_fd = is_restore ? ring_fd : -1};
     bool is_free = is_guest_free(q, m->guest, m->epoch);
     const char *refusal = is_free ? refuse_build(q, m, fd) : NULL;
 
@@ -329,20 +339,12 @@ static void do_build(const struct request *q, const struct hvp_create *m, int fd
         refusal = "busy: no memory";
     if (refusal)
         answer(q, HV_FAILED, 0, refusal);
-    if (fd >= 0 && (verb.fd < 0 || !is_free || refusal))
-        close(fd);
+    if (!is_restore || !is_free || refusal)
+        close_all(fd, ring_fd);
     if (!is_free || refusal)
         return;
     memcpy(verb.name, m->name, sizeof(verb.name));
     submit(q, &verb, false);
-}
-
-static void close_all(int fd, int ring_fd)
-{
-    if (fd >= 0)
-        close(fd);
-    if (ring_fd >= 0)
-        close(ring_fd);
 }
 
 /* fd and ring_fd are moved. */
@@ -540,19 +542,20 @@ static void serve_domain(const struct request *q, const struct ha_packet *packet
         do_domain_job(q, &m);
 }
 
-/* fd is moved. */
-static void serve_build(const struct request *q, const struct ha_packet *packet, int fd)
+/* fd and ring_fd are moved. */
+static void serve_build(const struct request *q, const struct ha_packet *packet, int fd,
+                        int ring_fd)
 {
     struct hvp_create m;
 
     if (hvp_create_decode(packet->body, packet->body_size, &m) < 0) {
+        close_all(-1, ring_fd);
         drop_malformed(q, fd);
     } else if (q->type == HVP_RESERVE) {
-        if (fd >= 0)
-            close(fd);
+        close_all(fd, ring_fd);
         do_reserve(q, &m);
     } else {
-        do_build(q, &m, fd);
+        do_build(q, &m, fd, ring_fd);
     }
 }
 
@@ -597,7 +600,7 @@ void gate_verb(struct gate *gate, struct gate_peer *peer, const struct ha_packet
     case HVP_CREATE:
     case HVP_RESTORE:
     case HVP_RESERVE:
-        serve_build(&q, packet, fd);
+        serve_build(&q, packet, fd, ring_fd);
         break;
     case HVP_SAVE:
         serve_save(&q, packet, fd, ring_fd);

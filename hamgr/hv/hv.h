@@ -61,9 +61,10 @@ struct hv_caps {
     bool has_live_migration;
     bool has_throttle;
     bool has_checkpoint;
-    bool has_ring_feed; /* save/restore through the shared-memory ring (T1) */
-    uint32_t plain_ms;  /* when a verb without guest memory hangs for good; 0 = 30 s. Of this node:
-                         * not told to others */
+    bool has_ring_feed;    /* saves through the shared-memory ring (T1) */
+    bool has_ring_restore; /* restores through it */
+    uint32_t plain_ms; /* when a verb without guest memory hangs for good; 0 = 30 s. Of this node:
+                        * not told to others */
 };
 
 enum hv_quiet { HV_QUIET = 1, HV_BUSY = 2, HV_NEVER_QUIET = 3 };
@@ -146,9 +147,11 @@ struct hv_ops {
      * SUSPENDED. HV_FAILED = the domain is as before (running if it ran), log-dirty is off. */
     enum hv_outcome (*save)(struct hv *hv, uint32_t domid, const struct hv_save_params *params,
                             hv_progress_fn progress, void *user, struct ha_err *err);
-    /* Builds a domain from a native stream on fd, complete and paused; domid in *ret_domid. */
+    /* Builds a domain from a native stream on fd, complete and paused; domid in *ret_domid. ring_fd
+     * (borrowed): memfd of a ring (STREAM.md, section 6) that pages and their markers come through,
+     * only for a driver that has_ring_restore; 0 or less: none. */
     enum hv_outcome (*restore)(struct hv *hv, const struct hv_label *label, const char *name,
-                               const uint8_t *definition, size_t size, int fd,
+                               const uint8_t *definition, size_t size, int fd, int ring_fd,
                                hv_progress_fn progress, void *user, uint32_t *ret_domid,
                                struct ha_err *err);
     /* SUSPENDED -> PAUSED on the source after ABORT or REVERT; `run` then continues it. */

@@ -31,7 +31,7 @@ struct worker_verb {
     uint32_t plain_ms;   /* hv_caps.plain_ms: the driver's share of the limit; 0 = 30 s */
     struct hvp_save save;
     int fd;      /* stream end of SAVE and RESTORE, moved; -1 = none */
-    int ring_fd; /* of a SAVE's pages, moved; 0 or less = none */
+    int ring_fd; /* of a SAVE's or RESTORE's pages, moved; 0 or less = none */
 };
 
 enum worker_stage {

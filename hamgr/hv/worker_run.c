@@ -192,9 +192,9 @@ static enum hv_outcome do_verb(struct hv *hv, const struct worker_verb *verb, ui
     case HVP_CREATE:
         return do_create(hv, verb, ret_value, err);
     case HVP_RESTORE:
-        outcome =
-            ops->restore(hv, &verb->label, verb->name, verb->definition, verb->definition_size,
-                         STREAM_FD, report_progress, &state, &domid, err);
+        outcome = ops->restore(hv, &verb->label, verb->name, verb->definition,
+                               verb->definition_size, STREAM_FD, verb->ring_fd > 0 ? RING_FD : -1,
+                               report_progress, &state, &domid, err);
         *ret_value = domid;
         return outcome;
     case HVP_SHUTDOWN:

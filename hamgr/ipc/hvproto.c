@@ -40,6 +40,7 @@ void hvp_welcome_encode(struct ha_writer *w, const struct hvp_welcome *m)
     ipc_put_bool(w, m->caps.has_throttle);
     ipc_put_bool(w, m->caps.has_checkpoint);
     ipc_put_bool(w, m->caps.has_ring_feed);
+    ipc_put_bool(w, m->caps.has_ring_restore);
     ha_put_uuid(w, m->boot_id);
     ha_put_uuid(w, m->hw_id);
 }
@@ -55,6 +56,7 @@ int hvp_welcome_decode(const uint8_t *body, size_t size, struct hvp_welcome *ret
     ret->caps.has_throttle = ipc_get_bool(&r);
     ret->caps.has_checkpoint = ipc_get_bool(&r);
     ret->caps.has_ring_feed = ipc_get_bool(&r);
+    ret->caps.has_ring_restore = ipc_get_bool(&r);
     ret->boot_id = ha_get_uuid(&r);
     ret->hw_id = ha_get_uuid(&r);
     return ipc_done(&r);

@@ -13,7 +13,7 @@
 #define HVP_SOCKET HA_SOCK_DIR "/hv.sock"
 /* Of all layouts below; goes up when one changes. Said at the end of HELLO: who is another's is
  * dropped before anything it says can be misread. */
-#define HVP_VERSION 3u
+#define HVP_VERSION 4u
 
 enum hvp_type {
     /* requests */

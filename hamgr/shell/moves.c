@@ -46,7 +46,7 @@ struct move {
     pid_t pid; /* stream process, 0 = none */
     struct link *control;
     int hv_fd;   /* native stream end for hamgr-hv until save begins, else -1 */
-    int ring_fd; /* of the pages beside it, -1: they come in the stream */
+    int ring_fd; /* of the pages beside it, -1: they are in the stream */
     struct peer_move_ready ready;
     bool is_save_done;
     char late_why[HA_TEXT_MAX]; /* fails with it at late_ms, unless a better reason comes */
@@ -217,13 +217,15 @@ static int make_pair(int ret_fds[2], struct ha_err *err)
     return 0;
 }
 
-/* A ring for the pages of a save, if the hypervisor's driver fills one. Without it, or if it can't
- * be had, they come in the stream. */
+/* A ring for the pages, if the hypervisor's driver fills one, or here takes from one. Without it,
+ * or if it can't be had, they come in the stream. */
 static void make_ring(struct hamgrd *d, struct move *move)
 {
     struct ha_err err = {0};
 
-    if (!move->is_source || !d->hv_welcome.caps.has_ring_feed)
+    const struct hv_caps *caps = &d->hv_welcome.caps;
+
+    if (move->is_source ? !caps->has_ring_feed : !caps->has_ring_restore)
         return;
     if (stream_ring(&move->ring_fd, &err) != 0)
         qb_log(LOG_NOTICE, "migration %" PRIu64 ": %s; without it", move->ticket, err.text);
@@ -471,9 +473,9 @@ void moves_begin_in(struct hamgrd *d, const struct ha_guest *guest)
         fail(d, move, err.text);
         return;
     }
-    int fd = move->hv_fd;
-    move->hv_fd = -1;
-    hvlink_stream_verb(d, verb, HA_VERB_RESTORE, fd, -1);
+    int fd = move->hv_fd, ring_fd = move->ring_fd;
+    move->hv_fd = move->ring_fd = -1;
+    hvlink_stream_verb(d, verb, HA_VERB_RESTORE, fd, ring_fd);
     peers_send(d, PEER_MOVE_READY, move->peer, put_ready, &move->ready);
     move->repeat_ms = shell_now_ms() + REPEAT_MS;
     tell_progress(d, move);

@@ -297,7 +297,7 @@ void hvlink_list(struct hamgrd *d);
 void hvlink_hello(struct hamgrd *d);
 /* Sends a verb for a guest copy. */
 void hvlink_verb(struct hamgrd *d, struct local_verb *verb, uint8_t which, uint32_t timeout_ms);
-/* The same for a save or restore: its stream, and a save's ring or -1. Both moved. */
+/* The same for a save or restore: its stream, and a ring or -1. Both moved. */
 void hvlink_stream_verb(struct hamgrd *d, struct local_verb *verb, uint8_t which, int fd,
                         int ring_fd);
 void hvlink_abort(struct hamgrd *d, uint64_t request);

@@ -17,4 +17,8 @@ const char *embedded_dir(void);
 /* A handle as that node, guests as that uid. */
 struct hv *embedded_open_as(uint32_t node_id, uint32_t uid);
 
+/* contract_ring.c */
+void test_pages_through_the_ring(void **state);
+void test_a_ring_that_lies(void **state);
+
 #endif

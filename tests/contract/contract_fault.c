@@ -194,8 +194,8 @@ static void test_restoring_worker_killed(void **state)
         size_t size = contract->define(&to, text, sizeof(text));
         uint32_t domid;
         close(pair[0]);
-        other->ops->restore(other, &label, "busy", (const uint8_t *)text, size, pair[1], NULL, NULL,
-                            &domid, NULL);
+        other->ops->restore(other, &label, "busy", (const uint8_t *)text, size, pair[1], -1, NULL,
+                            NULL, &domid, NULL);
         _exit(0);
     }
     close(pair[1]);

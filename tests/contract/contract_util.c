@@ -264,7 +264,7 @@ static void *arrival_run(void *argument)
     struct hv *other = contract->open();
 
     a->outcome = other->ops->restore(other, &label, a->guest.name, (const uint8_t *)text, size,
-                                     a->read_fd, NULL, NULL, &a->domid, &a->err);
+                                     a->read_fd, -1, NULL, NULL, &a->domid, &a->err);
     close(a->read_fd);
     other->ops->close(other);
     return NULL;
@@ -324,7 +324,7 @@ enum hv_outcome restore_bytes(const struct contract_guest *guest, const uint8_t 
     make_pair(&p.fd, &read_fd);
     assert_int_equal(pthread_create(&thread, NULL, pour_run, &p), 0);
     enum hv_outcome outcome = hv->ops->restore(hv, &label, guest->name, (const uint8_t *)text,
-                                               text_size, read_fd, NULL, NULL, ret_domid, err);
+                                               text_size, read_fd, -1, NULL, NULL, ret_domid, err);
     close(read_fd);
     pthread_join(thread, NULL);
     return outcome;

@@ -517,7 +517,7 @@ static void test_disk_goes_along(void **state)
         _exit(0);
     }
     close(pair[0]);
-    assert_int_equal(hv->ops->restore(hv, &label, "disk", (uint8_t *)text, size, pair[1], NULL,
+    assert_int_equal(hv->ops->restore(hv, &label, "disk", (uint8_t *)text, size, pair[1], -1, NULL,
                                       NULL, &arrived, NULL),
                      HV_OK);
     close(pair[1]);
@@ -744,6 +744,8 @@ int main(void)
         TEST(test_stall_while_stopped),
         TEST(test_an_old_keeper_keeps_a_new_save_out),
         TEST(test_stream_is_in_xens_format),
+        TEST(test_pages_through_the_ring),
+        TEST(test_a_ring_that_lies),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

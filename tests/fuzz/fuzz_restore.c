@@ -2,7 +2,8 @@
  *
  * Fuzz target: a guest's stream as the embedded driver reads it, into memory of eight pages. The
  * stream has passed another node's hands: whatever it says, nothing outside that memory is written,
- * and a guest is complete only if every page came and the context fits.
+ * and a guest is complete only if every page came and the context fits. The same of a ring beside
+ * it, whose other end may write there what it likes.
  */
 #include "tests/fuzz/fuzz.h"
 
@@ -59,6 +60,31 @@ enum hv_outcome emb_unknown(struct ha_err *err, int code, const char *fmt, ...)
     return HV_UNKNOWN;
 }
 
+/* A ring in which the input says what was published; its pages are zeros. */
+static struct ring *make_ring(struct fuzz_input *in, int *ret_fd)
+{
+    const off_t slot_size = 4096 + 4096 + PAGES * EMB_PAGE; /* STREAM.md, section 6 */
+    struct ring *ring = ring_create(2, PAGES, ret_fd, NULL);
+    uint32_t head = fuzz_u8(in);
+
+    REQUIRE(ring && pwrite(*ret_fd, &head, sizeof(head), 64) == sizeof(head));
+    for (uint64_t slot = 0; slot < 2; slot++) {
+        const off_t at = 4096 + (off_t)slot * slot_size;
+        const uint8_t lie = fuzz_u8(in);
+        const uint64_t batch = slot ^ (lie & 1u);
+        const uint32_t counts[2] = {fuzz_u8(in) % (PAGES + 2), fuzz_u8(in) % (PAGES + 2)};
+        REQUIRE(pwrite(*ret_fd, &batch, sizeof(batch), at) == sizeof(batch));
+        REQUIRE(pwrite(*ret_fd, counts, sizeof(counts), at + 8) == sizeof(counts));
+        for (unsigned i = 0; i < PAGES; i++) {
+            const uint8_t what = fuzz_u8(in);
+            const uint64_t entry = (uint64_t)(what >> 4) << 60 | (what & 15u);
+            REQUIRE(pwrite(*ret_fd, &entry, sizeof(entry), at + 4096 + 8 * (off_t)i) ==
+                    sizeof(entry));
+        }
+    }
+    return ring;
+}
+
 /* Good heads in front, so that the fuzzer works on records; `flags` leave some of them out. */
 static size_t make_stream(uint8_t *stream, size_t capacity, uint8_t flags, const uint8_t *data,
                           size_t size)
@@ -80,6 +106,10 @@ static size_t make_stream(uint8_t *stream, size_t capacity, uint8_t flags, const
             ha_put_u64(&w, EMB_TYPE_XALLOC << 60 | pfn);
         used += w.position;
     }
+    for (uint32_t slot = 0; (flags & 16u) && slot < 2; slot++) {
+        native_marker(stream + used, slot, slot);
+        used += NATIVE_MARKER_SIZE;
+    }
     if (size > 0)
         memcpy(stream + used, data, size);
     used += size;
@@ -95,9 +125,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct fuzz_input in = {data, size};
     struct ha_err err = {0};
     uint8_t flags = fuzz_u8(&in);
-    uint8_t *stream = malloc(in.size + 4096);
     struct restore r = {.err = &err, .page_count = PAGES};
+    int ring_fd = -1;
 
+    if (flags & 8u)
+        r.ring = make_ring(&in, &ring_fd);
+    uint8_t *stream = malloc(in.size + 4096);
     REQUIRE(stream);
     size_t total = make_stream(stream, in.size + 4096, flags, in.data, in.size);
     r.fd = memfd_create("stream", MFD_CLOEXEC);
@@ -110,8 +143,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int rc = take_stream(&r);
     REQUIRE(rc <= 0 && (rc == 0 || err.text[0] != '\0'));
     REQUIRE(rc < 0 || (r.has_context && r.seen_count == PAGES && r.seen[0] == 0xff));
-    REQUIRE(r.now.bytes <= total);
+    REQUIRE(r.ring || r.now.bytes <= total);
     close(r.fd);
+    ring_free(r.ring);
+    if (ring_fd >= 0)
+        close(ring_fd);
     free(r.memory);
     free(r.seen);
     free(r.entries);

@@ -274,6 +274,15 @@ static void set_tracking(struct hv_fake *fake, uint32_t domid, bool is_on)
     unlock(fake);
 }
 
+/* Of the last save or restore that had one. */
+static void note_ring(struct hv_fake *fake, int ring_fd)
+{
+    struct stat ring = {0};
+
+    if (ring_fd > 0 && fstat(ring_fd, &ring) == 0)
+        atomic_store(&fake->ring_size, (uint64_t)ring.st_size);
+}
+
 /* Writes 4096 bytes at a time for ever or until save_bytes_max; paused when the stream breaks, as a
  * driver whose save failed while the guest was stopped leaves it. */
 static enum hv_outcome fake_save(struct hv *hv, uint32_t domid, const struct hv_save_params *params,
@@ -283,10 +292,8 @@ static enum hv_outcome fake_save(struct hv *hv, uint32_t domid, const struct hv_
     struct hv_fake *fake = fake_of(hv);
     struct hv_progress p = {.phase = HV_LIVE};
     uint32_t most = atomic_load(&fake->save_bytes_max);
-    struct stat ring = {0};
 
-    if (params->ring_fd > 0 && fstat(params->ring_fd, &ring) == 0)
-        atomic_store(&fake->save_ring_size, (uint64_t)ring.st_size);
+    note_ring(fake, params->ring_fd);
     set_tracking(fake, domid, true);
     if (begin(fake, HV_FAKE_SAVE))
         return failed(err);
@@ -306,7 +313,7 @@ static enum hv_outcome fake_save(struct hv *hv, uint32_t domid, const struct hv_
 }
 
 static enum hv_outcome fake_restore(struct hv *hv, const struct hv_label *label, const char *name,
-                                    const uint8_t *definition, size_t size, int fd,
+                                    const uint8_t *definition, size_t size, int fd, int ring_fd,
                                     hv_progress_fn progress, void *user, uint32_t *ret_domid,
                                     struct ha_err *err)
 {
@@ -314,6 +321,7 @@ static enum hv_outcome fake_restore(struct hv *hv, const struct hv_label *label,
     ssize_t r;
 
     (void)definition, (void)size, (void)progress, (void)user;
+    note_ring(fake_of(hv), ring_fd);
     if (begin(fake_of(hv), HV_FAKE_RESTORE))
         return failed(err);
     while ((r = read(fd, bytes, sizeof(bytes))) > 0 || (r < 0 && errno == EINTR))

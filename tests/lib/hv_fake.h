@@ -54,8 +54,8 @@ struct hv_fake {
     _Atomic uint32_t run_delay_ms; /* between the start of run and its effect */
     _Atomic uint32_t create_delay_ms;
     _Atomic uint32_t save_bytes_max; /* a save ends by itself after so many; 0 = never */
-    _Atomic uint64_t save_ring_size; /* of the ring's file that a save was given; 0 = none */
-    _Atomic int worker_pid;          /* of the worker whose verb began last */
+    _Atomic uint64_t ring_size; /* of the ring's file that a save or restore was given; 0 = none */
+    _Atomic int worker_pid;     /* of the worker whose verb began last */
     _Atomic uint32_t begun[HV_FAKE_VERB_COUNT];
     _Atomic uint32_t building_now, building_most; /* creates at the same time */
     _Atomic uint32_t run_count, pause_count, tracking_off_count;

@@ -44,6 +44,7 @@ static int emb_caps(struct hv *hv, struct hv_caps *ret_caps)
         .mem_kib = e->mem_kib,
         .has_live_migration = e->tracking != EMB_TRACK_NONE,
         .has_throttle = emb_cap_is_offered(),
+        .has_ring_restore = true,
     };
     snprintf(ret_caps->version, sizeof(ret_caps->version), "%s, %s", HA_VERSION,
              hv_embedded_tracking(hv));

@@ -142,8 +142,9 @@ enum hv_outcome emb_drain(struct hv *hv, uint32_t domid, uint32_t timeout_ms, st
 enum hv_outcome emb_save(struct hv *hv, uint32_t domid, const struct hv_save_params *params,
                          hv_progress_fn progress, void *user, struct ha_err *err);
 enum hv_outcome emb_restore(struct hv *hv, const struct hv_label *label, const char *name,
-                            const uint8_t *definition, size_t size, int fd, hv_progress_fn progress,
-                            void *user, uint32_t *ret_domid, struct ha_err *err);
+                            const uint8_t *definition, size_t size, int fd, int ring_fd,
+                            hv_progress_fn progress, void *user, uint32_t *ret_domid,
+                            struct ha_err *err);
 enum hv_outcome emb_resume_prepare(struct hv *hv, uint32_t domid, struct ha_err *err);
 enum hv_outcome emb_dirty_sample(struct hv *hv, uint32_t domid, uint32_t sample_ms,
                                  uint64_t *ret_pages_s, struct ha_err *err);

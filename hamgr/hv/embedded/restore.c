@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Restore: a guest process that is built and stopped, its memory filled from outside with the pages
- * of a native stream. Pages are read straight into the guest's memory; everything else of the
- * stream is checked before it is believed, and every page must have come at least once.
+ * of a native stream. Pages are read straight into the guest's memory, or copied there from a ring
+ * (migrate/STREAM.md, section 6); everything else of the stream is checked before it is believed,
+ * and every page must have come at least once.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -14,6 +15,8 @@
 #include "hamgr/hv/embedded/embedded_priv.h"
 #include "hamgr/hv/embedded/native.h"
 #include "hamgr/hv/embedded/proc.h"
+#include "migrate/native.h"
+#include "migrate/ring.h"
 
 #define IOV_MAX_HERE      512
 #define PROGRESS_EVERY_NS 100000000u
@@ -23,6 +26,7 @@ struct restore {
     int fd;
     uint8_t *memory;
     uint64_t page_count;
+    struct ring *ring; /* NULL: all pages are in the stream */
     uint64_t *seen;    /* bitmap */
     uint64_t *entries; /* EMB_BATCH_MAX */
     uint64_t seen_count;
@@ -139,6 +143,58 @@ static int take_page_data(struct restore *r, uint32_t size)
     return rc;
 }
 
+/* The pages of r->entries from the ring. Another process may write there meanwhile: they are bytes,
+ * nothing else. */
+static void copy_pages(struct restore *r, uint32_t count, const uint8_t *pages)
+{
+    for (uint32_t n = 0; n < count; n++) {
+        uint64_t pfn = r->entries[n] & EMB_PFN_MASK;
+        uint8_t *page = r->memory + pfn * EMB_PAGE;
+        mark_seen(r, pfn);
+        if (emb_entry_type(r->entries[n]) == EMB_TYPE_XALLOC) {
+            memset(page, 0, EMB_PAGE);
+        } else {
+            memcpy(page, pages, EMB_PAGE);
+            pages += EMB_PAGE;
+        }
+    }
+}
+
+/* A PAGE_DATA record that is in the ring. */
+static int take_marker(struct restore *r, uint32_t size)
+{
+    uint8_t bytes[NATIVE_MARKER_SIZE - EMB_RECORD_HEAD];
+    struct ring_batch batch;
+    uint32_t data_pages = 0;
+
+    if (!r->ring)
+        return ha_err_set(r->err, HA_E_PEER, "page marker where there is no ring");
+    if (!r->has_static_end || r->has_context || size != sizeof(bytes))
+        return ha_err_set(r->err, HA_E_PEER, "page marker out of order, or malformed");
+    int rc = read_exact(r, bytes, sizeof(bytes));
+    if (rc != 0)
+        return rc;
+    struct ha_reader in = ha_reader_of(bytes, sizeof(bytes));
+    uint64_t number = ha_get_u64(&in);
+    uint32_t slot = ha_get_u32(&in);
+    if (ha_get_u32(&in) != 0)
+        return ha_err_set(r->err, HA_E_PEER, "malformed page marker");
+    rc = ring_take(r->ring, number, slot, &batch, r->err);
+    if (rc != 0)
+        return rc;
+    uint32_t record = EMB_PAGE_DATA_HEAD + 8u * batch.count + (uint32_t)EMB_PAGE * batch.data_count;
+    memcpy(r->entries, batch.entries, batch.count * sizeof(r->entries[0]));
+    rc = emb_native_check_pfns(record, r->entries, batch.count, r->page_count, &data_pages, r->err);
+    if (rc != 0)
+        return rc;
+    copy_pages(r, batch.count, batch.pages);
+    ring_release(r->ring);
+    r->now.pages_sent += batch.count;
+    r->now.bytes += EMB_RECORD_HEAD + record - NATIVE_MARKER_SIZE;
+    tell(r, HV_LIVE);
+    return 0;
+}
+
 static int take_context(struct restore *r, uint32_t size)
 {
     uint8_t bytes[sizeof(struct emb_context)];
@@ -180,6 +236,8 @@ static int take_record(struct restore *r)
     if (rc != 0)
         return rc;
     struct emb_record_head head = emb_native_record_head(bytes);
+    if (head.type == NATIVE_MARKER_TYPE)
+        return take_marker(r, head.size);
     if ((head.type & EMB_REC_OPTIONAL) != 0)
         return skip_optional(r, head);
     switch (head.type) {
@@ -263,18 +321,23 @@ static int fill(struct hv_embedded *e, struct restore *r)
 }
 
 enum hv_outcome emb_restore(struct hv *hv, const struct hv_label *label, const char *name,
-                            const uint8_t *definition, size_t size, int fd, hv_progress_fn progress,
-                            void *user, uint32_t *ret_domid, struct ha_err *err)
+                            const uint8_t *definition, size_t size, int fd, int ring_fd,
+                            hv_progress_fn progress, void *user, uint32_t *ret_domid,
+                            struct ha_err *err)
 {
     struct hv_embedded *e = emb_of(hv);
     struct ha_err own = {0}, remove_err = {0};
     struct restore r = {.fd = fd, .progress = progress, .user = user, .err = err ? err : &own};
 
     emb_release_kept(e);
+    if (ring_fd > 0 && (r.ring = ring_map(ring_fd, r.err)) == NULL)
+        return HV_FAILED;
     enum hv_outcome outcome = emb_build(e, label, name, definition, size, true, &r.d, r.err);
+    int rc = outcome == HV_OK ? fill(e, &r) : 0;
+    ring_free(r.ring);
     if (outcome != HV_OK)
         return outcome;
-    if (fill(e, &r) == 0) {
+    if (rc == 0) {
         *ret_domid = r.d.record.domid;
         tell(&r, HV_COMPLETE);
         emb_domain_close(&r.d);

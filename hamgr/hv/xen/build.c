@@ -332,12 +332,14 @@ enum hv_outcome xen_create(struct hv *hv, const struct hv_label *label, const ch
 }
 
 enum hv_outcome xen_restore(struct hv *hv, const struct hv_label *label, const char *name,
-                            const uint8_t *definition, size_t size, int fd, hv_progress_fn progress,
-                            void *user, uint32_t *ret_domid, struct ha_err *err)
+                            const uint8_t *definition, size_t size, int fd, int ring_fd,
+                            hv_progress_fn progress, void *user, uint32_t *ret_domid,
+                            struct ha_err *err)
 {
     struct build *b = begin(hv, label, name, err);
     enum hv_outcome outcome = HV_FAILED;
 
+    (void)ring_fd; /* not offered: libxl's restore, and our helper's, read the stream only */
     if (!b)
         return HV_FAILED;
     b->is_restore = true;

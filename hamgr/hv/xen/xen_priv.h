@@ -98,8 +98,9 @@ int xen_set_cap(struct hv_xen *x, uint32_t domid, uint16_t cap, struct ha_err *e
 enum hv_outcome xen_create(struct hv *hv, const struct hv_label *label, const char *name,
                            const uint8_t *definition, size_t size, struct ha_err *err);
 enum hv_outcome xen_restore(struct hv *hv, const struct hv_label *label, const char *name,
-                            const uint8_t *definition, size_t size, int fd, hv_progress_fn progress,
-                            void *user, uint32_t *ret_domid, struct ha_err *err);
+                            const uint8_t *definition, size_t size, int fd, int ring_fd,
+                            hv_progress_fn progress, void *user, uint32_t *ret_domid,
+                            struct ha_err *err);
 enum hv_outcome xen_shutdown(struct hv *hv, uint32_t domid, uint32_t timeout_ms,
                              struct ha_err *err);
 enum hv_outcome xen_destroy(struct hv *hv, uint32_t domid, struct ha_err *err);

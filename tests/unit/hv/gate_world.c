@@ -371,6 +371,18 @@ uint64_t gate_world_ask(struct gate_world *w, uint16_t type, uint8_t guest, uint
     return gate_world_send(w, type, &body, -1);
 }
 
+static uint64_t send_with_ring(struct gate_world *w, uint16_t type, const struct ha_writer *body,
+                               int fd)
+{
+    const int fds[2] = {fd, memfd_create("ring", MFD_CLOEXEC)};
+
+    assert_int_equal(ftruncate(fds[1], GATE_WORLD_RING_BYTES), 0);
+    assert_int_equal(ha_sock_send(w->fd, type, ++w->last_id, body->data, body->position, fds, 2),
+                     0);
+    close(fds[1]);
+    return w->last_id;
+}
+
 uint64_t gate_world_ask_create(struct gate_world *w, uint16_t type, uint8_t guest, uint64_t epoch,
                                int fd)
 {
@@ -380,7 +392,8 @@ uint64_t gate_world_ask_create(struct gate_world *w, uint16_t type, uint8_t gues
 
     snprintf(m.name, sizeof(m.name), "guest%u", guest);
     hvp_create_encode(&body, &m);
-    return gate_world_send(w, type, &body, fd);
+    return type == HVP_RESTORE && fd >= 0 ? send_with_ring(w, type, &body, fd)
+                                          : gate_world_send(w, type, &body, fd);
 }
 
 uint64_t gate_world_ask_save(struct gate_world *w, uint8_t guest, uint64_t epoch, int fd)
@@ -388,14 +401,9 @@ uint64_t gate_world_ask_save(struct gate_world *w, uint8_t guest, uint64_t epoch
     uint8_t bytes[64];
     struct ha_writer body = ha_writer_of(bytes, sizeof(bytes));
     struct hvp_save m = {gate_world_uuid(guest), epoch, true, 300, 0, HV_SLOW_PAUSE, 0};
-    const int fds[2] = {fd, memfd_create("ring", MFD_CLOEXEC)};
 
-    assert_int_equal(ftruncate(fds[1], GATE_WORLD_RING_BYTES), 0);
     hvp_save_encode(&body, &m);
-    assert_int_equal(ha_sock_send(w->fd, HVP_SAVE, ++w->last_id, body.data, body.position, fds, 2),
-                     0);
-    close(fds[1]);
-    return w->last_id;
+    return send_with_ring(w, HVP_SAVE, &body, fd);
 }
 
 static int find_done(const struct gate_world *w, uint64_t id)

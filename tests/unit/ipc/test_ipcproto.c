@@ -204,7 +204,7 @@ static void test_hv_replies(void **state)
 {
     (void)state;
     struct hvp_welcome welcome = {
-        {"embedded", "1.0", 262144, true, false, true, false, 0}, uuid_of(5), uuid_of(6)};
+        {"embedded", "1.0", 262144, true, false, true, false, true, 0}, uuid_of(5), uuid_of(6)};
     struct hvp_done done = {HV_UNKNOWN, 12345, "worker killed"};
     struct hvp_gate gate = {false, true, 7, "db01: 3 writes outstanding"};
     struct hv_progress progress = {3, 100, 50, 20, 409600, 51200, HV_STOPPED, 12000, 80};
