@@ -93,7 +93,7 @@ void log_propose_local(struct log *log, const struct log_event *event)
     p->high++;
 }
 
-/* Without the vote of `node`: are the members of this view still a quorum? Else the removal could
+/* Without the vote of `node`: are the members that are heard still a quorum? Else the removal could
  * not be committed, and would count all the same: it waits in the log for a voter that is gone. */
 static bool is_quorum_without(struct log *log, uint32_t node)
 {
@@ -103,7 +103,8 @@ static bool is_quorum_without(struct log *log, uint32_t node)
     for (uint32_t i = 0; i < log->peer_count; i++) {
         const struct log_peer *peer = &log->peers[i];
         count += peer->node != node && log_peer_is_named(log, peer) &&
-                 log_peer_is_voter(log, voters, peer) && !(peer->hb.flags & LOG_FLAG_STORE_FAILED);
+                 log_peer_is_alive(log, peer) && log_peer_is_voter(log, voters, peer) &&
+                 !(peer->hb.flags & LOG_FLAG_STORE_FAILED);
     }
     return count >= (voters->count - 1) / 2 + 1;
 }

@@ -372,6 +372,24 @@ static void a_vote_that_is_needed_is_not_taken(void **state UNUSED)
     finish(w);
 }
 
+/* Nor by a leader whose members have just gone: its view is open until its lease ends, but nobody
+ * is left to commit the removal. */
+static void a_vote_is_not_taken_by_one_alone(void **state UNUSED)
+{
+    struct world *w = whole_world(3);
+
+    world_crash(w, 2, 0);
+    world_crash(w, 3, 0);
+    world_tell_members(w);
+    world_run_ms(w, 100);
+    assert_true(w->nodes[1].is_open);
+    uint64_t alone = world_propose_voter(w, 1, 2, false);
+    world_run_ms(w, 100);
+    assert_int_equal(fate_of(w, 1, alone), 0);
+    assert_int_equal(log_voter_count(w->nodes[1].log), 3);
+    finish(w);
+}
+
 /* A node joins as a learner, becomes a voter, and counts from then on. */
 static void learner_becomes_a_voter(void **state UNUSED)
 {
@@ -655,6 +673,7 @@ int main(void)
         cmocka_unit_test(voters_change_one_at_a_time),
         cmocka_unit_test(empty_voter_changes_are_refused),
         cmocka_unit_test(a_vote_that_is_needed_is_not_taken),
+        cmocka_unit_test(a_vote_is_not_taken_by_one_alone),
         cmocka_unit_test(learner_becomes_a_voter),
         cmocka_unit_test(hung_member_delays_by_h),
         cmocka_unit_test(hung_leader_is_evicted),
