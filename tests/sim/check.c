@@ -85,6 +85,8 @@ static void check_elsewhere(const struct sim_node *node, const struct sim_domain
 {
     int guest = sim_guest_index(mine->d.label.guest);
 
+    if (sim_machine_runs(0, mine->d.label.guest))
+        sim_violation("I1", node->id, "%s runs on a machine that was replaced, too", mine->d.name);
     for (uint32_t n = 0; n < sim.node_count; n++) {
         const struct sim_node *other = &sim.nodes[n];
         for (uint32_t i = 0; i < SIM_DOMAINS; i++) {
@@ -159,6 +161,7 @@ void sim_check_run(struct sim_node *node, const struct sim_domain *domain)
     check_elsewhere(node, domain);
     check_owner(node, domain);
     check_lease(node, domain);
+    sim_check_policy_run(domain);
 }
 
 static bool has_runnable(const struct sim_node *node)
@@ -250,6 +253,8 @@ static void on_fenced(const struct ha_state *before, const struct ha_cmd *cmd)
         if (guest->phase != HA_PHASE_FREE && guest->node == cmd->node && d && sim_is_runnable(d))
             sim_violation("I3", node->id, "FENCED is committed while it runs %s", d->d.name);
     }
+    if (sim_machine_runs(node->id, (struct ha_uuid){{0}}))
+        sim_violation("I3", node->id, "FENCED is committed while its old machine runs guests");
     if (sim.options.is_gentle)
         sim_violation("L5", node->id, "FENCED although nothing worse than a restart happened");
 }
@@ -307,6 +312,7 @@ static void on_command(const struct ha_state *before, const struct ha_applied *a
     sim_matrix_note(cmd);
     sim_faults_hook(cmd->type);
     sim_corner_committed(cmd->type);
+    sim_corner_moves_committed(before, cmd);
 }
 
 /* I4: the records' epochs only grow. */

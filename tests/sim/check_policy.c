@@ -27,6 +27,10 @@ static struct {
     uint64_t held_at[SIM_NODES + 1]; /* a guest, or an end of a ticket, before the last entry */
     bool is_held[SIM_NODES + 1];     /* absent in a view that followed another with a gap */
     uint64_t opened_at, open_index, disarmed_at;
+    uint64_t ran_epoch[SIM_GUESTS]; /* the newest that was ever made runnable */
+    struct {
+        uint64_t nonce, seq;
+    } numbered[SIM_NODES + 1][2]; /* of the two last processes of a node that proposed */
 } seen;
 
 void sim_check_policy_reset(void)
@@ -59,6 +63,25 @@ static void check_durable(const struct log_entry *entry)
     if (2 * holders <= voters)
         sim_violation("I4", 0, "entry %llu is committed, but durable at %u of %u voters only",
                       (unsigned long long)entry->index, holders, voters);
+}
+
+/* A process' proposals are committed in order, each once (section 3). */
+static void check_numbered_once(const struct log_entry *entry)
+{
+    if (entry->seq == 0 || entry->origin == 0 || entry->origin > SIM_NODES)
+        return;
+    for (uint32_t i = 0; i < 2; i++) {
+        if (seen.numbered[entry->origin][i].nonce != entry->nonce)
+            continue;
+        if (entry->seq <= seen.numbered[entry->origin][i].seq)
+            sim_violation("I4", entry->origin, "its proposal %llu is committed twice",
+                          (unsigned long long)entry->seq);
+        seen.numbered[entry->origin][i].seq = entry->seq;
+        return;
+    }
+    seen.numbered[entry->origin][1] = seen.numbered[entry->origin][0];
+    seen.numbered[entry->origin][0].nonce = entry->nonce;
+    seen.numbered[entry->origin][0].seq = entry->seq;
 }
 
 /* ---- fencing -----------------------------------------------------------------------------------
@@ -201,7 +224,13 @@ static void check_assign(const struct ha_state *before, const struct ha_cmd *cmd
     const struct ha_node *node = ha_state_node(before, cmd->node);
     const struct ha_guest *chosen = ha_state_guest(before, cmd->guest);
 
-    if (!node || !chosen || chosen->end_cause != 0)
+    if (!node || !chosen)
+        return;
+    /* Only the owner's own word or its death frees a guest (section 6). */
+    if (chosen->phase != HA_PHASE_FREE)
+        sim_violation("I3", node->id, "%s is given to it while n%u owns it", chosen->name,
+                      chosen->node);
+    if (chosen->end_cause != 0)
         return;
     for (uint32_t i = 0; i < before->guest_count; i++) {
         const struct ha_guest *other = &before->guests[i];
@@ -254,17 +283,29 @@ static void check_switch(const struct ha_state *before, const struct ha_cmd *cmd
                       guest->name);
 }
 
-/* I8: what REVERT gives back is still there, and what it takes away does not run. */
+void sim_check_policy_run(const struct sim_domain *domain)
+{
+    int guest = sim_guest_index(domain->d.label.guest);
+
+    if (guest >= 0 && domain->d.label.epoch > seen.ran_epoch[guest])
+        seen.ran_epoch[guest] = domain->d.label.epoch;
+}
+
+/* I8: what REVERT gives back is still there, whole, and what it takes away has never run. */
 static void check_revert(const struct ha_state *before, const struct ha_cmd *cmd)
 {
     const struct ha_guest *guest = ha_state_guest(before, cmd->guest);
     const struct ha_ticket *ticket = &guest->ticket;
     const struct sim_domain *arrived = copy_on(ticket->dst, guest->id, ticket->dst_epoch);
+    const struct sim_domain *left = copy_on(ticket->src, guest->id, ticket->src_epoch);
+    int index = sim_guest_index(guest->id);
 
     if (arrived && sim_is_runnable(arrived))
         sim_violation("I8", ticket->dst, "REVERT is committed while %s runs", guest->name);
+    else if (index >= 0 && seen.ran_epoch[index] == ticket->dst_epoch)
+        sim_violation("I8", ticket->dst, "REVERT is committed, but %s has run", guest->name);
     if (is_same_boot(before, sim_node(ticket->src)) &&
-        !copy_on(ticket->src, guest->id, ticket->src_epoch))
+        (!left || (left->d.state != HV_SUSPENDED && left->d.state != HV_PAUSED)))
         sim_violation("I8", ticket->src, "REVERT is committed, but the copy of %s is gone",
                       guest->name);
 }
@@ -293,6 +334,19 @@ static void check_command(const struct ha_state *before, const struct ha_cmd *cm
     }
 }
 
+/* I3: whoever returns under an absent node's id frees its guests only if they have ended. */
+static void check_freed(const struct ha_state *before)
+{
+    for (uint32_t i = 0; i < before->guest_count; i++) {
+        const struct ha_guest *old = &before->guests[i];
+        const struct ha_guest *now = ha_state_guest(sim_truth(), old->id);
+        if (old->phase != HA_PHASE_FREE && now && now->phase == HA_PHASE_FREE &&
+            sim_machine_runs(old->node, old->id))
+            sim_violation("I3", old->node,
+                          "%s is freed while the machine that was replaced runs it", old->name);
+    }
+}
+
 static void note_open(const struct ha_state *before, const struct log_entry *entry)
 {
     const struct ha_state *now = sim_truth();
@@ -302,6 +356,7 @@ static void note_open(const struct ha_state *before, const struct log_entry *ent
 
     seen.opened_at = sim.now;
     seen.open_index = entry->index;
+    check_freed(before);
     for (uint32_t i = 0; i < now->node_count; i++) {
         const struct ha_node *node = &now->nodes[i];
         const struct ha_node *old = ha_state_node(before, node->id);
@@ -325,6 +380,7 @@ void sim_check_policy(const struct ha_state *before, const struct log_entry *ent
             seen.held_at[id] = sim.now;
     }
     check_durable(entry);
+    check_numbered_once(entry);
     if (applied->kind == LOG_KIND_OPEN)
         note_open(before, entry);
     if (applied->kind != LOG_KIND_STATE)

@@ -224,6 +224,8 @@ void sim_corners_begin(void)
         sim_after((10 + below(30)) * NS_S, NULL, on_corner, NULL, 0);
     sim_corner_fence_begin(corner.is_on && sim.options.seed / 16 % 2 == 0);
     sim_corner_cut_begin(corner.is_on && sim.options.seed / 16 % 2 == 1);
+    sim_corner_moves_begin(corner.is_on);
+    sim_corner_log_begin(corner.is_on);
 }
 
 void sim_corners_reset(void)
@@ -231,4 +233,6 @@ void sim_corners_reset(void)
     corner.is_on = false;
     sim_corner_fence_begin(false);
     sim_corner_cut_begin(false);
+    sim_corner_moves_begin(false);
+    sim_corner_log_begin(false);
 }

@@ -29,6 +29,7 @@ static struct {
     uint64_t mean_ns;
     uint32_t hook_chance; /* per mille, of each notable commit */
     uint32_t number;      /* of the last fault */
+    uint32_t renewed;     /* stores that were lost in a corner */
     struct cut_set cuts[CUTS_MAX];
     uint64_t well_since, settle_from;
     struct sim_node *left; /* its hamgrd stays hung when all else is mended */
@@ -130,6 +131,22 @@ static void cut_network(enum sim_fault fault, uint32_t victim, uint64_t draw, ui
             cut_between(set, 1u << victim, 1u << other);
         else
             set->to[victim] = (uint16_t)(1u << other);
+        sim_after(span, NULL, on_mended, set, 0);
+        apply_cuts();
+        return;
+    }
+}
+
+void sim_faults_split(uint32_t side, uint64_t span)
+{
+    uint32_t all = (1u << (sim.node_count + 1)) - 2;
+
+    for (uint32_t i = 0; i < CUTS_MAX; i++) {
+        struct cut_set *set = &plan.cuts[i];
+        if (set->is_used)
+            continue;
+        *set = (struct cut_set){.is_used = true};
+        cut_between(set, side, all & ~side);
         sim_after(span, NULL, on_mended, set, 0);
         apply_cuts();
         return;
@@ -255,13 +272,28 @@ static bool may_lose_store(const struct sim_node *node)
     return voters >= 3 && truth->node_count == sim.node_count;
 }
 
-static void lose_store(struct sim_node *node, uint64_t span, uint32_t number)
+static bool lose_store(struct sim_node *node, uint64_t span, uint32_t number)
 {
     if (!may_lose_store(node))
-        return;
+        return false;
     sim_crash(node, SIM_HAMGRD, span);
     sim_disk_lose(node);
     sim_after(span, NULL, on_store_made, node, number);
+    return true;
+}
+
+bool sim_faults_lose_store(struct sim_node *node, uint64_t span)
+{
+    return lose_store(node, span, SIM_KEEP + ++plan.renewed);
+}
+
+bool sim_faults_renew_store(struct sim_node *node)
+{
+    if (!may_lose_store(node) || node->sleep.is_asleep)
+        return false;
+    sim_crash(node, SIM_HAMGRD, 200 * NS_MS);
+    sim_disk_empty(node, 1000 + SIM_KEEP + ++plan.renewed);
+    return true;
 }
 
 static void end_guest(struct sim_node *node, uint64_t draw, uint8_t state)

@@ -154,6 +154,7 @@ static void switch_off(const struct order *order)
         if (target->supplies_off != SIM_BOTH_SUPPLIES)
             return;
     }
+    sim_machine_off(target);
     sim_power_off(target, "a fence device switched it off");
     target->in_flight_ns = 0; /* taken to be over when its status says off: see README.md */
 }

@@ -156,9 +156,16 @@ static enum hv_outcome do_run(struct hv *hv, uint32_t domid, struct ha_err *err)
         ha_err_set(err, HA_E_REFUSED, "it can't be run now");
         return HV_FAILED;
     }
+    enum sim_run_fate fate =
+        domain->d.state == HV_PAUSED ? sim_corner_run_fate(node, domain) : SIM_RUN_WELL;
+    if (fate == SIM_RUN_FAILS) {
+        ha_err_set(err, HA_E_REFUSED, "it can't be run now");
+        return HV_FAILED;
+    }
     bool is_unknown = is_corner && sim_chance(sim.verb_unknown / 2);
-    if (is_unknown && sim_chance(500))
+    if ((is_unknown && sim_chance(500)) || fate == SIM_RUN_UNKNOWN)
         return unknown_run(err);
+    is_unknown = is_unknown || fate == SIM_RUN_UNKNOWN_DONE;
     if (domain->d.state == HV_PAUSED) {
         sim_check_run(node, domain);
         domain->d.state = HV_RUNNING;
@@ -376,7 +383,7 @@ static uint64_t plain_time_ns(struct sim_node *node, const struct worker_verb *v
     uint64_t ns = sim_between(20, 150) * NS_MS;
 
     if (verb->type == HVP_CREATE)
-        ns = sim_between(300, 1500) * NS_MS;
+        ns = sim_between(300, 1500) * NS_MS + sim_corner_build_ns(&verb->label);
     if (verb->type == HVP_SHUTDOWN && verb->timeout_ms > 0 && domain &&
         domain->d.state == HV_RUNNING)
         ns += sim_chance(100) ? verb->timeout_ms * NS_MS : sim_between(200, 3000) * NS_MS;
@@ -492,6 +499,7 @@ static void on_drained(void *data, uint64_t since)
         end_job(job, HV_UNKNOWN, "the domain changed under its save");
     } else if (domain->io_until <= sim.now || sim_has_plant("handover-undrained")) {
         domain->is_saved = true;
+        sim_corner_drained(job->pool->node, domain->d.label.guest);
         end_job(job, HV_OK, "");
     } else if (sim.now - since > DRAIN_MAX_NS) {
         end_job(job, HV_UNKNOWN, "suspended, but its I/O does not end");
@@ -615,6 +623,21 @@ void sim_host_stick(struct sim_node *node, uint64_t span)
         job->timer = sim_after(span, &node->procs[SIM_HV], on_hung, job, 0);
         job->pid_fd = HUNG;
         job->is_aborted = true; /* a second time it would not be */
+    }
+}
+
+void sim_host_hang_moves(struct sim_node *node)
+{
+    struct worker_job *job = node->workers && sim_is_up(node, SIM_HV) ? node->workers->first : NULL;
+
+    for (; job; job = job->next) {
+        if (job->stage != WORKER_RUNNING || job->is_aborted ||
+            (job->verb.type != HVP_SAVE && job->verb.type != HVP_RESTORE))
+            continue;
+        sim_cancel(job->timer);
+        job->timer = sim_after(300 * NS_S, &node->procs[SIM_HV], on_hung, job, 0); /* as hamgr-hv */
+        job->pid_fd = HUNG;
+        sim_stream_hang(node, job->verb.fd);
     }
 }
 

@@ -58,6 +58,7 @@ void sim_run(const struct sim_options *options, struct sim_result *ret_result)
     sim_net_reset();
     sim_memo_reset();
     sim_corners_reset();
+    sim_machine_reset();
     sim_check_reset();
     sim_fencer_reset();
     if (!sim_script_is_on() && !sim_matrix_is_on())

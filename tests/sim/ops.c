@@ -85,6 +85,22 @@ static void migrate(struct sim_node *at, const struct ha_guest *guest, uint64_t 
     type_in(at, &cmd);
 }
 
+void sim_operator_migrate(uint64_t draw)
+{
+    struct sim_node *at = sim_operator_node(draw);
+
+    if (at && at->d->state.guest_count > 0)
+        migrate(at, some_guest(at, draw >> 8), draw);
+}
+
+void sim_operator_gather(uint64_t draw)
+{
+    struct sim_node *at = sim_operator_node(draw);
+
+    for (uint32_t i = 0; at && i < at->d->state.guest_count; i++)
+        migrate(at, &at->d->state.guests[i], draw);
+}
+
 static void failover(struct sim_node *at, const struct ha_guest *guest)
 {
     struct ha_cmd cmd = {.type = HA_CMD_STOP,
@@ -194,18 +210,25 @@ void sim_operator_cancel(uint64_t draw)
         cancel(at, &at->d->state.guests[0]);
 }
 
-/* A careful operator looks before confirming that a node is off. */
-static void confirm(struct sim_node *at, const struct ha_node *node)
+static void say_fenced(struct sim_node *at, const struct ha_node *node)
 {
     struct ha_cmd cmd = {.type = HA_CMD_FENCED, .node = node->id, .incarnation = node->incarnation};
 
-    if (sim_node(node->id)->has_power && !sim_has_plant("operator-lies"))
-        return;
-    if (sim.now < sim_node(node->id)->died + 2 * NS_S)
-        return; /* nobody walks to a rack and back that fast */
     cmd.u.fenced.evidence = HA_EVIDENCE_OPERATOR;
     snprintf(cmd.u.fenced.detail, sizeof(cmd.u.fenced.detail), "confirmed by operator");
     type_in(at, &cmd);
+}
+
+/* A careful operator looks before confirming that a node is off. */
+static void confirm(struct sim_node *at, const struct ha_node *node)
+{
+    if (sim_node(node->id)->has_power && !sim_has_plant("operator-lies"))
+        return;
+    if (sim_machine_runs(node->id, (struct ha_uuid){{0}}))
+        return;
+    if (sim.now < sim_node(node->id)->died + 2 * NS_S)
+        return; /* nobody walks to a rack and back that fast */
+    say_fenced(at, node);
 }
 
 /* A vote is taken; the leader gives it back by itself while the node is a member. */
@@ -223,6 +246,15 @@ static void take_vote(struct sim_node *at, const struct ha_node *node)
     sim_trace(at->id, "an operator takes the vote of %s", node->name);
     propose_voter(at->d, &change, NULL, NULL);
     sim_leave(before);
+}
+
+void sim_operator_take_vote(struct sim_node *at, const struct sim_node *about)
+{
+    bool is_there = at->d && at->d->log && at->procs[SIM_HAMGRD].state == SIM_RUNS;
+    const struct ha_node *node = is_there ? ha_state_node(&at->d->state, about->id) : NULL;
+
+    if (node && node->is_voter)
+        take_vote(at, node);
 }
 
 static void on_shutdown_end(void *data, uint64_t boots)
@@ -308,6 +340,24 @@ void sim_operator_act(uint64_t draw, uint64_t span)
 /* ---- good times --------------------------------------------------------------------------------
  */
 
+/* Its store or its machine is not the one that joined: it is switched off once, what it had is
+ * declared dead, and its hamgrd started again, for only an OPEN takes it in. */
+static void settle_stranger(struct sim_node *at, const struct ha_node *node)
+{
+    struct sim_node *host = sim_node(node->id);
+    bool is_known = sim_disk_exists(host) && sim_disk_is(host, node->joined_store_id) &&
+                    ha_uuid_equal(host->hw_id, node->hw_id);
+
+    if (is_known || host == at)
+        return;
+    if (node->status == HA_NODE_UNCLEAN && host->died < sim.heal_at)
+        sim_power_off(host, "it is another one: an operator switches it off");
+    if (node->status == HA_NODE_UNCLEAN && sim.now >= host->died + 2 * NS_S)
+        say_fenced(at, node);
+    if (node->status == HA_NODE_FENCED && host->d && host->d->log && log_is_open(host->d->log))
+        sim_crash(host, SIM_HAMGRD, 100 * NS_MS);
+}
+
 /* Until everything is as it was set up: asked again each second, for views come and go. */
 static void settle_nodes(struct sim_node *at)
 {
@@ -321,10 +371,7 @@ static void settle_nodes(struct sim_node *at)
             about(at, HA_CMD_UNFREEZE, node, true);
         if (node->is_maintenance)
             about(at, HA_CMD_MAINTENANCE, node, false);
-        if (node->status == HA_NODE_UNCLEAN && !sim_disk_exists(sim_node(node->id))) {
-            sim_power_off(sim_node(node->id), "its store is gone: an operator switches it off");
-            confirm(at, node);
-        }
+        settle_stranger(at, node);
         if (node->status == HA_NODE_LEFT && sim_node(node->id)->d)
             sim_crash(sim_node(node->id), SIM_HAMGRD, 100 * NS_MS); /* its unit is started again */
     }

@@ -361,6 +361,34 @@ enum sim_devices { SIM_DEVICES_WORK = 0, SIM_DEVICES_REFUSE, SIM_DEVICES_SILENT 
 enum sim_devices sim_corner_devices(void); /* what fence devices do now */
 uint64_t sim_corner_hv_latency_ns(void);   /* more than usual between hamgrd and hamgr-hv */
 
+/* corner_moves.c */
+enum sim_run_fate {
+    SIM_RUN_WELL = 0,
+    SIM_RUN_FAILS,
+    SIM_RUN_UNKNOWN,
+    SIM_RUN_UNKNOWN_DONE,
+    SIM_RUN_UNHEARD /* well, and hamgrd dies before it hears of it */
+};
+void sim_corner_moves_begin(bool is_on);
+enum sim_run_fate sim_corner_run_fate(struct sim_node *node, const struct sim_domain *domain);
+uint64_t sim_corner_build_ns(const struct hv_label *label); /* so long this start takes; 0: as ever */
+void sim_corner_moves_committed(const struct ha_state *before, const struct ha_cmd *cmd);
+bool sim_corner_is_quick(void); /* this migration moves little memory */
+void sim_corner_drained(struct sim_node *source, struct ha_uuid guest_id);
+
+/* corner_log.c */
+void sim_corner_log_begin(bool is_on);
+
+/* machine.c */
+void sim_machine_reset(void);
+/* Its disk goes into another machine, which boots so much later. */
+void sim_machine_swap(struct sim_node *node, uint64_t boots_in_ns);
+/* Its outlet is switched off. */
+void sim_machine_off(const struct sim_node *node);
+/* A machine that has been replaced still runs the guest; id 0: whichever node it was, a zero
+ * guest: any. */
+bool sim_machine_runs(uint32_t id, struct ha_uuid guest);
+
 /* sleep.c */
 /* Suspends the host for a span by the draw; nothing if more than that is wrong with it. */
 void sim_sleep(struct sim_node *node, uint64_t draw);
@@ -443,6 +471,8 @@ struct sim_domain *sim_domain_by(struct sim_node *node, uint32_t domid);
 void sim_host_hang(struct sim_node *node);
 /* Its saves are stuck where no signal reaches them, and end so much later. */
 void sim_host_stick(struct sim_node *node, uint64_t span);
+/* Its saves and restores stand still, and their workers are killed only after their long time. */
+void sim_host_hang_moves(struct sim_node *node);
 void sim_guest_ends(struct sim_node *node, struct sim_domain *domain, uint8_t state);
 bool sim_is_runnable(const struct sim_domain *domain);
 /* From stream.c to the save or restore at fd: 1 bytes moved, 2 all is there, 3 it failed. */
@@ -455,6 +485,7 @@ void sim_streams_power_lost(struct sim_node *node);
 bool sim_stream_adopt(int fd, struct sim_conn *conn);
 void sim_stream_closed(struct sim_conn *conn);
 /* The hypervisor's ends. */
+void sim_stream_hang(struct sim_node *node, int fd); /* nothing comes from it any more */
 bool sim_stream_feed(struct sim_node *node, int fd, uint64_t total_bytes);
 void sim_stream_native_closed(struct sim_node *node, int fd);
 void sim_stream_fed(struct sim_node *node, int fd); /* the last byte went in */
@@ -482,6 +513,10 @@ bool sim_operator_type(struct sim_node *at, struct ha_cmd *cmd, char ret_why[HA_
 /* A command about a node (NULL: the cluster), on or off. */
 void sim_operator_node_cmd(struct sim_node *at, const struct sim_node *about, uint8_t type,
                            bool is_on);
+void sim_operator_take_vote(struct sim_node *at, const struct sim_node *about);
+void sim_operator_migrate(uint64_t draw);
+/* All guests to one node, at once. */
+void sim_operator_gather(uint64_t draw);
 /* ABORT of some migration that the node drawn knows of. */
 void sim_operator_cancel(uint64_t draw);
 void sim_operator_begin(void);
@@ -495,6 +530,10 @@ void sim_faults_moving(struct sim_node *source);
 /* Counts a fault that another file does; false: it is left out (--keep). */
 bool sim_faults_extra(enum sim_fault fault);
 void sim_faults_isolate(struct sim_node *node, uint64_t span);
+void sim_faults_split(uint32_t side, uint64_t span); /* bits of node ids, against the others */
+/* Loses its store, if the others can bear that: made anew by the manual, or at once. */
+bool sim_faults_lose_store(struct sim_node *node, uint64_t span);
+bool sim_faults_renew_store(struct sim_node *node);
 void sim_faults_stop(struct sim_node *node, enum sim_kind kind, uint64_t span);
 void sim_faults_built(struct sim_node *node);
 bool sim_is_left_hung(const struct sim_node *node);
@@ -521,6 +560,7 @@ void sim_check_end(void);
 void sim_check_policy_reset(void);
 void sim_check_policy(const struct ha_state *before, const struct log_entry *entry,
                       const struct ha_applied *applied);
+void sim_check_policy_run(const struct sim_domain *domain);
 void sim_check_fence_target(const struct sim_node *target);
 /* check_rejoin.c: a new hamgrd; an OPEN in the truth; what hamgrd and hamgr-hv say to each other.
  */

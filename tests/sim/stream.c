@@ -331,12 +331,21 @@ bool sim_stream_feed(struct sim_node *node, int fd, uint64_t total_bytes)
 {
     struct stream *s = by_native(fd);
     uint64_t ticks = sim_chance(150) ? sim_between(40, 200) : sim_between(1, 24);
+    ticks = sim_corner_is_quick() ? 1 + ticks % 4 : ticks;
 
     if (!s || s->node != node)
         return false;
     s->total = total_bytes;
     s->step = total_bytes / ticks + 1;
     return true;
+}
+
+void sim_stream_hang(struct sim_node *node, int fd)
+{
+    struct stream *s = by_native(fd);
+
+    if (s && s->node == node)
+        s->step = 0;
 }
 
 void sim_stream_fed(struct sim_node *node, int fd)
