@@ -4,7 +4,7 @@
  * lost, and a further vote taken; a lost store is made anew at once, while those who know what is
  * committed are away; a node's disk is put into another machine while the old one runs on.
  */
-#include "tests/sim/sim.h"
+#include "tests/sim/corner.h"
 
 static struct {
     struct ha_rng rng;

@@ -485,6 +485,8 @@ static void fail_stream(struct worker_job *job, const char *why)
         return;
     } else if (domain && domain->d.state == HV_SUSPENDED) {
         domain->d.state = HV_PAUSED; /* as before, but for the gate to run */
+        if (sim.options.is_told)
+            sim_events_look(); /* which the gate may do at once */
     }
     end_job(job, HV_FAILED, why);
 }

@@ -76,6 +76,7 @@ void sim_run(const struct sim_options *options, struct sim_result *ret_result)
     } else {
         sim_faults_begin();
         sim_corners_begin();
+        sim_check_moves_begin();
     }
     sim_events_reset();
     while (sim.now < sim.end_at && sim_step(sim.end_at)) {

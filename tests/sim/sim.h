@@ -371,7 +371,8 @@ enum sim_run_fate {
 };
 void sim_corner_moves_begin(bool is_on);
 enum sim_run_fate sim_corner_run_fate(struct sim_node *node, const struct sim_domain *domain);
-uint64_t sim_corner_build_ns(const struct hv_label *label); /* so long this start takes; 0: as ever */
+uint64_t
+sim_corner_build_ns(const struct hv_label *label); /* so long this start takes; 0: as ever */
 void sim_corner_moves_committed(const struct ha_state *before, const struct ha_cmd *cmd);
 bool sim_corner_is_quick(void); /* this migration moves little memory */
 void sim_corner_drained(struct sim_node *source, struct ha_uuid guest_id);
@@ -485,6 +486,7 @@ void sim_streams_power_lost(struct sim_node *node);
 bool sim_stream_adopt(int fd, struct sim_conn *conn);
 void sim_stream_closed(struct sim_conn *conn);
 /* The hypervisor's ends. */
+uint64_t sim_stream_moved_at(uint64_t ticket);       /* a byte of it; 0: none now */
 void sim_stream_hang(struct sim_node *node, int fd); /* nothing comes from it any more */
 bool sim_stream_feed(struct sim_node *node, int fd, uint64_t total_bytes);
 void sim_stream_native_closed(struct sim_node *node, int fd);
@@ -579,6 +581,8 @@ void sim_check_network(void); /* power or a cable changed */
 void sim_check_leader_hears(const struct sim_node *leader, uint32_t target);
 /* By hamgrd to the keeper, over this connection. */
 void sim_check_lease_told(const struct sim_node *node, uint32_t conn, uint64_t end_ns);
+/* check_moves.c */
+void sim_check_moves_begin(void);
 /* events.c: what changed, for machines (--events). */
 void sim_events_reset(void);
 void sim_events_look(void);

@@ -340,6 +340,15 @@ bool sim_stream_feed(struct sim_node *node, int fd, uint64_t total_bytes)
     return true;
 }
 
+uint64_t sim_stream_moved_at(uint64_t ticket)
+{
+    for (uint32_t i = 0; i < STREAMS_MAX; i++) {
+        if (streams[i].pid && streams[i].ticket == ticket && streams[i].is_connected)
+            return streams[i].moved_at;
+    }
+    return 0;
+}
+
 void sim_stream_hang(struct sim_node *node, int fd)
 {
     struct stream *s = by_native(fd);
