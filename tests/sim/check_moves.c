@@ -9,7 +9,7 @@
 #include "tests/sim/sim.h"
 
 /* The longest wait of an end is that for a guest that is suspended: 22 s. */
-#define STUCK_S 40u
+#define STUCK_S 30u
 
 static struct {
     uint64_t ticket;

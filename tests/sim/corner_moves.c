@@ -180,6 +180,7 @@ static void behind_migrate(const struct ha_cmd *cmd)
         crash_in(ms_between(0, 4000), end, SIM_HV, ms_between(50, 1500));
         break;
     case 3:
+    case 4:
         sim_after(ms_between(200, 2000), NULL, on_worker_hangs, end, 0);
         break;
     default:
