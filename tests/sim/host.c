@@ -573,8 +573,8 @@ static void on_news(void *data, uint64_t arg)
     struct worker_job *job = job_of_fd(sim.running->node, news->fd);
 
     (void)arg;
-    if (!job || job->pid_fd == HUNG)
-        return;
+    if (!job || job->pid_fd == HUNG || job->is_aborted)
+        return; /* what was aborted ends by that alone */
     if (news->what == 3) {
         if (job->timer && job->verb.type == HVP_RESTORE)
             return; /* it has everything already */
