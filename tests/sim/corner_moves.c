@@ -270,11 +270,11 @@ static void on_order(void *data, uint64_t arg)
     if (!has_time())
         return;
     /* Now and then a host is emptied by hand, onto one other. */
-    if (below(6) == 0)
+    if (below(8) == 0)
         sim_operator_gather(ha_rng_next(&moves.rng));
     else
         sim_operator_migrate(ha_rng_next(&moves.rng));
-    sim_after(ms_between(3000, 15000), NULL, on_order, NULL, 0);
+    sim_after(ms_between(5000, 25000), NULL, on_order, NULL, 0);
 }
 
 void sim_corner_moves_begin(bool is_on)
