@@ -108,13 +108,20 @@ void gate_clean_up(struct gate *gate);
 int gate_serve_open(struct gate *gate, struct ha_err *err);
 void gate_serve_close(struct gate *gate);
 void gate_send(struct gate_peer *peer, uint16_t type, uint64_t id, const struct ha_writer *body);
-void gate_reply(struct gate_peer *peer, uint64_t id, enum hv_outcome outcome, uint64_t value,
-                const char *text);
-/* Events to every peer. HVP_CHANGED goes out once per turn of the loop. */
-void gate_tell_gate(struct gate *gate);
+/* An event to every peer. */
+void gate_send_all(struct gate *gate, uint16_t type, const struct ha_writer *body);
+/* HVP_CHANGED to every peer, once per turn of the loop. */
 void gate_tell_changed(struct gate *gate);
 /* The peer broke the protocol or can't keep up: its connection ends soon. */
 void gate_drop_peer(struct gate_peer *peer, const char *why);
+
+/* gate_talk.c */
+void gate_reply(struct gate_peer *peer, uint64_t id, enum hv_outcome outcome, uint64_t value,
+                const char *text);
+/* HVP_GATE to every peer. */
+void gate_tell_gate(struct gate *gate);
+void gate_serve_hello(struct gate *gate, struct gate_peer *peer, const struct ha_packet *packet);
+void gate_serve_list(struct gate *gate, struct gate_peer *peer, uint64_t id);
 
 /* gate_state.c */
 void gate_state_load(struct gate *gate);

@@ -113,31 +113,13 @@ void gate_send(struct gate_peer *peer, uint16_t type, uint64_t id, const struct 
         flush(peer);
 }
 
-void gate_reply(struct gate_peer *peer, uint64_t id, enum hv_outcome outcome, uint64_t value,
-                const char *text)
-{
-    uint8_t bytes[512];
-    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
-    struct hvp_done done = {.outcome = (uint8_t)outcome, .value = value};
-
-    snprintf(done.text, sizeof(done.text), "%s", text);
-    hvp_done_encode(&w, &done);
-    gate_send(peer, HVP_DONE, id, &w);
-}
-
 /* ---- events ------------------------------------------------------------------------------------
  */
 
-void gate_tell_gate(struct gate *gate)
+void gate_send_all(struct gate *gate, uint16_t type, const struct ha_writer *body)
 {
-    uint8_t bytes[512];
-    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
-    struct hvp_gate body;
-
-    gate_describe(gate, &body);
-    hvp_gate_encode(&w, &body);
     for (struct gate_peer *peer = gate->peers; peer; peer = peer->next)
-        gate_send(peer, HVP_GATE, 0, &w);
+        gate_send(peer, type, 0, body);
 }
 
 /* Through an eventfd, so that a burst is one event: a job of libqb would wait for up to 50 ms. */
@@ -148,8 +130,7 @@ static int32_t on_changed_due(int32_t fd, int32_t events, void *data)
 
     (void)events;
     (void)!read(fd, &count, sizeof(count));
-    for (struct gate_peer *peer = gate->peers; peer; peer = peer->next)
-        gate_send(peer, HVP_CHANGED, 0, NULL);
+    gate_send_all(gate, HVP_CHANGED, NULL);
     return 0;
 }
 
@@ -179,74 +160,6 @@ static void free_peer(struct gate_peer *peer)
     free(peer);
 }
 
-/* A hamgrd that has just started knows only its last snapshot. Whether pausing is owed is then what
- * was said before, to this gate or the one before it; of another cluster or life, nothing was. */
-static void take_hello(struct gate *gate, struct hvp_hello hello)
-{
-    const struct hvp_hello *before = &gate->hello;
-
-    if (hello.is_stale) {
-        bool is_known = gate->has_hello && before->generation == hello.generation &&
-                        ha_uuid_equal(before->cluster_id, hello.cluster_id);
-        hello.is_disarmed = is_known && before->is_disarmed;
-        hello.is_frozen = is_known && before->is_frozen;
-    }
-    gate->hello = hello;
-    gate->has_hello = true;
-    gate_state_save(gate);
-}
-
-static void serve_hello(struct gate_peer *peer, const struct ha_packet *packet)
-{
-    struct gate *gate = peer->gate;
-    uint8_t bytes[512];
-    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
-    struct hvp_welcome welcome = {
-        .caps = gate->caps, .boot_id = gate->boot_id, .hw_id = gate->hw_id};
-    struct hvp_hello hello;
-    struct hvp_gate state;
-
-    int rc = hvp_hello_decode(packet->body, packet->body_size, &hello);
-    if (rc < 0) {
-        gate_drop_peer(peer, rc == -HA_E_VERSION ? "hamgrd is of another version of hamgr: restart "
-                                                   "both when it is upgraded"
-                                                 : "malformed hello");
-        return;
-    }
-    take_hello(gate, hello);
-    hvp_welcome_encode(&w, &welcome);
-    gate_send(peer, HVP_WELCOME, packet->id, &w);
-    gate_tick(gate); /* disarmed or frozen may have changed */
-    w = ha_writer_of(bytes, sizeof(bytes));
-    gate_describe(gate, &state);
-    hvp_gate_encode(&w, &state);
-    gate_send(peer, HVP_GATE, 0, &w);
-}
-
-static void serve_list(struct gate_peer *peer, uint64_t id)
-{
-    static uint8_t bytes[HA_IPC_MAX];
-    static struct hvp_domains part;
-    struct gate *gate = peer->gate;
-    uint32_t sent = 0;
-    int rc = gate_list(gate);
-
-    if (rc < 0) {
-        gate_reply(peer, id, HV_UNKNOWN, 0, "the domains can't be listed");
-        return;
-    }
-    do {
-        uint32_t left = gate->domain_count - sent;
-        struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
-        part.count = left < HVP_DOMAINS_PER_PACKET ? left : HVP_DOMAINS_PER_PACKET;
-        part.is_last = part.count == left;
-        memcpy(part.list, &gate->domains[sent], part.count * sizeof(part.list[0]));
-        hvp_domains_encode(&w, &part);
-        gate_send(peer, HVP_DOMAINS, id, &w);
-        sent += part.count;
-    } while (!part.is_last);
-}
-
 /* Keeps the first descriptor for who wants it, and the second of a save or restore; there is no use
  * for more. */
 static int take_fd(struct ha_packet *packet, int *ret_ring_fd)
@@ -265,9 +178,9 @@ static void serve(struct gate_peer *peer, struct ha_packet *packet)
     int ring_fd, fd = take_fd(packet, &ring_fd);
 
     if (packet->type == HVP_HELLO)
-        serve_hello(peer, packet);
+        gate_serve_hello(peer->gate, peer, packet);
     else if (packet->type == HVP_LIST)
-        serve_list(peer, packet->id);
+        gate_serve_list(peer->gate, peer, packet->id);
     else {
         gate_verb(peer->gate, peer, packet, fd, ring_fd);
         return;

@@ -174,4 +174,10 @@ struct hv {
     const struct hv_ops *ops;
 };
 
+/* outcome.c, for drivers: sets err (which may be NULL) and returns HV_FAILED or HV_UNKNOWN. */
+enum hv_outcome hv_failed(struct ha_err *err, int code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+enum hv_outcome hv_unknown(struct ha_err *err, int code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
 #endif

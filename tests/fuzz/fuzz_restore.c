@@ -54,11 +54,6 @@ enum hv_outcome emb_remove(struct hv_embedded *e, struct emb_domain *d, struct h
     (void)e, (void)d, (void)err;
     return HV_FAILED;
 }
-enum hv_outcome emb_unknown(struct ha_err *err, int code, const char *fmt, ...)
-{
-    (void)err, (void)code, (void)fmt;
-    return HV_UNKNOWN;
-}
 
 /* A ring in which the input says what was published; its pages are zeros. */
 static struct ring *make_ring(struct fuzz_input *in, int *ret_fd)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * hamgr-hv around the production gate (gate.c, gate_verbs.c): its connections, in place of
- * gate_serve.c; its state file; its connection to the keeper.
+ * hamgr-hv around the production gate (gate.c, gate_verbs.c, gate_talk.c): its connections, in
+ * place of gate_serve.c; its state file; its connection to the keeper.
  */
 #include <errno.h>
 #include <stdlib.h>
@@ -32,28 +32,10 @@ void gate_send(struct gate_peer *peer, uint16_t type, uint64_t id, const struct 
     sim_conn_reply(peer->conn, type, id, body ? body->data : NULL, body ? body->position : 0);
 }
 
-void gate_reply(struct gate_peer *peer, uint64_t id, enum hv_outcome outcome, uint64_t value,
-                const char *text)
+void gate_send_all(struct gate *gate, uint16_t type, const struct ha_writer *body)
 {
-    uint8_t bytes[512];
-    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
-    struct hvp_done done = {.outcome = (uint8_t)outcome, .value = value};
-
-    snprintf(done.text, sizeof(done.text), "%s", text);
-    hvp_done_encode(&w, &done);
-    gate_send(peer, HVP_DONE, id, &w);
-}
-
-void gate_tell_gate(struct gate *gate)
-{
-    uint8_t bytes[512];
-    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
-    struct hvp_gate body;
-
-    gate_describe(gate, &body);
-    hvp_gate_encode(&w, &body);
     for (struct gate_peer *peer = gate->peers; peer; peer = peer->next)
-        gate_send(peer, HVP_GATE, 0, &w);
+        gate_send(peer, type, 0, body);
 }
 
 static void on_changed(void *data, uint64_t arg)
@@ -62,8 +44,7 @@ static void on_changed(void *data, uint64_t arg)
 
     (void)arg;
     gate->changed_fd = -1;
-    for (struct gate_peer *peer = gate->peers; peer; peer = peer->next)
-        gate_send(peer, HVP_CHANGED, 0, NULL);
+    gate_send_all(gate, HVP_CHANGED, NULL);
 }
 
 /* A burst is one event. */
@@ -75,62 +56,6 @@ void gate_tell_changed(struct gate *gate)
     sim_after(0, (struct sim_proc *)gate->loop, on_changed, gate, 0);
 }
 
-static void take_hello(struct gate *gate, struct hvp_hello hello)
-{
-    const struct hvp_hello *before = &gate->hello;
-
-    if (hello.is_stale) {
-        bool is_known = gate->has_hello && before->generation == hello.generation &&
-                        ha_uuid_equal(before->cluster_id, hello.cluster_id);
-        hello.is_disarmed = is_known && before->is_disarmed;
-        hello.is_frozen = is_known && before->is_frozen;
-    }
-    gate->hello = hello;
-    gate->has_hello = true;
-    gate_state_save(gate);
-}
-
-static void serve_hello(struct gate_peer *peer, const struct ha_packet *packet)
-{
-    struct gate *gate = peer->gate;
-    uint8_t bytes[512];
-    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
-    struct hvp_welcome welcome = {
-        .caps = gate->caps, .boot_id = gate->boot_id, .hw_id = gate->hw_id};
-    struct hvp_hello hello;
-    struct hvp_gate state;
-
-    if (hvp_hello_decode(packet->body, packet->body_size, &hello) < 0) {
-        gate_drop_peer(peer, "malformed hello");
-        return;
-    }
-    take_hello(gate, hello);
-    hvp_welcome_encode(&w, &welcome);
-    gate_send(peer, HVP_WELCOME, packet->id, &w);
-    gate_tick(gate);
-    w = ha_writer_of(bytes, sizeof(bytes));
-    gate_describe(gate, &state);
-    hvp_gate_encode(&w, &state);
-    gate_send(peer, HVP_GATE, 0, &w);
-}
-
-static void serve_list(struct gate_peer *peer, uint64_t id)
-{
-    static uint8_t bytes[HA_IPC_MAX];
-    static struct hvp_domains part;
-    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
-
-    if (gate_list(peer->gate) < 0) {
-        gate_reply(peer, id, HV_UNKNOWN, 0, "the domains can't be listed");
-        return;
-    }
-    part.count = peer->gate->domain_count;
-    part.is_last = true;
-    memcpy(part.list, peer->gate->domains, part.count * sizeof(part.list[0]));
-    hvp_domains_encode(&w, &part);
-    gate_send(peer, HVP_DOMAINS, id, &w);
-}
-
 void sim_gate_packet(struct sim_conn *conn, const struct ha_packet *packet, int fd)
 {
     struct gate_peer *peer = conn->user;
@@ -138,9 +63,9 @@ void sim_gate_packet(struct sim_conn *conn, const struct ha_packet *packet, int 
     if (!peer)
         return;
     if (packet->type == HVP_HELLO)
-        serve_hello(peer, packet);
+        gate_serve_hello(peer->gate, peer, packet);
     else if (packet->type == HVP_LIST)
-        serve_list(peer, packet->id);
+        gate_serve_list(peer->gate, peer, packet->id);
     else
         gate_verb(peer->gate, peer, packet, fd, -1);
 }

@@ -325,7 +325,7 @@ enum hv_outcome emb_build(struct hv_embedded *e, const struct hv_label *label, c
     struct ha_err remove_err = {0};
 
     if (strnlen(name, HA_NAME_MAX) >= HA_NAME_MAX)
-        return emb_failed(err, HA_E_USAGE, "the name is longer than %u bytes", HA_NAME_MAX - 1);
+        return hv_failed(err, HA_E_USAGE, "the name is longer than %u bytes", HA_NAME_MAX - 1);
     if (emb_definition_parse(definition, size, &b.definition, err) != 0 ||
         make_record(&b, name, err) != 0)
         goto failed;
@@ -341,8 +341,8 @@ failed:
         return HV_FAILED;
     if (emb_remove(e, &b.d, &remove_err) == HV_OK)
         return HV_FAILED;
-    return emb_unknown(err, remove_err.code, "build %.64s failed, and so did removing it: %.120s",
-                       name, remove_err.text);
+    return hv_unknown(err, remove_err.code, "build %.64s failed, and so did removing it: %.120s",
+                      name, remove_err.text);
 }
 
 int emb_build_finish(struct emb_domain *d, struct ha_err *err)

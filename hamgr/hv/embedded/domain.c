@@ -19,35 +19,6 @@
 #include "hamgr/hv/embedded/proc.h"
 #include "hamgr/hv/embedded/record.h"
 
-__attribute__((format(printf, 3, 0))) static void set_text(struct ha_err *err, int code,
-                                                           const char *fmt, va_list args)
-{
-    if (!err)
-        return;
-    err->code = code < 0 ? -code : code;
-    vsnprintf(err->text, sizeof(err->text), fmt, args);
-}
-
-enum hv_outcome emb_failed(struct ha_err *err, int code, const char *fmt, ...)
-{
-    va_list args;
-
-    va_start(args, fmt);
-    set_text(err, code, fmt, args);
-    va_end(args);
-    return HV_FAILED;
-}
-
-enum hv_outcome emb_unknown(struct ha_err *err, int code, const char *fmt, ...)
-{
-    va_list args;
-
-    va_start(args, fmt);
-    set_text(err, code, fmt, args);
-    va_end(args);
-    return HV_UNKNOWN;
-}
-
 int emb_domain_open(struct hv_embedded *e, uint32_t domid, struct emb_domain *ret,
                     struct ha_err *err)
 {

@@ -86,12 +86,6 @@ static inline struct hv_embedded *emb_of(struct hv *hv)
     return (struct hv_embedded *)hv;
 }
 
-/* Sets err and returns HV_FAILED or HV_UNKNOWN. */
-enum hv_outcome emb_failed(struct ha_err *err, int code, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-enum hv_outcome emb_unknown(struct ha_err *err, int code, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-
 /* Opens a labelled domain; close with emb_domain_close. -HA_E_NOT_FOUND if there is none. */
 int emb_domain_open(struct hv_embedded *e, uint32_t domid, struct emb_domain *ret,
                     struct ha_err *err);

@@ -24,9 +24,9 @@ enum hv_outcome emb_run(struct hv *hv, uint32_t domid, struct ha_err *err)
     if (lock >= 0 && emb_domain_reread(&d, err) == 0) {
         int rc = d.record.phase == EMB_COMPLETE ? emb_proc_signal(d.pidfd, SIGCONT) : 0;
         if (d.record.phase != EMB_COMPLETE)
-            emb_failed(err, HA_E_REFUSED, "domain %u is suspended or being destroyed", domid);
+            hv_failed(err, HA_E_REFUSED, "domain %u is suspended or being destroyed", domid);
         else if (rc != 0)
-            emb_failed(err, -rc, "continue domain %u: %s", domid, strerror(-rc));
+            hv_failed(err, -rc, "continue domain %u: %s", domid, strerror(-rc));
         else
             outcome = HV_OK;
     }
@@ -52,7 +52,7 @@ static enum hv_outcome pause_unknown(struct hv_embedded *e, uint32_t domid, stru
         return HV_OK;
     if (!emb_is_marked(e, (uint32_t)pid)) {
         emb_domain_close(&d);
-        return emb_failed(err, HA_E_NOT_FOUND, "no domain %u", domid);
+        return hv_failed(err, HA_E_NOT_FOUND, "no domain %u", domid);
     }
     int rc = emb_domain_stop(&d, EMB_PAUSE_MS, err);
     emb_domain_close(&d);
@@ -104,9 +104,9 @@ enum hv_outcome emb_throttle(struct hv *hv, uint32_t domid, uint32_t percent, st
     struct emb_domain d;
 
     if (percent < 1 || percent > 100)
-        return emb_failed(err, HA_E_USAGE, "throttle %u: expected 1 to 100 percent", percent);
+        return hv_failed(err, HA_E_USAGE, "throttle %u: expected 1 to 100 percent", percent);
     if (!emb_cap_is_offered()) {
-        emb_failed(err, ENOTSUP, "no control group with a processor quota can be made here");
+        hv_failed(err, ENOTSUP, "no control group with a processor quota can be made here");
         return HV_NOT_OFFERED;
     }
     if (emb_domain_open_alive(emb_of(hv), domid, &d, err) != 0)
@@ -152,15 +152,14 @@ enum hv_outcome emb_reserve(struct hv *hv, const struct hv_label *label, uint64_
     uint32_t at = promise_place(e, label);
 
     if (mem_kib > free_kib)
-        return emb_failed(err, HA_E_NO_MEMORY, "%llu MiB wanted, %llu of %llu MiB are free",
-                          (unsigned long long)(mem_kib >> 10), (unsigned long long)(free_kib >> 10),
-                          (unsigned long long)(e->mem_kib >> 10));
+        return hv_failed(err, HA_E_NO_MEMORY, "%llu MiB wanted, %llu of %llu MiB are free",
+                         (unsigned long long)(mem_kib >> 10), (unsigned long long)(free_kib >> 10),
+                         (unsigned long long)(e->mem_kib >> 10));
     if (mem_kib > real_kib)
-        return emb_failed(err, HA_E_NO_MEMORY, "%llu MiB wanted, the node has %llu MiB available",
-                          (unsigned long long)(mem_kib >> 10),
-                          (unsigned long long)(real_kib >> 10));
+        return hv_failed(err, HA_E_NO_MEMORY, "%llu MiB wanted, the node has %llu MiB available",
+                         (unsigned long long)(mem_kib >> 10), (unsigned long long)(real_kib >> 10));
     if (at == HA_GUESTS_MAX)
-        return emb_failed(err, HA_E_LIMIT, "%u memory promises", HA_GUESTS_MAX);
+        return hv_failed(err, HA_E_LIMIT, "%u memory promises", HA_GUESTS_MAX);
     e->promises[at] = (struct emb_promise){.label = *label, .mem_kib = mem_kib};
     if (at == e->promise_count)
         e->promise_count++;

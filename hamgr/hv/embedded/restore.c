@@ -347,6 +347,6 @@ enum hv_outcome emb_restore(struct hv *hv, const struct hv_label *label, const c
     emb_release_kept(e);
     if (emb_remove(e, &r.d, &remove_err) == HV_OK)
         return HV_FAILED;
-    return emb_unknown(err, remove_err.code, "restore %.64s failed, and so did removing it: %.120s",
-                       name, remove_err.text);
+    return hv_unknown(err, remove_err.code, "restore %.64s failed, and so did removing it: %.120s",
+                      name, remove_err.text);
 }

@@ -627,7 +627,7 @@ enum hv_outcome emb_save(struct hv *hv, uint32_t domid, const struct hv_save_par
 
     emb_release_kept(emb_of(hv));
     if (!s)
-        return emb_failed(err, HA_E_NO_MEMORY, "save");
+        return hv_failed(err, HA_E_NO_MEMORY, "save");
     s->e = emb_of(hv);
     s->params = params;
     s->progress = progress;

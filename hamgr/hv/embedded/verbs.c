@@ -23,8 +23,8 @@ static enum hv_outcome ended(const struct emb_domain *d, struct ha_err *err)
 
     if (state == HV_POWEROFF)
         return HV_OK;
-    return emb_failed(err, HA_E_REFUSED, "domain %u %s instead", d->record.domid,
-                      state == HV_REBOOT ? "rebooted" : "crashed");
+    return hv_failed(err, HA_E_REFUSED, "domain %u %s instead", d->record.domid,
+                     state == HV_REBOOT ? "rebooted" : "crashed");
 }
 
 enum hv_outcome emb_shutdown(struct hv *hv, uint32_t domid, uint32_t timeout_ms, struct ha_err *err)
@@ -39,7 +39,7 @@ enum hv_outcome emb_shutdown(struct hv *hv, uint32_t domid, uint32_t timeout_ms,
     if (d.pidfd < 0)
         outcome = ended(&d, err);
     else if (state != HV_RUNNING)
-        outcome = emb_failed(err, HA_E_REFUSED, "domain %u is not running, it can't hear", domid);
+        outcome = hv_failed(err, HA_E_REFUSED, "domain %u is not running, it can't hear", domid);
     else if (emb_label_set(&d, wish, 1, err) != 0)
         outcome = HV_FAILED;
     else if (emb_proc_wait_gone(d.pidfd, timeout_ms))
@@ -47,8 +47,8 @@ enum hv_outcome emb_shutdown(struct hv *hv, uint32_t domid, uint32_t timeout_ms,
     else {
         /* Taken back; but the guest may have read it an instant before. */
         emb_label_set(&d, wish, 0, NULL);
-        outcome = emb_unknown(err, HA_E_TIMEOUT, "domain %u did not shut down within %u ms", domid,
-                              timeout_ms);
+        outcome = hv_unknown(err, HA_E_TIMEOUT, "domain %u did not shut down within %u ms", domid,
+                             timeout_ms);
     }
     emb_domain_close(&d);
     return outcome;
@@ -68,17 +68,17 @@ static enum hv_outcome destroy_unknown(struct hv_embedded *e, uint32_t domid, st
         return HV_OK;
     }
     if (pidfd < 0)
-        return emb_unknown(err, -pidfd, "open process %d: %s", (int)pid, strerror(-pidfd));
+        return hv_unknown(err, -pidfd, "open process %d: %s", (int)pid, strerror(-pidfd));
     snprintf(path, sizeof(path), "/proc/%d/fd/%d", (int)pid, EMB_FD_BELL);
     bool has_disk = faccessat(AT_FDCWD, path, F_OK, AT_SYMLINK_NOFOLLOW) == 0;
     emb_proc_signal(pidfd, SIGKILL);
     bool is_gone = emb_proc_wait_gone(pidfd, EMB_GONE_MS);
     close(pidfd);
     if (!is_gone)
-        return emb_unknown(err, HA_E_TIMEOUT, "process %d did not end", (int)pid);
+        return hv_unknown(err, HA_E_TIMEOUT, "process %d did not end", (int)pid);
     if (has_disk)
-        return emb_unknown(err, HA_E_UNKNOWN, "process %d is gone, its disk can't be named",
-                           (int)pid);
+        return hv_unknown(err, HA_E_UNKNOWN, "process %d is gone, its disk can't be named",
+                          (int)pid);
     return HV_OK;
 }
 
@@ -104,7 +104,7 @@ static enum hv_outcome suspend_locked(struct emb_domain *d, struct ha_err *err)
     if (rc == 0 && d->record.phase == EMB_SUSPENDED)
         return HV_OK;
     if (rc == 0 && d->record.phase != EMB_COMPLETE)
-        return emb_failed(err, HA_E_REFUSED, "domain %u is being destroyed", d->record.domid);
+        return hv_failed(err, HA_E_REFUSED, "domain %u is being destroyed", d->record.domid);
     if (rc == 0)
         rc = emb_domain_stop(d, EMB_STOP_MS, err);
     if (rc == -HA_E_TIMEOUT)
@@ -143,7 +143,7 @@ enum hv_outcome emb_drain(struct hv *hv, uint32_t domid, uint32_t timeout_ms, st
     enum hv_domain_state state = emb_domain_state(&d);
     if (state == HV_RUNNING || state == HV_BUILDING) {
         emb_domain_close(&d);
-        return emb_failed(err, HA_E_REFUSED, "domain %u is not suspended", domid);
+        return hv_failed(err, HA_E_REFUSED, "domain %u is not suspended", domid);
     }
     enum hv_quiet quiet;
     while ((quiet = emb_domain_quiet(emb_of(hv), &d, why)) == HV_BUSY && emb_now_ns() < end_ns)
@@ -151,8 +151,8 @@ enum hv_outcome emb_drain(struct hv *hv, uint32_t domid, uint32_t timeout_ms, st
     emb_domain_close(&d);
     if (quiet == HV_QUIET)
         return HV_OK;
-    return emb_failed(err, quiet == HV_BUSY ? HA_E_TIMEOUT : HA_E_REFUSED, "domain %u: %.200s",
-                      domid, why);
+    return hv_failed(err, quiet == HV_BUSY ? HA_E_TIMEOUT : HA_E_REFUSED, "domain %u: %.200s",
+                     domid, why);
 }
 
 enum hv_outcome emb_resume_prepare(struct hv *hv, uint32_t domid, struct ha_err *err)
@@ -250,6 +250,6 @@ enum hv_outcome emb_checkpoint(struct hv *hv, uint32_t domid, int fd, struct ha_
     (void)hv;
     (void)domid;
     (void)fd;
-    emb_failed(err, HA_E_REFUSED, "the embedded hypervisor has no continuous replication");
+    hv_failed(err, HA_E_REFUSED, "the embedded hypervisor has no continuous replication");
     return HV_NOT_OFFERED;
 }

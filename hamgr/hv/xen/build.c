@@ -241,8 +241,8 @@ static enum hv_outcome clear(struct build *b, struct ha_err *err)
     if (rc == 1 && look.is_ours && xen_remove(b->x, b->record.domid, &other) != HV_OK)
         rc = -HA_E_UNKNOWN;
     if (rc < 0)
-        return xen_unknown(err, HA_E_UNKNOWN, "%.120s; its domain %u does not go: %.80s",
-                           err ? err->text : "", b->record.domid, other.text);
+        return hv_unknown(err, HA_E_UNKNOWN, "%.120s; its domain %u does not go: %.80s",
+                          err ? err->text : "", b->record.domid, other.text);
     xen_record_remove(b->x->dir_fd, b->record.domid);
     return HV_FAILED;
 }
@@ -268,8 +268,8 @@ static enum hv_outcome build_once(struct build *b, bool *ret_is_taken, struct ha
         return HV_OK;
     if (rc != 0 || b->is_aborted) {
         xen_helper_words(b->is_restore && b->x->has_helper, lx_words(b->lx), words);
-        xen_failed(err, b->is_aborted ? HA_E_CANCELLED : HA_E_UNKNOWN, "%.240s",
-                   b->why ? b->why : words);
+        hv_failed(err, b->is_aborted ? HA_E_CANCELLED : HA_E_UNKNOWN, "%.240s",
+                  b->why ? b->why : words);
     }
     *ret_is_taken = is_taken(b);
     return clear(b, err);

@@ -77,15 +77,14 @@ enum hv_outcome xen_run(struct hv *hv, uint32_t domid, struct ha_err *err)
             return HV_OK;
         }
         if (look.state != HV_PAUSED)
-            return n == 0 ? xen_failed(err, HA_E_REFUSED,
-                                       "domain %u is being built, suspended, or has ended", domid)
+            return n == 0 ? hv_failed(err, HA_E_REFUSED,
+                                      "domain %u is being built, suspended, or has ended", domid)
                           : HV_OK; /* it ran, and ended at once */
         if (xc_domain_unpause(x->xc, domid) != 0)
-            return n == 0
-                       ? xen_failed(err, errno, "unpause domain %u: %s", domid, strerror(errno))
-                       : xen_unknown(err, errno, "unpause domain %u: %s", domid, strerror(errno));
+            return n == 0 ? hv_failed(err, errno, "unpause domain %u: %s", domid, strerror(errno))
+                          : hv_unknown(err, errno, "unpause domain %u: %s", domid, strerror(errno));
     }
-    return xen_unknown(err, HA_E_UNKNOWN, "domain %u stays paused", domid);
+    return hv_unknown(err, HA_E_UNKNOWN, "domain %u stays paused", domid);
 }
 
 /* A pause by another ends when that other wants: it takes one of our own. */
@@ -102,7 +101,7 @@ enum hv_outcome xen_pause_now(struct hv_xen *x, uint32_t domid, struct ha_err *e
     int rc = xen_look_at(x, domid, &look);
 
     if (rc == 0)
-        return xen_failed(err, HA_E_NOT_FOUND, "no domain %u", domid);
+        return hv_failed(err, HA_E_NOT_FOUND, "no domain %u", domid);
     if (rc == 1 && is_still(&look))
         return HV_OK;
     (void)xen_record_hold(x->dir_fd, domid);
@@ -112,8 +111,8 @@ enum hv_outcome xen_pause_now(struct hv_xen *x, uint32_t domid, struct ha_err *e
     rc = xen_look_at(x, domid, &look);
     if (rc == 0 || (rc == 1 && is_still(&look)))
         return HV_OK;
-    return xen_unknown(err, code, "pause domain %u: %s", domid,
-                       paused != 0 ? strerror(code) : "it is not seen paused");
+    return hv_unknown(err, code, "pause domain %u: %s", domid,
+                      paused != 0 ? strerror(code) : "it is not seen paused");
 }
 
 enum hv_outcome xen_pause(struct hv *hv, uint32_t domid, struct ha_err *err)
@@ -161,7 +160,7 @@ enum hv_outcome xen_throttle(struct hv *hv, uint32_t domid, uint32_t percent, st
     struct xen_look look;
 
     if (percent < 1 || percent > 100)
-        return xen_failed(err, HA_E_USAGE, "throttle %u: expected 1 to 100 percent", percent);
+        return hv_failed(err, HA_E_USAGE, "throttle %u: expected 1 to 100 percent", percent);
     if (!xen_look_ours(x, domid, &look, err))
         return HV_FAILED;
     uint16_t cap = xen_cap_of(percent, look.record.vcpus, look.record.cap_percent);
@@ -233,7 +232,7 @@ enum hv_outcome xen_reserve(struct hv *hv, const struct hv_label *label, uint64_
     struct xen_promise before = {0};
 
     if (at == HA_GUESTS_MAX)
-        return xen_failed(err, HA_E_LIMIT, "%u memory promises", HA_GUESTS_MAX);
+        return hv_failed(err, HA_E_LIMIT, "%u memory promises", HA_GUESTS_MAX);
     if (at < x->promise_count) { /* asked again: the old promise is part of what is free */
         before = x->promises[at];
         x->promises[at].mem_kib = 0;
@@ -248,10 +247,10 @@ enum hv_outcome xen_reserve(struct hv *hv, const struct hv_label *label, uint64_
     if (at < x->promise_count)
         x->promises[at] = before;
     if (rc != 0)
-        return xen_failed(err, -rc, "the hypervisor does not tell its memory: %s", strerror(-rc));
-    return xen_failed(err, HA_E_NO_MEMORY, "%llu MiB wanted, %llu of %llu MiB are free",
-                      (unsigned long long)(mem_kib >> 10), (unsigned long long)(free_kib >> 10),
-                      (unsigned long long)(x->mem_kib >> 10));
+        return hv_failed(err, -rc, "the hypervisor does not tell its memory: %s", strerror(-rc));
+    return hv_failed(err, HA_E_NO_MEMORY, "%llu MiB wanted, %llu of %llu MiB are free",
+                     (unsigned long long)(mem_kib >> 10), (unsigned long long)(free_kib >> 10),
+                     (unsigned long long)(x->mem_kib >> 10));
 }
 
 void xen_release(struct hv *hv, const struct hv_label *label)

@@ -12,35 +12,6 @@
 
 #define INFOS_MAX 256u
 
-__attribute__((format(printf, 3, 0))) static void set_text(struct ha_err *err, int code,
-                                                           const char *fmt, va_list args)
-{
-    if (!err)
-        return;
-    err->code = code < 0 ? -code : code;
-    vsnprintf(err->text, sizeof(err->text), fmt, args);
-}
-
-enum hv_outcome xen_failed(struct ha_err *err, int code, const char *fmt, ...)
-{
-    va_list args;
-
-    va_start(args, fmt);
-    set_text(err, code, fmt, args);
-    va_end(args);
-    return HV_FAILED;
-}
-
-enum hv_outcome xen_unknown(struct ha_err *err, int code, const char *fmt, ...)
-{
-    va_list args;
-
-    va_start(args, fmt);
-    set_text(err, code, fmt, args);
-    va_end(args);
-    return HV_UNKNOWN;
-}
-
 uint64_t xen_now_ms(void)
 {
     struct timespec t;

@@ -109,12 +109,12 @@ static enum hv_outcome take_back(struct save *s, const char *words, struct ha_er
     int code = s->why ? HA_E_CANCELLED : is_explained ? s->helper_why.code : HA_E_UNKNOWN;
 
     if (!xen_look_ours(s->x, s->domid, &look, &other))
-        return xen_unknown(err, HA_E_UNKNOWN, "save of domain %u: %.160s", s->domid, why);
+        return hv_unknown(err, HA_E_UNKNOWN, "save of domain %u: %.160s", s->domid, why);
     if (xen_tracking_off(s->x, &look, &other) != 0)
-        return xen_unknown(err, HA_E_UNKNOWN, "save: %.80s; %.120s", why, other.text);
+        return hv_unknown(err, HA_E_UNKNOWN, "save: %.80s; %.120s", why, other.text);
     if (look.state == HV_SUSPENDED && xen_resume_prepare(&s->x->hv, s->domid, &other) != HV_OK)
-        return xen_unknown(err, HA_E_UNKNOWN, "save: %.80s; %.120s", why, other.text);
-    return xen_failed(err, code, "save of domain %u: %.180s", s->domid, why);
+        return hv_unknown(err, HA_E_UNKNOWN, "save: %.80s; %.120s", why, other.text);
+    return hv_failed(err, code, "save of domain %u: %.180s", s->domid, why);
 }
 
 static int check(struct hv_xen *x, const struct xen_look *look, const struct hv_save_params *params,

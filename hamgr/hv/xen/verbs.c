@@ -69,7 +69,7 @@ enum hv_outcome xen_remove(struct hv_xen *x, uint32_t domid, struct ha_err *err)
     if (xen_look_at(x, domid, &look) == 1 && !look.facts.is_dying)
         (void)xc_domain_destroy(x->xc, domid);
     if (!await_gone(x, domid, GONE_MS))
-        return xen_unknown(err, HA_E_TIMEOUT, "domain %u does not go: %.180s", domid, lx_words(lx));
+        return hv_unknown(err, HA_E_TIMEOUT, "domain %u does not go: %.180s", domid, lx_words(lx));
     xen_record_remove(x->dir_fd, domid);
     return HV_OK;
 }
@@ -81,7 +81,7 @@ enum hv_outcome xen_destroy(struct hv *hv, uint32_t domid, struct ha_err *err)
     int rc = xen_look_at(x, domid, &look);
 
     if (rc < 0)
-        return xen_unknown(err, -rc, "the hypervisor does not tell of domain %u", domid);
+        return hv_unknown(err, -rc, "the hypervisor does not tell of domain %u", domid);
     /* One that is dying is somebody's work (xl destroy): two at once would fight for its devices.
      * Whoever began it may be gone, too. */
     if (rc == 1 && !(look.facts.is_dying && await_gone(x, domid, OTHERS_MS)))
@@ -120,8 +120,8 @@ static enum hv_outcome ended(const struct xen_look *look, struct ha_err *err)
 {
     if (look->facts.reason == SHUTDOWN_poweroff)
         return HV_OK;
-    return xen_failed(err, HA_E_REFUSED, "domain %u %s instead", look->domid,
-                      look->facts.reason == SHUTDOWN_reboot ? "rebooted" : "crashed");
+    return hv_failed(err, HA_E_REFUSED, "domain %u %s instead", look->domid,
+                     look->facts.reason == SHUTDOWN_reboot ? "rebooted" : "crashed");
 }
 
 enum hv_outcome xen_shutdown(struct hv *hv, uint32_t domid, uint32_t timeout_ms, struct ha_err *err)
@@ -135,7 +135,7 @@ enum hv_outcome xen_shutdown(struct hv *hv, uint32_t domid, uint32_t timeout_ms,
     if (has_ended(&look))
         return ended(&look, err);
     if (look.state != HV_RUNNING || look.facts.is_paused)
-        return xen_failed(err, HA_E_REFUSED, "domain %u is not running, it can't hear", domid);
+        return hv_failed(err, HA_E_REFUSED, "domain %u is not running, it can't hear", domid);
     if (ask_to_end(x, domid, err) != 0)
         return HV_FAILED;
     do {
@@ -146,8 +146,8 @@ enum hv_outcome xen_shutdown(struct hv *hv, uint32_t domid, uint32_t timeout_ms,
         xen_nap();
     } while (xen_now_ms() < end_ms);
     /* The request stays: a slow guest may still obey. */
-    return xen_unknown(err, HA_E_TIMEOUT, "domain %u did not shut down within %u ms", domid,
-                       timeout_ms);
+    return hv_unknown(err, HA_E_TIMEOUT, "domain %u did not shut down within %u ms", domid,
+                      timeout_ms);
 }
 
 /* ---- suspend, drain, resume ---- */
@@ -163,10 +163,10 @@ enum hv_outcome xen_suspend(struct hv *hv, uint32_t domid, struct ha_err *err)
     if (look.state == HV_SUSPENDED)
         return HV_OK;
     if (look.state != HV_RUNNING || look.facts.is_paused)
-        return xen_failed(err, HA_E_REFUSED,
-                          "domain %u does not run: a guest of Xen suspends itself, it must run for "
-                          "that",
-                          domid);
+        return hv_failed(err, HA_E_REFUSED,
+                         "domain %u does not run: a guest of Xen suspends itself, it must run for "
+                         "that",
+                         domid);
     struct lx *lx = xen_lx(x, err);
     if (!lx)
         return HV_FAILED;
@@ -177,7 +177,7 @@ enum hv_outcome xen_suspend(struct hv *hv, uint32_t domid, struct ha_err *err)
         return HV_UNKNOWN;
     if (look.state == HV_SUSPENDED)
         return HV_OK;
-    return xen_failed(err, HA_E_REFUSED, "domain %u: %.200s", domid, lx_words(lx));
+    return hv_failed(err, HA_E_REFUSED, "domain %u: %.200s", domid, lx_words(lx));
 }
 
 enum hv_outcome xen_drain(struct hv *hv, uint32_t domid, uint32_t timeout_ms, struct ha_err *err)
@@ -191,13 +191,13 @@ enum hv_outcome xen_drain(struct hv *hv, uint32_t domid, uint32_t timeout_ms, st
     if (!xen_look_ours(x, domid, &look, err))
         return HV_FAILED;
     if (look.state == HV_RUNNING || look.state == HV_BUILDING)
-        return xen_failed(err, HA_E_REFUSED, "domain %u is not suspended", domid);
+        return hv_failed(err, HA_E_REFUSED, "domain %u is not suspended", domid);
     while ((quiet = xen_quiet(hv, domid, why)) == HV_BUSY && xen_now_ms() < end_ms)
         xen_nap();
     if (quiet == HV_QUIET)
         return HV_OK;
-    return xen_failed(err, quiet == HV_BUSY ? HA_E_TIMEOUT : HA_E_REFUSED, "domain %u: %.200s",
-                      domid, why);
+    return hv_failed(err, quiet == HV_BUSY ? HA_E_TIMEOUT : HA_E_REFUSED, "domain %u: %.200s",
+                     domid, why);
 }
 
 enum hv_outcome xen_resume_prepare(struct hv *hv, uint32_t domid, struct ha_err *err)
@@ -211,14 +211,14 @@ enum hv_outcome xen_resume_prepare(struct hv *hv, uint32_t domid, struct ha_err 
     if (look.state == HV_PAUSED || look.state == HV_RUNNING)
         return HV_OK;
     if (look.state != HV_SUSPENDED)
-        return xen_failed(err, HA_E_REFUSED, "domain %u is being built, or has ended", domid);
+        return hv_failed(err, HA_E_REFUSED, "domain %u is being built, or has ended", domid);
     if (xen_tracking_off(x, &look, err) != 0)
         return HV_FAILED;
     /* Resuming makes it runnable unless the controller holds it. A guest that shut down by itself
      * counts as still, so this is asked of the hypervisor directly. */
     (void)xen_record_hold(x->dir_fd, domid);
     if (!look.facts.is_paused && xc_domain_pause(x->xc, domid) != 0)
-        return xen_failed(err, errno, "pause domain %u: %s", domid, strerror(errno));
+        return hv_failed(err, errno, "pause domain %u: %s", domid, strerror(errno));
     struct lx *lx = xen_lx(x, err);
     if (!lx)
         return HV_FAILED;
@@ -229,7 +229,7 @@ enum hv_outcome xen_resume_prepare(struct hv *hv, uint32_t domid, struct ha_err 
         return HV_UNKNOWN;
     if (look.state == HV_PAUSED)
         return HV_OK;
-    return xen_failed(err, HA_E_REFUSED, "domain %u: %.200s", domid, lx_words(lx));
+    return hv_failed(err, HA_E_REFUSED, "domain %u: %.200s", domid, lx_words(lx));
 }
 
 /* ---- dirty tracking ---- */
@@ -294,12 +294,12 @@ enum hv_outcome xen_dirty_sample(struct hv *hv, uint32_t domid, uint32_t sample_
         return HV_FAILED;
     const char *refusal = xen_live_refusal(look.record.kind, x->has_shadow, x->has_hap);
     if (refusal)
-        return xen_failed(err, HA_E_REFUSED, "%s", refusal);
+        return hv_failed(err, HA_E_REFUSED, "%s", refusal);
     if (look.state != HV_RUNNING && look.state != HV_PAUSED)
-        return xen_failed(err, HA_E_REFUSED, "domain %u does not live", domid);
+        return hv_failed(err, HA_E_REFUSED, "domain %u does not live", domid);
     /* Refused by the hypervisor while a save tracks it. */
     if (xc_shadow_control(x->xc, domid, XEN_DOMCTL_SHADOW_OP_ENABLE_LOGDIRTY, NULL, 0) < 0)
-        return xen_failed(err, errno, "dirty tracking of domain %u: %s", domid, strerror(errno));
+        return hv_failed(err, errno, "dirty tracking of domain %u: %s", domid, strerror(errno));
     int rc = sample(x, domid, sample_ms, ret_pages_s, err);
     if (xen_tracking_off(x, &look, rc == 0 ? err : NULL) != 0)
         rc = -HA_E_UNKNOWN;
@@ -311,6 +311,6 @@ enum hv_outcome xen_checkpoint(struct hv *hv, uint32_t domid, int fd, struct ha_
     (void)hv;
     (void)domid;
     (void)fd;
-    xen_failed(err, HA_E_REFUSED, "the xen driver has no continuous replication");
+    hv_failed(err, HA_E_REFUSED, "the xen driver has no continuous replication");
     return HV_NOT_OFFERED;
 }

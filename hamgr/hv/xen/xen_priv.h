@@ -51,11 +51,6 @@ static inline struct hv_xen *xen_of(struct hv *hv)
     return (struct hv_xen *)hv;
 }
 
-enum hv_outcome xen_failed(struct ha_err *err, int code, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-enum hv_outcome xen_unknown(struct ha_err *err, int code, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-
 /* ---- look.c: what is there ---- */
 
 struct xen_look {
