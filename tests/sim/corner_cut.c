@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Corners of leases, of the way back, and of hamgr-hv: a member that hung, and whoever heard a lost
- * one meanwhile is a new process; one whose disk answers nobody for longer than T_wait; all others
- * hang for L; a host comes back to guests that could run nowhere else; a save is stuck while its
- * host is cut off twice; a guest crashes when all else is well, where hamgr-hv is slow.
+ * Corners of leases, of the way back, and of hamgr-hv: a member comes back as another is lost, and
+ * whoever heard that one meanwhile is a new process; one whose disk answers nobody for longer than
+ * T_wait; all others hang for L; a host comes back to guests that could run nowhere else; a save is
+ * stuck while its host is cut off twice; a guest crashes when all else is well, where hamgr-hv is
+ * slow.
  */
 #include "tests/sim/corner.h"
 
@@ -47,19 +48,19 @@ static struct sim_node *other_than(const struct sim_node *victim)
 /* ---- leases ------------------------------------------------------------------------------------
  */
 
-/* The one that hung goes on as the others restart: it has not heard the victim for long, and nobody
- * else remembers that it did. */
-static void hang_through(struct sim_node *victim)
+/* One comes back as the victim is cut off and the others restart: it has not heard the victim for
+ * long, and nobody else remembers that he did. */
+static void cut_in_turn(struct sim_node *victim)
 {
-    struct sim_node *sleeper = other_than(victim);
+    struct sim_node *absentee = other_than(victim);
     uint64_t span = ms_between(8000, 14500);
 
-    sim_trace(victim->id, "is to be cut off when n%u goes on", sleeper->id);
+    sim_trace(victim->id, "is to be cut off when n%u is back", absentee->id);
     sim_corner_break_devices(span + 20 * NS_S);
-    sim_faults_stop(sleeper, SIM_HAMGRD, span);
+    sim_faults_isolate(absentee, span);
     sim_after(span - ms_between(0, 300), NULL, on_isolate, victim, ms_between(16000, 22000));
     for (uint32_t id = 1; id <= sim.node_count; id++) {
-        if (id != victim->id && id != sleeper->id)
+        if (id != victim->id && id != absentee->id)
             sim_after(span + ms_between(0, 200), NULL, sim_corner_on_restart, sim_node(id),
                       ms_between(50, 800));
     }
@@ -218,7 +219,7 @@ static void on_last_way_home(void *data, uint64_t draw)
 
 static void on_corner(void *data, uint64_t arg)
 {
-    static void (*const acts[KINDS])(struct sim_node *) = {hang_through, stall_disk, hang_others,
+    static void (*const acts[KINDS])(struct sim_node *) = {cut_in_turn, stall_disk, hang_others,
                                                            come_home, hang_save};
     uint32_t kind = (uint32_t)below(KINDS);
     struct sim_node *victim = sim_corner_owner(below(sim.node_count));
