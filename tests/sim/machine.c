@@ -39,6 +39,20 @@ bool sim_machine_runs(uint32_t id, struct ha_uuid guest)
     return false;
 }
 
+/* Every node is the machine that the state knows: of two that it refuses an operator has to free
+ * one after the other, and a cluster of two has no other node that could go on meanwhile. */
+static bool is_nobody_strange(void)
+{
+    const struct ha_state *state = sim_truth();
+
+    for (uint32_t i = 0; i < state->node_count; i++) {
+        const struct ha_node *n = &state->nodes[i];
+        if (!ha_uuid_is_zero(n->hw_id) && !ha_uuid_equal(n->hw_id, sim_node(n->id)->hw_id))
+            return false;
+    }
+    return sim.node_count > 2;
+}
+
 /* In good order but for what happens now: then it pauses its guests in time by itself. */
 static bool is_sound(const struct sim_node *node)
 {
@@ -60,7 +74,7 @@ static void on_boot(void *data, uint64_t boots)
 
 void sim_machine_swap(struct sim_node *node, uint64_t boots_in_ns)
 {
-    if ((old.id && sim.now < old.until) || !is_sound(node))
+    if ((old.id && sim.now < old.until) || !is_nobody_strange() || !is_sound(node))
         return;
     uint64_t left_ns = node->page.lease_end_ns - sim_raw_ns(node);
     old.until = sim.now + sim_span(node, left_ns) + PAUSE_NS;
