@@ -87,10 +87,15 @@ def hit(context, cluster, what, strike):
 
 @scenario(60)
 def move_cancelled(context):
-    """hactl cancel in the middle: the guest goes on at its source, the next migration works."""
+    """hactl cancel in the middle: the guest goes on at its source, the next migration works. Its pages
+    come to the destination's hypervisor through shared memory."""
     cluster = start(context)
-    hit(context, cluster, "cancel",
-        lambda home, _, op: cluster.hactl("cancel", str(op), node=home))
+
+    def strike(home, target, op):
+        maps = target.run(["sh", "-c", "cat /proc/[0-9]*/maps 2>/dev/null; true"]).stdout
+        check("hamgr-ring" in maps, "no process of the destination has a ring")
+        cluster.hactl("cancel", str(op), node=home)
+    hit(context, cluster, "cancel", strike)
     event = next(e for e in reversed(cluster.events()) if e["type"] == "ABORT")
     check("operator" in event["text"] or "cancel" in event["text"], f"told: {event['text']}")
     check_moves(cluster)
