@@ -30,6 +30,8 @@
 
 #define CLIENTS_MAX 8
 #define PAGE_BYTES  4096
+#define READ_MAX_NS 10000000u
+#define READ_TRIES  10
 
 struct daemon {
     struct ha_config config;
@@ -42,7 +44,8 @@ struct daemon {
     int clients[CLIENTS_MAX];
     uid_t peer_uid;
     char text[HA_TEXT_MAX];
-    bool is_lost; /* armed by the rule, but its device can't be had: nobody may count on it */
+    bool is_lost;    /* armed by the rule, but its device can't be had: nobody may count on it */
+    bool is_hurried; /* the device has less than watchdog_ms, see keeper_hurry_ms */
     uint8_t told_state;
     bool told_lost;
     uint8_t buffer[HA_IPC_MAX];
@@ -50,12 +53,31 @@ struct daemon {
 
 static volatile sig_atomic_t is_ending;
 
-static uint64_t now_ns(void)
+static uint64_t read_clock(clockid_t id)
 {
     struct timespec now;
 
-    clock_gettime(CLOCK_MONOTONIC_RAW, &now);
+    clock_gettime(id, &now);
     return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t now_ns(void)
+{
+    return read_clock(CLOCK_MONOTONIC_RAW);
+}
+
+/* Read again if that took long: to be preempted in between must not look like a suspend. */
+static int64_t slept_ns(void)
+{
+    uint64_t before_ns, boot_ns, after_ns;
+    int tries = 0;
+
+    do {
+        before_ns = read_clock(CLOCK_MONOTONIC);
+        boot_ns = read_clock(CLOCK_BOOTTIME);
+        after_ns = read_clock(CLOCK_MONOTONIC);
+    } while (after_ns - before_ns > READ_MAX_NS && ++tries < READ_TRIES);
+    return (int64_t)(boot_ns - after_ns);
 }
 
 static void say(const char *level, const char *text)
@@ -92,6 +114,10 @@ static void publish(struct daemon *d)
     atomic_store(&page->is_armed, d->keeper.state != KEEPER_DISARMED);
     atomic_store(&page->lease_ms, d->lease_ms);
     atomic_store(&page->watchdog_ms, d->watchdog_ms);
+    atomic_store(&page->has_slept, d->keeper.has_slept);
+    atomic_store(&page->slept_ns, d->keeper.slept_ns);
+    atomic_store(&page->woke_ns, d->keeper.woke_ns);
+    atomic_store(&page->waited_end_ns, d->keeper.waited_end_ns);
     atomic_store(&page->sequence, sequence + 1);
 }
 
@@ -156,9 +182,36 @@ static bool arm_device(struct daemon *d, uint32_t wanted_ms)
         d->watchdog = NULL;
         return false;
     }
-    d->is_lost = false;
+    d->is_lost = d->is_hurried = false;
     snprintf(d->text, sizeof(d->text), "%s", d->config.watchdog_device);
     return true;
+}
+
+/* A device that is not ours yet is left alone: to open it is a pet. */
+static void hurry(struct daemon *d, uint64_t now)
+{
+    uint32_t hurry_ms = keeper_hurry_ms(&d->keeper, d->watchdog_ms, now), got_ms;
+    struct ha_err err = {0};
+
+    if (hurry_ms == 0 || !d->watchdog)
+        return;
+    say("", "others do not wait for W any more: the watchdog gets less");
+    if (d->watchdog->ops->arm(d->watchdog, hurry_ms, &got_ms, &err) < 0)
+        say("warning: ", err.text);
+    d->is_hurried = true; /* what it has now is unknown if that failed */
+}
+
+/* The time, and what a suspend does to it; before each question to the keeper's rule. */
+static uint64_t look(struct daemon *d)
+{
+    int64_t slept = slept_ns();
+    uint64_t now = now_ns();
+
+    if (keeper_slept(&d->keeper, slept, now)) {
+        say("", "the host was suspended: leases from before are void");
+        hurry(d, now);
+    }
+    return now;
 }
 
 /* Armed again, only L may grow: the device is left alone, for arming it would be a pet. */
@@ -170,7 +223,7 @@ static void arm(struct daemon *d, uint32_t lease_ms, uint32_t wanted_ms)
         return;
     if (!is_armed || lease_ms > d->lease_ms)
         d->lease_ms = lease_ms;
-    keeper_arm(&d->keeper, lease_ms, now_ns());
+    keeper_arm(&d->keeper, lease_ms, look(d));
 }
 
 static void disarm(struct daemon *d)
@@ -196,6 +249,7 @@ static void on_packet(struct daemon *d, int fd, const struct ha_packet *packet)
     struct keeper_arm order;
     struct keeper_lease lease;
     struct keeper_proof proof;
+    uint64_t now = look(d);
 
     if (packet->type == KEEPER_ARM &&
         keeper_arm_decode(packet->body, packet->body_size, &order) == 0)
@@ -204,11 +258,11 @@ static void on_packet(struct daemon *d, int fd, const struct ha_packet *packet)
         disarm(d);
     else if (packet->type == KEEPER_LEASE &&
              keeper_lease_decode(packet->body, packet->body_size, &lease) == 0) {
-        if (!keeper_lease(&d->keeper, lease.nonce, lease.end_ns, now_ns()))
-            say("refused: ", "a lease end later than now + L");
+        if (!keeper_lease(&d->keeper, lease.nonce, lease.end_ns, now))
+            say("refused: ", "a lease end later than now + L, or of before a suspend");
     } else if (packet->type == KEEPER_PROOF &&
                keeper_proof_decode(packet->body, packet->body_size, &proof) == 0)
-        (void)keeper_proof(&d->keeper, proof.taken_ns, now_ns());
+        (void)keeper_proof(&d->keeper, proof.taken_ns, now);
     tell(d);
     if (packet->type == KEEPER_ARM || packet->type == KEEPER_DISARM || packet->type == KEEPER_QUERY)
         send_status(d, fd, packet->id);
@@ -257,11 +311,11 @@ static void accept_client(struct daemon *d)
 static void pet(struct daemon *d)
 {
     /* The lease is checked right before the pet: a late wake-up must not extend it. */
-    if (keeper_may_pet(&d->keeper, now_ns())) {
-        if (d->watchdog)
+    if (keeper_may_pet(&d->keeper, look(d))) {
+        if (d->watchdog && !d->is_hurried)
             d->watchdog->ops->pet(d->watchdog);
         else
-            d->is_lost = !arm_device(d, d->watchdog_ms); /* see take_up */
+            d->is_lost = !arm_device(d, d->watchdog_ms); /* see take_up and hurry */
     }
     tell(d);
 }
@@ -297,13 +351,17 @@ static void run(struct daemon *d)
  * that dies again and again must not keep a host alive whose guests others wait for. */
 static void take_up(struct daemon *d)
 {
+    d->keeper.has_slept = atomic_load(&d->page->has_slept) != 0;
+    d->keeper.slept_ns = atomic_load(&d->page->slept_ns);
+    d->keeper.woke_ns = atomic_load(&d->page->woke_ns);
+    d->keeper.waited_end_ns = atomic_load(&d->page->waited_end_ns);
     if (!atomic_load(&d->page->is_armed))
         return;
     say("", "taking up the watchdog of the keeper before this one");
     d->keeper.lease_end_ns = atomic_load(&d->page->lease_end_ns);
     d->lease_ms = atomic_load(&d->page->lease_ms);
     d->watchdog_ms = atomic_load(&d->page->watchdog_ms);
-    keeper_arm(&d->keeper, d->lease_ms, now_ns());
+    keeper_arm(&d->keeper, d->lease_ms, look(d));
     pet(d);
 }
 

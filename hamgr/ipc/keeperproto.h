@@ -58,6 +58,9 @@ struct keeper_page {
     /* For the keeper itself after a restart: what it was armed with. */
     _Atomic uint32_t lease_ms;
     _Atomic uint32_t watchdog_ms;
+    _Atomic uint32_t has_slept; /* 0 in the page of a keeper that did not know of suspends */
+    _Atomic int64_t slept_ns, waited_end_ns;
+    _Atomic uint64_t woke_ns;
 };
 
 void keeper_arm_encode(struct ha_writer *w, const struct keeper_arm *m);

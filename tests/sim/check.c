@@ -188,6 +188,9 @@ void sim_check_pet(struct sim_node *node)
 {
     if (node->keeper.lease_end_ns > node->told_lease_ns)
         sim_violation("I5", node->id, "the keeper counts on a lease that nobody gave");
+    if (sim_is_slept_through(node) && node->keeper.lease_end_ns > sim_raw_ns(node) &&
+        has_runnable(node))
+        sim_violation("I5", node->id, "petted on a lease from before its host was suspended");
     if (node->keeper.lease_end_ns > sim_raw_ns(node))
         return;
     if (has_runnable(node) && !truth.is_disarmed && !node->gate_hello.is_disarmed &&

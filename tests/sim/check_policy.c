@@ -103,12 +103,18 @@ static uint64_t slept_ns(const struct sim_node *node)
     return sleep->is_asleep || sim_is_slept_through(node) ? done_ns : 0;
 }
 
+/* What its keeper counts on, or did before a suspend. */
+static uint64_t lease_end_ns(const struct sim_node *node)
+{
+    return node->page.lease_end_ns > 0 ? node->page.lease_end_ns : node->sleep.lease_end_ns;
+}
+
 /* T_wait as the node sees it: its lease, and all that may come behind it, are over. */
 static void check_wait(const struct ha_state *before, const struct ha_cmd *cmd)
 {
     const struct sim_node *node = sim_node(cmd->node);
     uint64_t over =
-        node->page.lease_end_ns + POLL_NS + RESET_NS + DRAIN_NS + node->keeper_watchdog_ms * NS_MS;
+        lease_end_ns(node) + POLL_NS + RESET_NS + DRAIN_NS + node->keeper_watchdog_ms * NS_MS;
 
     uint64_t now = sim_raw_ns(node) + slept_ns(node);
 

@@ -219,7 +219,7 @@ static long long lease_ms(const struct sim_node *node)
     return ((long long)node->page.lease_end_ns - (long long)sim_raw_ns(node)) / (long long)NS_MS;
 }
 
-/* For guests a lease from before its host slept is over: the gate knows it, the keeper does not. */
+/* For guests a lease from before its host slept is over: the gate may know it before the keeper. */
 static long long guests_lease_ms(const struct sim_node *node)
 {
     return sim_is_slept_through(node) ? 0 : lease_ms(node);

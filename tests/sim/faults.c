@@ -186,7 +186,7 @@ static void stop(struct sim_node *node, enum sim_kind kind, uint64_t span)
 {
     struct sim_proc *proc = &node->procs[kind];
 
-    bool is_needed = sim_slept_lately(node) && (kind == SIM_HV || kind == SIM_KEEPER);
+    bool is_needed = sim_slept_lately(node) && kind == SIM_KEEPER; /* or nobody lets it bite */
     if (proc->state != SIM_RUNS || is_needed)
         return;
     sim_proc_stop(proc);
@@ -362,7 +362,9 @@ static bool do_process_fault(enum sim_fault fault, struct sim_node *node, uint64
         if (table[i].fault != fault)
             continue;
         if (table[i].is_crash)
-            sim_crash(node, table[i].kind, sim_slept_lately(node) ? span % (50 * NS_MS) : span);
+            sim_crash(node, table[i].kind,
+                      table[i].kind == SIM_KEEPER && sim_slept_lately(node) ? span % (50 * NS_MS)
+                                                                            : span);
         else
             stop(node, table[i].kind, span);
         return true;
@@ -373,8 +375,6 @@ static bool do_process_fault(enum sim_fault fault, struct sim_node *node, uint64
 static void do_disk_fault(enum sim_fault fault, struct sim_node *node, uint64_t span, uint64_t draw,
                           uint32_t number)
 {
-    if (sim_slept_lately(node))
-        return; /* storage answers, see sleep.c */
     if (fault == SIM_F_DISK_STALL)
         sim_disk_stall(node, sim.now + span);
     else if (fault == SIM_F_DISK_FULL)

@@ -42,6 +42,22 @@ static void pet_device(struct sim_node *node)
     set_watchdog(node);
 }
 
+static void on_hurried(void *data, uint64_t boots)
+{
+    struct sim_node *node = data;
+
+    if (node->boots == boots && node->has_power && node->watchdog.is_armed &&
+        sim.now >= node->watchdog.due)
+        sim_power_off(node, "the watchdog was not petted behind a suspend");
+}
+
+/* Less than its next look is away. */
+static void hurry_device(struct sim_node *node, uint32_t ms)
+{
+    node->watchdog.due = sim.now + sim_span(node, ms * NS_MS);
+    sim_at(node->watchdog.due, NULL, on_hurried, node, node->boots);
+}
+
 void sim_watchdog_off(struct sim_node *node)
 {
     node->watchdog.is_armed = false;
@@ -59,6 +75,10 @@ static void publish(struct sim_node *node)
     page->is_armed = node->keeper.state != KEEPER_DISARMED;
     page->lease_ms = node->keeper_lease_ms;
     page->watchdog_ms = node->keeper_watchdog_ms;
+    page->has_slept = node->keeper.has_slept;
+    page->slept_ns = node->keeper.slept_ns;
+    page->woke_ns = node->keeper.woke_ns;
+    page->waited_end_ns = node->keeper.waited_end_ns;
 }
 
 static void send_status(struct sim_conn *conn, uint64_t id)
@@ -106,6 +126,19 @@ static void arm_device(struct sim_node *node, uint32_t wanted_ms)
     pet_device(node);
 }
 
+static uint64_t look(struct sim_node *node)
+{
+    uint64_t now_ns = sim_raw_ns(node);
+
+    if (keeper_slept(&node->keeper, node->clock.slept_ns, now_ns)) {
+        uint32_t hurry_ms = keeper_hurry_ms(&node->keeper, node->keeper_watchdog_ms, now_ns);
+        sim_trace(node->id, "keeper: the host was suspended, the watchdog gets %u ms", hurry_ms);
+        if (hurry_ms > 0 && node->watchdog.is_armed)
+            hurry_device(node, hurry_ms);
+    }
+    return now_ns;
+}
+
 static void arm(struct sim_node *node, uint32_t lease_ms, uint32_t wanted_ms)
 {
     bool is_armed = node->keeper.state != KEEPER_DISARMED;
@@ -114,7 +147,7 @@ static void arm(struct sim_node *node, uint32_t lease_ms, uint32_t wanted_ms)
         arm_device(node, wanted_ms);
     if (!is_armed || lease_ms > node->keeper_lease_ms)
         node->keeper_lease_ms = lease_ms;
-    keeper_arm(&node->keeper, lease_ms, sim_raw_ns(node));
+    keeper_arm(&node->keeper, lease_ms, look(node));
 }
 
 static void disarm(struct sim_node *node)
@@ -128,7 +161,7 @@ static void disarm(struct sim_node *node)
 
 static void pet(struct sim_node *node)
 {
-    if (keeper_may_pet(&node->keeper, sim_raw_ns(node)) || sim_has_plant("keeper-always-pets")) {
+    if (keeper_may_pet(&node->keeper, look(node)) || sim_has_plant("keeper-always-pets")) {
         sim_check_pet(node);
         if (node->watchdog.is_armed)
             pet_device(node);
@@ -152,6 +185,7 @@ void sim_keeper_packet(struct sim_conn *conn, const struct ha_packet *packet)
     struct sim_node *node = conn->node;
     struct keeper_arm order;
     struct keeper_lease lease;
+    uint64_t now_ns = look(node);
 
     if (packet->type == KEEPER_ARM &&
         keeper_arm_decode(packet->body, packet->body_size, &order) == 0)
@@ -162,7 +196,7 @@ void sim_keeper_packet(struct sim_conn *conn, const struct ha_packet *packet)
              keeper_lease_decode(packet->body, packet->body_size, &lease) == 0) {
         if (lease.end_ns > node->told_lease_ns)
             node->told_lease_ns = lease.end_ns;
-        (void)keeper_lease(&node->keeper, lease.nonce, lease.end_ns, sim_raw_ns(node));
+        (void)keeper_lease(&node->keeper, lease.nonce, lease.end_ns, now_ns);
     }
     tell(node);
     if (packet->type == KEEPER_ARM || packet->type == KEEPER_DISARM || packet->type == KEEPER_QUERY)
@@ -174,7 +208,7 @@ void sim_keeper_proof(struct sim_node *node, const uint8_t *body, size_t size)
     struct keeper_proof proof;
 
     if (keeper_proof_decode(body, size, &proof) == 0)
-        (void)keeper_proof(&node->keeper, proof.taken_ns, sim_raw_ns(node));
+        (void)keeper_proof(&node->keeper, proof.taken_ns, look(node));
     tell(node);
 }
 
@@ -190,11 +224,15 @@ void sim_keeper_start(struct sim_node *node)
     }
     node->has_page = true;
     node->page.version = 1;
+    node->keeper.has_slept = node->page.has_slept != 0;
+    node->keeper.slept_ns = node->page.slept_ns;
+    node->keeper.woke_ns = node->page.woke_ns;
+    node->keeper.waited_end_ns = node->page.waited_end_ns;
     if (node->page.is_armed) {
         node->keeper.lease_end_ns = node->page.lease_end_ns;
         node->keeper_lease_ms = node->page.lease_ms;
         node->keeper_watchdog_ms = node->page.watchdog_ms;
-        keeper_arm(&node->keeper, node->keeper_lease_ms, sim_raw_ns(node));
+        keeper_arm(&node->keeper, node->keeper_lease_ms, look(node));
     } else {
         node->keeper_lease_ms = node->keeper_watchdog_ms = 0;
     }

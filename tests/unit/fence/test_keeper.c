@@ -155,6 +155,116 @@ static void test_disarmed_means_no_pet_whatever_comes(void **unused)
     assert_false(keeper_may_pet(&k, 1100 * MS));
 }
 
+/* ---- a host that is suspended ------------------------------------------------------------------
+ */
+
+enum { W_MS = 5000 };
+
+/* Leased until 6 s at 0 s; slept_ms behind 1 s of its own time. */
+static struct keeper woken_at_1_s(int64_t slept_ms)
+{
+    struct keeper k = armed_at(0, 6000 * MS);
+
+    assert_false(keeper_slept(&k, 7, 0));
+    assert_true(keeper_slept(&k, 7 + slept_ms * (int64_t)MS, 1000 * MS));
+    return k;
+}
+
+static void test_a_lease_from_before_a_suspend_is_void(void **unused)
+{
+    struct keeper k = woken_at_1_s(200);
+
+    (void)unused;
+    assert_int_equal(k.state, KEEPER_EXPIRED);
+    assert_int_equal(k.lease_end_ns, 0); /* the gate reads it in the page */
+    assert_false(keeper_may_pet(&k, 1000 * MS));
+    /* Of a heartbeat that was sent before it woke, and acknowledged only now. */
+    assert_false(keeper_lease(&k, 1, (1000 + L_MS) * MS, 1100 * MS));
+    assert_int_equal(k.state, KEEPER_EXPIRED);
+    assert_true(keeper_lease(&k, 1, (1000 + L_MS) * MS + 1, 1100 * MS));
+    assert_true(keeper_may_pet(&k, 1200 * MS));
+    assert_false(keeper_slept(&k, k.slept_ns, 1300 * MS)); /* told of once */
+}
+
+static void test_two_clocks_read_one_after_the_other_are_no_suspend(void **unused)
+{
+    struct keeper k = armed_at(0, 6000 * MS);
+
+    (void)unused;
+    assert_false(keeper_slept(&k, 0, 0));
+    assert_false(keeper_slept(&k, 100 * (int64_t)MS, 1000 * MS));
+    assert_true(keeper_may_pet(&k, 1000 * MS));
+    assert_true(keeper_slept(&k, 101 * (int64_t)MS, 1100 * MS));
+    assert_false(keeper_may_pet(&k, 1100 * MS));
+}
+
+static void test_a_proof_brings_a_healthy_host_through_its_suspend(void **unused)
+{
+    struct keeper k = woken_at_1_s(60000);
+
+    (void)unused;
+    assert_false(keeper_proof(&k, 999 * MS, 1300 * MS)); /* it ran behind that */
+    assert_true(keeper_proof(&k, 1250 * MS, 1300 * MS));
+    assert_true(keeper_may_pet(&k, 1400 * MS));
+    /* What is paused does not run in its sleep. */
+    assert_true(keeper_slept(&k, k.slept_ns + 60000 * (int64_t)MS, 1500 * MS));
+    assert_int_equal(k.state, KEEPER_QUARANTINED);
+    assert_true(keeper_may_pet(&k, 1500 * MS));
+    assert_int_equal(keeper_hurry_ms(&k, W_MS, 1500 * MS), 0);
+}
+
+static void test_the_watchdog_gets_what_others_still_wait(void **unused)
+{
+    struct keeper k = woken_at_1_s(4000);
+
+    (void)unused;
+    /* They wait until 6 - 4 + P + W = 7.25 s: W behind 1 s is early enough, also if a real-time
+     * clock rounded the suspend. */
+    assert_int_equal(keeper_hurry_ms(&k, W_MS, 1000 * MS), 0);
+    k = woken_at_1_s(4500);
+    assert_int_equal(keeper_hurry_ms(&k, W_MS, 1000 * MS), 4000);
+    k = woken_at_1_s(9000);
+    assert_int_equal(keeper_hurry_ms(&k, W_MS, 1000 * MS), 1000);
+    k = woken_at_1_s(3600000);
+    assert_int_equal(keeper_hurry_ms(&k, W_MS, 1000 * MS), 1000);
+    assert_int_equal(keeper_hurry_ms(&k, 1000, 1000 * MS), 0); /* no device can less */
+    /* Twice asleep is as long as both. */
+    k = woken_at_1_s(3000);
+    assert_true(keeper_slept(&k, k.slept_ns + 1500 * (int64_t)MS, 1000 * MS));
+    assert_int_equal(keeper_hurry_ms(&k, W_MS, 1000 * MS), 4000);
+    assert_true(keeper_lease(&k, 1, 8000 * MS, 1500 * MS));
+    assert_int_equal(keeper_hurry_ms(&k, W_MS, 1500 * MS), 0);
+}
+
+/* It died before the suspend, or in it; the page knows. */
+static void test_a_restarted_keeper_sees_the_suspend_too(void **unused)
+{
+    struct keeper k;
+
+    (void)unused;
+    keeper_init(&k, P_MS);
+    k.has_slept = true;
+    k.slept_ns = 7;
+    k.lease_end_ns = 6000 * MS;
+    assert_true(keeper_slept(&k, 7 + 1000 * (int64_t)MS, 1000 * MS));
+    keeper_arm(&k, L_MS, 1000 * MS);
+    assert_int_equal(k.state, KEEPER_EXPIRED);
+}
+
+static void test_armed_behind_a_suspend_a_lease_from_before_counts_no_more(void **unused)
+{
+    struct keeper k;
+
+    (void)unused;
+    keeper_init(&k, P_MS);
+    assert_false(keeper_slept(&k, 0, 0));
+    assert_true(keeper_slept(&k, 1000 * (int64_t)MS, 1000 * MS));
+    assert_true(keeper_lease(&k, 1, 6000 * MS, 1000 * MS)); /* of which L is not known yet */
+    keeper_arm(&k, L_MS, 1000 * MS);
+    assert_int_equal(k.state, KEEPER_EXPIRED);
+    assert_int_equal(k.lease_end_ns, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -169,6 +279,12 @@ int main(void)
         cmocka_unit_test(test_a_restarted_keeper_forgets_an_unbelievable_lease),
         cmocka_unit_test(test_armed_again_the_lease_only_grows),
         cmocka_unit_test(test_disarmed_means_no_pet_whatever_comes),
+        cmocka_unit_test(test_a_lease_from_before_a_suspend_is_void),
+        cmocka_unit_test(test_two_clocks_read_one_after_the_other_are_no_suspend),
+        cmocka_unit_test(test_a_proof_brings_a_healthy_host_through_its_suspend),
+        cmocka_unit_test(test_the_watchdog_gets_what_others_still_wait),
+        cmocka_unit_test(test_a_restarted_keeper_sees_the_suspend_too),
+        cmocka_unit_test(test_armed_behind_a_suspend_a_lease_from_before_counts_no_more),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
