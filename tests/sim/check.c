@@ -21,8 +21,9 @@ static struct ha_digest prefix[PREFIX_MAX];
 static struct {
     uint64_t disarmed_at; /* true time */
     uint64_t fenced_count, assign_count;
-    uint16_t proto;             /* highest that a view used */
-    uint64_t moved[SIM_GUESTS]; /* ASSIGN and MIGRATE since healing began */
+    uint16_t proto;                 /* highest that a view used */
+    uint64_t moved[SIM_GUESTS];     /* ASSIGN and MIGRATE since healing began */
+    bool is_guarded[SIM_NODES + 1]; /* ARMED, and none of what lets a keeper stop (I6) since */
 } seen;
 
 int __real_ha_state_apply(struct ha_state *state, const struct log_entry *entry,
@@ -124,9 +125,17 @@ bool sim_may_run_unleased(const struct sim_node *node, const struct sim_domain *
 {
     const struct ha_node *n = ha_state_node(&truth, node->id);
     /* What ran before goes on while nobody counts on this incarnation's lease (reconcile_guest.c).
-     */
-    bool is_uncounted =
-        n && !n->is_armed && node->keeper.state == KEEPER_DISARMED && domain->has_run;
+     * The worst that can come of it: after DISARM and ARM a keeper hangs, its node is cut off, and
+     * a RUN that was on its way makes a guest runnable there long after the lease. Somebody else
+     * may start it only behind FENCED. By T_wait that is refused without an ARMED of this
+     * incarnation; ARMED is committed only if the keeper was armed at or behind the entry that
+     * unarmed it, and then the gate asks for the lease again, and the keeper resets a gate that
+     * hangs. An agent's word and a new boot mean that nothing runs there; an operator's is his.
+     * After SWITCH or a stop the copy is saved or destroyed by the same hamgr-hv, behind the RUN.
+     * So it is I5's "unless disarmed or frozen", as long as a keeper stops for I6's reasons only,
+     * which is asked for here: a rejoin alone also takes ARMED back. */
+    bool is_uncounted = n && !n->is_armed && node->keeper.state == KEEPER_DISARMED &&
+                        domain->has_run && !seen.is_guarded[node->id];
 
     return truth.is_disarmed || (n && n->is_frozen) || is_uncounted ||
            node->gate_hello.is_disarmed || node->gate_hello.is_frozen;
@@ -209,7 +218,7 @@ void sim_check_disarm(struct sim_node *node)
 {
     const struct ha_node *n = ha_state_node(&truth, node->id);
 
-    if (n && n->is_armed)
+    if ((n && n->is_armed) || seen.is_guarded[node->id])
         sim_violation("I6", node->id, "the keeper disarms while the log says ARMED");
 }
 
@@ -273,6 +282,17 @@ static void on_armed(const struct ha_cmd *cmd)
         sim_violation("I6", node->id, "ARMED is committed, but no watchdog of that time is");
 }
 
+/* What lets a keeper stop; the rejoin of a node does not. */
+static void note_guard(const struct ha_cmd *cmd)
+{
+    if (cmd->type == HA_CMD_DISARM)
+        memset(seen.is_guarded, 0, sizeof(seen.is_guarded));
+    else if ((cmd->type == HA_CMD_UNARMED || cmd->type == HA_CMD_LEAVE ||
+              cmd->type == HA_CMD_FREEZE || cmd->type == HA_CMD_ARMED) &&
+             cmd->node <= SIM_NODES)
+        seen.is_guarded[cmd->node] = cmd->type == HA_CMD_ARMED;
+}
+
 static void on_not_running(const struct ha_cmd *cmd)
 {
     struct sim_node *node = sim_node(cmd->node);
@@ -299,6 +319,7 @@ static void on_command(const struct ha_state *before, const struct ha_applied *a
     const struct ha_cmd *cmd = &applied->cmd;
     int guest = sim_guest_index(cmd->guest);
 
+    note_guard(cmd);
     if (cmd->type == HA_CMD_FENCED)
         on_fenced(before, cmd);
     else if (cmd->type == HA_CMD_ARMED)
