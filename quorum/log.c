@@ -335,6 +335,13 @@ uint64_t log_first_index(const struct log *log)
     return log->ring.first;
 }
 
+bool log_is_outdated(const struct log *log, struct log_outdated *ret)
+{
+    *ret = log->outdated;
+    return log->outdated_ms != 0 &&
+           log->now_ms - log->outdated_ms < 3 * (uint64_t)log->config.timing.lease_ms;
+}
+
 uint64_t log_lease_end_ms(const struct log *log)
 {
     return log->lease.end_ms;

@@ -201,6 +201,14 @@ bool log_is_store_failed(const struct log *log);
 bool log_is_leader(const struct log *log); /* of the open view */
 /* A quorum of voters is heard now. A leader that is cut off stays open until its lease ends. */
 bool log_hears_quorum(const struct log *log);
+/* Who is left out of views for the protocol it speaks. */
+struct log_outdated {
+    uint32_t node;    /* this one, or one that its leader hears */
+    uint16_t speaks;  /* at most */
+    uint16_t cluster; /* the lowest that it would have to */
+};
+/* False: nobody was within the last 3 L. */
+bool log_is_outdated(const struct log *log, struct log_outdated *ret);
 /* The open view; while closed, the last one promised. */
 struct log_view log_view_now(const struct log *log);
 uint64_t log_commit_index(const struct log *log);

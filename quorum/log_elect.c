@@ -82,10 +82,12 @@ static bool speaks(struct log *log, struct log_peer *peer, uint16_t *low, uint16
         *high = new_high;
         return true;
     }
+    uint16_t needed = *low > log->survey.proto ? *low : log->survey.proto;
+    log->outdated = (struct log_outdated){peer->node, m->proto_max, needed};
+    log->outdated_ms = log->now_ms;
     if (peer->refuse_ms != 0 && log->now_ms - peer->refuse_ms < log->config.timing.lease_ms)
         return false;
     peer->refuse_ms = log->now_ms;
-    uint16_t needed = *low > log->survey.proto ? *low : log->survey.proto;
     log_trace(log, "n%u speaks protocol %u to %u, %u to %u is needed -> not taken into a view",
               peer->node, m->proto_min, m->proto_max, needed, *high);
     struct log_msg msg = log_msg_of(log, LOG_MSG_REFUSE, log->promised);

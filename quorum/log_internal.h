@@ -208,6 +208,8 @@ struct log {
     uint8_t phase; /* enum log_phase */
     struct log_current current;
     struct log_leading lead;
+    struct log_outdated outdated; /* who was last left out for its protocol... */
+    uint64_t outdated_ms;         /* ...and when; 0 nobody yet */
     struct log_lease lease;
     struct log_pendings pending;
     uint32_t peer_count; /* slots ever used */

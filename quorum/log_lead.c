@@ -453,6 +453,9 @@ void log_lead_refused(struct log *log, const struct log_peer *peer, const struct
         if (log->phase == LOG_PHASE_OPEN && log_view_cmp(msg->header.view, log->promised) == 0)
             log_propose_refused(log, m->value);
     } else if (m->why == LOG_REFUSE_VERSION) {
+        log->outdated = (struct log_outdated){log->config.self.node, log->config.self.proto_max,
+                                              (uint16_t)m->value};
+        log->outdated_ms = log->now_ms;
         log_trace(log, "n%u refuses this node: the log needs protocol %llu, it speaks up to %u",
                   peer->node, (unsigned long long)m->value, log->config.self.proto_max);
     } else {

@@ -69,6 +69,22 @@ static void fill_guest_alarm(const struct hamgrd *d, char *ret_alarm)
                  d->foreign_count);
 }
 
+/* At the node that is left out, and at the leader, whose report every member shows. */
+static bool fill_version_alarm(const struct hamgrd *d, char *ret_alarm)
+{
+    struct log_outdated who;
+
+    if (!d->log || !log_is_outdated(d->log, &who) ||
+        (d->rt.is_open && (who.node == d->identity.node || !d->rt.is_leader)))
+        return false;
+    const char *name = who.node == d->identity.node ? "this node" : shell_node_name(d, who.node);
+    snprintf(ret_alarm, HA_TEXT_MAX, "%.63s speaks log protocol %u, this cluster %u: %s %.63s",
+             name, who.speaks, who.cluster,
+             who.speaks < who.cluster ? "upgrade hamgr on" : "install the cluster's hamgr on",
+             name);
+    return true;
+}
+
 /* What the operator should hear first about this node. */
 static void fill_alarm(const struct hamgrd *d, char *ret_alarm)
 {
@@ -85,7 +101,7 @@ static void fill_alarm(const struct hamgrd *d, char *ret_alarm)
                  d->keeper_status.text);
     else if (d->alarm[0])
         snprintf(ret_alarm, HA_TEXT_MAX, "%s", d->alarm);
-    else
+    else if (!fill_version_alarm(d, ret_alarm))
         fill_guest_alarm(d, ret_alarm);
 }
 

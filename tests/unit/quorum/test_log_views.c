@@ -600,10 +600,19 @@ static void older_protocol_is_refused(void **state UNUSED)
     assert_false(w->nodes[3].is_open);
     assert_non_null(strstr(w->last_trace[3], "refuses this node"));
     assert_int_equal(w->nodes[1].log->current.names.count, 2);
+    for (uint32_t n = 1; n <= 3; n += 2) { /* the leader and the node itself can say so */
+        struct log_outdated who;
+        assert_true(log_is_outdated(w->nodes[n].log, &who));
+        assert_int_equal(who.node, 3);
+        assert_int_equal(who.speaks, 1);
+        assert_int_equal(who.cluster, 2);
+    }
     world_crash(w, 3, 0);
     w->nodes[3].config.self.proto_max = 3;
     world_start(w, 3);
     run_whole(w);
+    world_run_ms(w, 3u * L_MS(w));
+    assert_false(log_is_outdated(w->nodes[1].log, &(struct log_outdated){0}));
     finish(w);
 }
 
