@@ -275,8 +275,12 @@ static bool commit(struct sim_disk *disk, const struct op *op)
         free((void *)(uintptr_t)disk->entries[disk->entry_count].body);
     }
     for (uint32_t i = 0; i < op->entry_count; i++) {
-        if (op->entries[i].index != last_index(disk) + 1)
+        if (op->entries[i].index != last_index(disk) + 1) {
+            /* The store refuses it, and a node with a sound disk resigns its vote. */
+            sim_violation("L1", 0, "the log leaves a gap in a store at %llu",
+                          (unsigned long long)op->entries[i].index);
             return false;
+        }
         append(disk, &op->entries[i]);
     }
     return true;

@@ -454,6 +454,15 @@ void sim_faults_built(struct sim_node *node)
     stop(node, SIM_HV, span - below(2 * NS_S));
 }
 
+/* With what they wrote last still on its way. */
+static void crash_guests(struct sim_node *node)
+{
+    for (uint32_t i = 0; i < SIM_DOMAINS; i++) {
+        if (sim_is_runnable(&node->domains[i]))
+            sim_guest_ends(node, &node->domains[i], HV_CRASHED);
+    }
+}
+
 /* In some seeds who is cut off has a daemon that hangs, too: then the other one must do its part.
  */
 static void hang_along(struct sim_node *node, uint64_t draw, uint64_t span)
@@ -462,6 +471,8 @@ static void hang_along(struct sim_node *node, uint64_t draw, uint64_t span)
 
     if ((draw >> 43) % 4 == 0) {
         node->storage_stuck_until = sim.now + span;
+        if ((draw >> 47) % 2 == 0)
+            crash_guests(node);
         return;
     }
     enum sim_kind kind = kinds[(draw >> 41) % 4];

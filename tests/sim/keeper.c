@@ -9,6 +9,8 @@
 
 #define PET_NS          (250 * NS_MS)
 #define WATCHDOG_MIN_MS 1000u
+/* Each third node's device counts in such steps, and rounds up. */
+#define WATCHDOG_STEP_MS 4000u
 
 static void set_watchdog(struct sim_node *node);
 
@@ -120,7 +122,10 @@ static void tell(struct sim_node *node)
 
 static void arm_device(struct sim_node *node, uint32_t wanted_ms)
 {
+    uint32_t step_ms = node->id % 3 == 0 ? WATCHDOG_STEP_MS : 1;
+
     node->keeper_watchdog_ms = wanted_ms < WATCHDOG_MIN_MS ? WATCHDOG_MIN_MS : wanted_ms;
+    node->keeper_watchdog_ms = (node->keeper_watchdog_ms + step_ms - 1) / step_ms * step_ms;
     node->watchdog.is_armed = !sim_has_plant("arm-forgets-device");
     node->is_keeper_lost = false;
     pet_device(node);
