@@ -111,11 +111,18 @@ enum sim_run_fate sim_corner_run_fate(struct sim_node *node, const struct sim_do
         if (a->times == 0 || a->epoch != domain->d.label.epoch || a->until < sim.now ||
             !ha_uuid_equal(a->guest, domain->d.label.guest))
             continue;
+        enum sim_run_fate fate = (enum sim_run_fate)a->fate;
         a->times--;
         /* It runs until its lease ends, and its next hamgrd finds it paused. */
-        if (a->fate == SIM_RUN_UNHEARD)
+        if (fate == SIM_RUN_UNHEARD)
             crash_in(0, node, SIM_HAMGRD, ms_between(6800, 8500));
-        return (enum sim_run_fate)a->fate;
+        /* It runs until its lease ends; who comes back in time has the ticket still. */
+        if (fate == SIM_RUN_CUT_OFF) {
+            sim_after(0, NULL, on_cut_off, node, ms_between(7000, 11500));
+            a->fate = SIM_RUN_FAILS;
+            a->until += 5 * NS_S;
+        }
+        return fate;
     }
     return SIM_RUN_WELL;
 }
@@ -128,7 +135,7 @@ static void behind_switch(const struct ha_guest *guest)
     struct sim_node *src = sim_node(guest->ticket.src), *dst = sim_node(guest->ticket.dst);
     uint64_t epoch = guest->ticket.dst_epoch;
 
-    switch (below(12)) {
+    switch (below(14)) {
     case 0:
         expect(guest, epoch, SIM_RUN_FAILS, 1 + (uint32_t)below(3));
         break;
@@ -158,6 +165,10 @@ static void behind_switch(const struct ha_guest *guest)
         break;
     case 7:
         crash_in(ms_between(0, 100), dst, SIM_HAMGRD, ms_between(50, 1000));
+        break;
+    case 11:
+    case 12: /* the first try cuts it off, all others fail */
+        expect(guest, epoch, SIM_RUN_CUT_OFF, 20);
         break;
     default:
         break;

@@ -368,7 +368,8 @@ enum sim_run_fate {
     SIM_RUN_FAILS,
     SIM_RUN_UNKNOWN,
     SIM_RUN_UNKNOWN_DONE,
-    SIM_RUN_UNHEARD /* well, and hamgrd dies before it hears of it */
+    SIM_RUN_UNHEARD, /* well, and hamgrd dies before it hears of it */
+    SIM_RUN_CUT_OFF  /* well, its node is cut off at once, and the next tries fail */
 };
 void sim_corner_moves_begin(bool is_on);
 enum sim_run_fate sim_corner_run_fate(struct sim_node *node, const struct sim_domain *domain);
