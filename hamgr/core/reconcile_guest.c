@@ -8,7 +8,7 @@
 /* I6: the first run of a guest waits until this incarnation's keeper is in the log. Guests that ran
  * before (RUNNING, paused by quarantine) do not: they are covered by agent and operator alone until
  * ARMED is applied, and leaving them paused would help nobody. */
-static bool is_node_guarded(const struct rec *r)
+bool rec_is_guarded(const struct rec *r)
 {
     return r->self->is_armed || r->state->is_disarmed || r->self->is_frozen;
 }
@@ -43,7 +43,7 @@ static void start_paused(struct rec *r, const struct rec_copy *c)
 {
     if (c->verb && c->verb->is_run_failed)
         rec_destroy(r, c, HA_END_START_FAILED);
-    else if (is_node_guarded(r))
+    else if (rec_is_guarded(r))
         rec_begin(r, c, HA_DUTY_RUN);
 }
 

@@ -57,6 +57,8 @@ bool rec_is_listed_since(const struct rec *r, const struct rec_copy *c);
 /* Proof that no copy of the guest is on this node: what NOT_RUNNING and REVERT rest on. */
 bool rec_is_gone(const struct rec *r, const struct rec_copy *c);
 
+/* Its keeper is in the log, or nobody counts on it: what has not run here yet may (I6). */
+bool rec_is_guarded(const struct rec *r);
 /* CREATE, RUN, RESUME_PREPARE, MOVE_OUT, MOVE_IN: only if rec_may_act and can_run. */
 void rec_begin(struct rec *r, const struct rec_copy *c, uint8_t type);
 /* DESTROY, SHUTDOWN: whenever no verb is in flight. end_cause: remembered for NOT_RUNNING. */

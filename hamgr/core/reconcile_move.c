@@ -136,8 +136,9 @@ void rec_role_arriving(struct rec *r, const struct rec_copy *c)
         if (r->is_fresh)
             rec_destroy(r, c, 0);
         break;
-    case HV_PAUSED:
-        arriving_paused(r, c);
+    case HV_PAUSED: /* SWITCH may be of a disarmed cluster that has been armed since */
+        if (rec_is_guarded(r))
+            arriving_paused(r, c);
         break;
     case HV_RUNNING:
     case HV_SUSPENDED: /* it ran, whatever happened then: RUNNING's rules go on from here */

@@ -318,6 +318,20 @@ static void switch_waits_for_armed(void **state)
     rig_free(r);
 }
 
+/* SWITCH was of a disarmed cluster, and ARM came before the guest ran (I6). */
+static void an_arrived_copy_waits_for_armed(void **state)
+{
+    struct rig *r = rig_moving(HA_PHASE_SWITCHED, DST);
+
+    (void)state;
+    build_node_cmd(r->b, HA_CMD_UNARMED, DST);
+    dst_domain(r, HV_PAUSED);
+    assert_int_equal(rig_type(r), 0);
+    build_armed(r->b, DST);
+    assert_int_equal(rig_type(r), HA_DUTY_RUN);
+    rig_free(r);
+}
+
 static void failed_restore_leads_to_abort_then_destroy(void **state)
 {
     struct rig *r = rig_moving(HA_PHASE_MIGRATING, DST);
@@ -630,6 +644,7 @@ int main(void)
         cmocka_unit_test(arriving_copy_is_never_run_before_switch),
         cmocka_unit_test(switch_needs_the_copy_itself),
         cmocka_unit_test(switch_waits_for_armed),
+        cmocka_unit_test(an_arrived_copy_waits_for_armed),
         cmocka_unit_test(failed_restore_leads_to_abort_then_destroy),
         cmocka_unit_test(destination_without_memory_aborts),
         cmocka_unit_test(destination_without_memory_runs_after_switch),
