@@ -27,6 +27,7 @@
 
 #define CLIENTS_MAX     8
 #define RUNS_MAX        256
+#define PACKETS_MAX     512   /* of one client in a turn: RUNS_MAX orders, each taken back */
 #define STATUS_RETRY_MS 100u  /* between `status` calls while a machine is going down */
 #define CHECK_EVERY_MS  5000u /* looks whether a monitor is due */
 #define MONITOR_ID      0     /* runs of our own have no client */
@@ -57,10 +58,12 @@ struct fence_daemon {
     uid_t peer_uid;
     int clients[CLIENTS_MAX];
     qb_loop_timer_handle check_timer;
+    bool is_start_due; /* on_start is on the loop's list */
     uint8_t buffer[HA_IPC_MAX];
 };
 
 static void start_waiting(struct fence_daemon *d);
+static void take_packets(struct fence_daemon *d, int slot);
 static void act(struct run *run);
 
 static uint64_t now_ms(clockid_t clock)
@@ -262,26 +265,51 @@ static bool is_device_busy(const struct fence_daemon *d, const char *device)
     return false;
 }
 
-/* end_run calls back here: the list may change under a walk, so each start begins a new walk. */
+static struct run *next_to_start(const struct fence_daemon *d)
+{
+    for (struct run *run = d->runs; run; run = run->next) {
+        if (run->step == RUN_WAITING && !is_device_busy(d, run->order.device))
+            return run;
+    }
+    return NULL;
+}
+
+static void start_run(struct run *run)
+{
+    const struct device *device = device_of(run);
+    uint32_t timeout_ms = run->order.timeout_ms ? run->order.timeout_ms
+                          : device              ? device->d.timeout_ms
+                                                : 1;
+
+    run->started_ms = now_ms(CLOCK_MONOTONIC);
+    run->deadline_ms = run->started_ms + timeout_ms;
+    run->step = RUN_ACTING;
+    act(run);
+}
+
+/* First whatever clients have said by now: after a hang of ours an order may lie there with the
+ * word that takes it back behind it, and the node it is about be a member again. act may end a run,
+ * so each start begins a new walk. */
+static void on_start(void *data)
+{
+    struct fence_daemon *d = data;
+    struct run *run;
+
+    d->is_start_due = false;
+    for (int slot = 0; slot < CLIENTS_MAX; slot++) {
+        if (d->clients[slot] >= 0)
+            take_packets(d, slot);
+    }
+    while ((run = next_to_start(d)))
+        start_run(run);
+}
+
 static void start_waiting(struct fence_daemon *d)
 {
-    struct run *run = d->runs;
-
-    while (run) {
-        if (run->step != RUN_WAITING || is_device_busy(d, run->order.device)) {
-            run = run->next;
-            continue;
-        }
-        const struct device *device = device_of(run);
-        uint32_t timeout_ms = run->order.timeout_ms ? run->order.timeout_ms
-                              : device              ? device->d.timeout_ms
-                                                    : 1;
-        run->started_ms = now_ms(CLOCK_MONOTONIC);
-        run->deadline_ms = run->started_ms + timeout_ms;
-        run->step = RUN_ACTING;
-        act(run);
-        return; /* act may have ended it and started others already; the rest follow from there */
-    }
+    if (d->is_start_due)
+        return;
+    d->is_start_due = true;
+    qb_loop_job_add(d->loop, QB_LOOP_HIGH, d, on_start);
 }
 
 /* ---- requests ----------------------------------------------------------------------------------
@@ -302,8 +330,7 @@ static void add_run(struct fence_daemon *d, int client, uint64_t id, const struc
         end_run(run, FENCEP_FAILED, "too many runs are waiting");
         return;
     }
-    for (unsigned i = 0; i <= count; i++)
-        start_waiting(d);
+    start_waiting(d);
 }
 
 static void cancel(struct fence_daemon *d, int client, uint64_t id)
@@ -367,23 +394,19 @@ static void drop_client(struct fence_daemon *d, int slot)
     }
 }
 
-static int32_t on_client(int32_t fd, int32_t events, void *data)
+/* All that this client has said, or as much as may wait; a client that ended is dropped. */
+static void take_packets(struct fence_daemon *d, int slot)
 {
-    struct fence_daemon *d = data;
     struct ha_packet packet;
-    int slot = 0;
+    int fd = d->clients[slot];
 
-    (void)events;
-    while (slot < CLIENTS_MAX && d->clients[slot] != fd)
-        slot++;
-    ha_assert(slot < CLIENTS_MAX);
-    for (int i = 0; i < 32; i++) {
+    for (int i = 0; i < PACKETS_MAX; i++) {
         int rc = ha_sock_receive(fd, d->buffer, &packet);
         if (rc == -EAGAIN)
-            return 0;
+            return;
         if (rc <= 0) {
             drop_client(d, slot);
-            return 0;
+            return;
         }
         for (int f = 0; f < HA_SOCK_FDS_MAX; f++) {
             if (packet.fds[f] >= 0)
@@ -391,6 +414,18 @@ static int32_t on_client(int32_t fd, int32_t events, void *data)
         }
         on_packet(d, fd, &packet);
     }
+}
+
+static int32_t on_client(int32_t fd, int32_t events, void *data)
+{
+    struct fence_daemon *d = data;
+    int slot = 0;
+
+    (void)events;
+    while (slot < CLIENTS_MAX && d->clients[slot] != fd)
+        slot++;
+    ha_assert(slot < CLIENTS_MAX);
+    take_packets(d, slot);
     return 0;
 }
 

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
 
@@ -621,6 +622,49 @@ def fenced_through_another(context):
     context.note(f"fenced after {took_ms:.0f} ms: {event['text']}")
     check(took_ms < lab.WAIT_MS - lab.LEASE_MS, "the device's result was lost")
     measure.wait_restarted(cluster, lost, since)
+    lab.no_harm(cluster)
+
+
+# What a leader says to hamgr-fence (hamgr/ipc/sock.h, fenceproto.h): an order, and that it is void.
+TAKE_BACK = """
+import socket, struct, sys
+def packet(kind, number, body):
+    return struct.pack("<IHHQI", 0x31524d48, 1, kind, number, len(body)) + body
+def text(word):
+    return struct.pack("<H", len(word)) + word.encode()
+s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+s.settimeout(20)
+s.connect("/run/hamgr/fence.sock")
+s.send(packet(2, 77, text("room") + text(sys.argv[1]) + bytes([1]) + struct.pack("<I", 0)))
+s.send(packet(3, 78, struct.pack("<Q", 77)))
+print("said", flush=True)
+while True:
+    answer = s.recv(65536)
+    kind, number = struct.unpack_from("<HQ", answer, 6)
+    if (kind, number) == (65, 77):
+        print("outcome", answer[20])
+        break
+"""
+
+
+@scenario(60)
+def order_taken_back(context):
+    """hamgr-fence hangs while a node is to be fenced and the order is taken back: nobody is shot."""
+    cluster = lab.start(context, guests=2)
+    chief = lab.leader(cluster)
+    victim = others_of(cluster, chief)[0]
+    chief.signal("hamgr-fence", signal.SIGSTOP)
+    client = chief.popen([sys.executable, "-I", "-c", TAKE_BACK, victim.name],
+                         stdout=subprocess.PIPE, text=True)
+    try:
+        equal(client.stdout.readline().strip(), "said", "what the client says first")
+        chief.signal("hamgr-fence", signal.SIGCONT)
+        rest, _ = client.communicate(timeout=30)
+    finally:
+        client.kill()
+        client.wait()
+    equal(rest.strip(), "outcome 5", "the order's end (5: cancelled)")
+    check(victim.is_on(), f"{victim.name} was switched off")
     lab.no_harm(cluster)
 
 
