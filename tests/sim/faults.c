@@ -269,7 +269,8 @@ static bool may_lose_store(const struct sim_node *node)
         if (sim_disk_has_vote_pending(sim_node(n->id), truth->applied))
             return false; /* the next set of voters may count already */
     }
-    return voters >= 3 && truth->node_count == sim.node_count;
+    /* A host that sleeps can't stop its hamgrd, which would go on with another store under it. */
+    return voters >= 3 && truth->node_count == sim.node_count && !node->sleep.is_asleep;
 }
 
 static bool lose_store(struct sim_node *node, uint64_t span, uint32_t number)
@@ -289,7 +290,7 @@ bool sim_faults_lose_store(struct sim_node *node, uint64_t span)
 
 bool sim_faults_renew_store(struct sim_node *node)
 {
-    if (!may_lose_store(node) || node->sleep.is_asleep)
+    if (!may_lose_store(node))
         return false;
     sim_crash(node, SIM_HAMGRD, 200 * NS_MS);
     sim_disk_empty(node, 1000 + SIM_KEEP + ++plan.renewed);
