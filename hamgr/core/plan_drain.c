@@ -114,6 +114,20 @@ static uint16_t absence_reason(struct plan_ctx *ctx, const struct ha_ticket *tic
     return HA_REASON_NONE;
 }
 
+/* Nothing is switched to a node whose keeper does not work, and the guest waits suspended (L3).
+ * After a new view its ARMED has time to be renewed. */
+static uint16_t arming_reason(struct plan_ctx *ctx, const struct ha_ticket *ticket)
+{
+    const struct ha_node *node = ha_state_node(ctx->state, ticket->dst);
+
+    if (ctx->state->is_disarmed || node->is_armed)
+        return HA_REASON_NONE;
+    if (ctx->rt->view_age_ms >= PLAN_SWITCH_GRACE_MS)
+        return HA_REASON_NOT_ARMED;
+    plan_again_in(ctx, PLAN_SWITCH_GRACE_MS - ctx->rt->view_age_ms);
+    return HA_REASON_NONE;
+}
+
 static uint16_t abort_reason(struct plan_ctx *ctx, const struct ha_guest *guest)
 {
     const struct ha_ticket *ticket = &guest->ticket;
@@ -122,8 +136,10 @@ static uint16_t abort_reason(struct plan_ctx *ctx, const struct ha_guest *guest)
 
     if (reason == HA_REASON_NONE)
         reason = deadline_reason(ctx, ticket, progress);
-    if (reason != HA_REASON_NONE || is_late(progress))
+    if (reason != HA_REASON_NONE)
         return reason;
+    if (is_late(progress))
+        return arming_reason(ctx, ticket);
     if (guest->want == HA_WANT_STOPPED)
         return HA_REASON_NOT_WANTED;
     return destination_reason(ctx, ticket->dst);

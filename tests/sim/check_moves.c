@@ -26,19 +26,11 @@ static bool is_sound(const struct sim_node *node)
            node->d->state.applied + 16 > sim_truth()->applied;
 }
 
-/* Nothing can be switched to a node whose keeper does not work: that waits for an operator, too. */
-static bool is_armed(uint32_t id)
-{
-    const struct ha_node *n = ha_state_node(sim_truth(), id);
-
-    return n && (n->is_armed || sim_truth()->is_disarmed);
-}
-
 static bool is_calm(const struct ha_ticket *ticket)
 {
-    return is_armed(ticket->dst) && sim_net_reaches(ticket->src, ticket->dst) &&
-           sim_net_reaches(ticket->dst, ticket->src) && is_sound(sim_node(ticket->src)) &&
-           is_sound(sim_node(ticket->dst)) && sim.now > sim_stream_moved_at(ticket->id) + 2 * NS_S;
+    return sim_net_reaches(ticket->src, ticket->dst) && sim_net_reaches(ticket->dst, ticket->src) &&
+           is_sound(sim_node(ticket->src)) && is_sound(sim_node(ticket->dst)) &&
+           sim.now > sim_stream_moved_at(ticket->id) + 2 * NS_S;
 }
 
 static void look_at(const struct ha_guest *guest, uint32_t i)

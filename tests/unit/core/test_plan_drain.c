@@ -159,6 +159,27 @@ static void wishes_end_a_move_until_the_guest_is_suspended(void **state)
     }
 }
 
+/* SWITCH would be refused for as long as the destination's keeper does not work. */
+static void a_suspended_guest_does_not_wait_for_a_keeper(void **state)
+{
+    struct plan_rig *r = rig_moving(HA_PHASE_MIGRATING);
+
+    (void)state;
+    r->rt.view_age_ms = 60000;
+    build_node_cmd(r->b, HA_CMD_UNARMED, 3);
+    progress(r, HA_MOVE_COPYING);
+    assert_string_equal(plan_rig_plan(r), "");
+    progress(r, HA_MOVE_STOPPED);
+    assert_string_equal(plan_rig_plan(r), "abort g1 not-armed\n");
+    r->rt.view_age_ms = 500;
+    assert_string_equal(plan_rig_plan(r), "");
+    assert_int_equal(r->plan.next_ms, r->rt.now_ms + 1500);
+    r->rt.view_age_ms = 2000;
+    assert_string_equal(plan_rig_plan(r), "abort g1 not-armed\n");
+    assert_int_equal(plan_rig_apply(r), 0);
+    plan_rig_free(r);
+}
+
 /* --- Drain --- */
 
 static struct plan_rig *rig_full(uint32_t guests)
@@ -394,6 +415,7 @@ int main(void)
         cmocka_unit_test(a_lost_source_leaves_time_for_switch),
         cmocka_unit_test(nothing_is_aborted_after_switch),
         cmocka_unit_test(a_deadline_aborts),
+        cmocka_unit_test(a_suspended_guest_does_not_wait_for_a_keeper),
         cmocka_unit_test(wishes_end_a_move_until_the_guest_is_suspended),
         cmocka_unit_test(maintenance_moves_guests_away_two_at_a_time),
         cmocka_unit_test(a_guests_own_pause_contract_is_kept),
