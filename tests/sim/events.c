@@ -219,10 +219,21 @@ static long long lease_ms(const struct sim_node *node)
     return ((long long)node->page.lease_end_ns - (long long)sim_raw_ns(node)) / (long long)NS_MS;
 }
 
+/* A gate that is new, or hung since, learns late that its host slept, and trusts no heartbeat from
+ * before that moment. */
+static bool is_void_for_gate(const struct sim_node *node)
+{
+    const struct gate_fsm *fsm = node->gate ? &node->gate->fsm : NULL;
+    uint64_t end_ns = node->page.lease_end_ns;
+
+    return fsm && fsm->woke_ns > 0 &&
+           (end_ns <= fsm->void_end_ns || end_ns <= fsm->woke_ns + node->keeper_lease_ms * NS_MS);
+}
+
 /* For guests a lease from before its host slept is over: the gate may know it before the keeper. */
 static long long guests_lease_ms(const struct sim_node *node)
 {
-    return sim_is_slept_through(node) ? 0 : lease_ms(node);
+    return sim_is_slept_through(node) || is_void_for_gate(node) ? 0 : lease_ms(node);
 }
 
 static void look_at_keeper(struct sim_node *node)
