@@ -107,6 +107,15 @@ static void check_elsewhere(const struct sim_node *node, const struct sim_domain
     }
 }
 
+/* For the ticket that is open now; another that has ended in ABORT is nobody's word any more. */
+bool sim_is_handed_over(const struct sim_domain *domain)
+{
+    const struct ha_guest *guest = ha_state_guest(&truth, domain->d.label.guest);
+
+    return domain->is_saved && guest && guest->ticket.id != 0 &&
+           guest->ticket.id == domain->saved_for;
+}
+
 /* Ownership as committed: the copy that may run has the record's epoch, on the record's node. */
 static void check_owner(const struct sim_node *node, const struct sim_domain *domain)
 {
@@ -117,7 +126,7 @@ static void check_owner(const struct sim_node *node, const struct sim_domain *do
         sim_violation("I3", node->id, "%s epoch %llu runs, but the log gives epoch %llu to n%u",
                       domain->d.name, (unsigned long long)epoch,
                       guest ? (unsigned long long)guest->epoch : 0, guest ? guest->node : 0);
-    else if (guest->phase == HA_PHASE_MIGRATING && domain->is_saved)
+    else if (guest->phase == HA_PHASE_MIGRATING && sim_is_handed_over(domain))
         sim_violation("I8", node->id, "%s resumes on its source before ABORT", domain->d.name);
 }
 

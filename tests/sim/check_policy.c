@@ -284,7 +284,7 @@ static void check_switch(const struct ha_state *before, const struct ha_cmd *cmd
     const struct ha_ticket *ticket = &guest->ticket;
     const struct sim_domain *left = copy_on(ticket->src, guest->id, ticket->src_epoch);
 
-    if (left && !left->is_saved)
+    if (left && (!left->is_saved || left->saved_for != ticket->id))
         sim_violation("I8", ticket->src, "SWITCH is committed before %s is handed over",
                       guest->name);
 }

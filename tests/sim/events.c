@@ -268,7 +268,7 @@ static void tell_domain(const struct sim_node *node, const struct sim_domain *d,
 
     tell("dom %u %d %llu %s %lld %d %llu %d", node->id, sim_guest_index(d->d.label.guest),
          U(d->d.label.epoch), state, guests_lease_ms(node), is_exempt,
-         node->d ? U(node->d->state.applied) : 0, d->is_saved);
+         node->d ? U(node->d->state.applied) : 0, sim_is_handed_over(d));
 }
 
 static void look_at_domains(const struct sim_node *node)
@@ -279,10 +279,10 @@ static void look_at_domains(const struct sim_node *node)
         if (s->is_used && (!d->is_used || d->d.domid != s->domid))
             tell_domain(node, d, "gone");
         bool is_same = s->is_used && d->d.domid == s->domid && d->d.state == s->state;
-        if (d->is_used && (!is_same || d->is_saved != s->is_saved))
+        if (d->is_used && (!is_same || sim_is_handed_over(d) != s->is_saved))
             tell_domain(node, d, state_of(d));
         *s = (struct seen_domain){.is_used = d->is_used,
-                                  .is_saved = d->is_saved,
+                                  .is_saved = d->is_used && sim_is_handed_over(d),
                                   .domid = d->d.domid,
                                   .state = (uint8_t)d->d.state};
     }

@@ -500,7 +500,9 @@ static void on_drained(void *data, uint64_t since)
     if (!domain || domain->d.state != HV_SUSPENDED) {
         end_job(job, HV_UNKNOWN, "the domain changed under its save");
     } else if (domain->io_until <= sim.now || sim_has_plant("handover-undrained")) {
+        const struct ha_guest *guest = ha_state_guest(sim_truth(), domain->d.label.guest);
         domain->is_saved = true;
+        domain->saved_for = guest ? guest->ticket.id : 0;
         sim_corner_drained(job->pool->node, domain->d.label.guest);
         end_job(job, HV_OK, "");
     } else if (sim.now - since > DRAIN_MAX_NS) {

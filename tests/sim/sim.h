@@ -66,8 +66,9 @@ struct sim_proc {
 
 struct sim_domain {
     bool is_used, has_run;
-    bool is_secret; /* planted: it runs while it says that it is paused */
-    bool is_saved;  /* a save of it ended well: HANDOVER may have been said */
+    bool is_secret;     /* planted: it runs while it says that it is paused */
+    bool is_saved;      /* a save of it ended well: HANDOVER may have been said */
+    uint64_t saved_for; /* the ticket of that */
     struct hv_domain d;
     uint64_t io_until; /* its disk may be written until then, runnable or not */
 };
@@ -554,6 +555,7 @@ void sim_violation(const char *invariant, uint32_t node, const char *fmt, ...)
 void sim_check_run(struct sim_node *node, const struct sim_domain *domain);
 /* Nobody counts on the node's lease now, or a new one is only about to be armed. */
 bool sim_may_run_unleased(const struct sim_node *node, const struct sim_domain *domain);
+bool sim_is_handed_over(const struct sim_domain *domain);
 void sim_check_pause(const struct sim_node *node, const struct sim_domain *domain);
 void sim_check_pet(struct sim_node *node);
 void sim_check_disarm(struct sim_node *node);
