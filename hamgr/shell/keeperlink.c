@@ -64,12 +64,22 @@ void keeperlink_open(struct hamgrd *d)
     d->keeper = link_open(d->loop, KEEPER_SOCKET, &callbacks, d);
 }
 
+/* The log may have us in its views while the state refuses our identity (another store, another
+ * machine). Then the old incarnation stays UNCLEAN, and T_wait for it counts what its own process
+ * was told: a lease of ours would let its guests run on behind that. */
+static bool is_taken_in(const struct hamgrd *d)
+{
+    const struct ha_node *self = ha_state_node(&d->state, d->identity.node);
+
+    return self && self->status == HA_NODE_MEMBER && self->nonce == d->nonce;
+}
+
 void keeperlink_lease(struct hamgrd *d, uint64_t end_ms)
 {
     uint8_t body[64];
     struct ha_writer w = ha_writer_of(body, sizeof(body));
 
-    if (!link_is_up(d->keeper) || end_ms == 0)
+    if (!link_is_up(d->keeper) || end_ms == 0 || !is_taken_in(d))
         return;
     keeper_lease_encode(
         &w, &(struct keeper_lease){.nonce = d->nonce, .end_ns = end_ms * QB_TIME_NS_IN_MSEC});

@@ -313,6 +313,7 @@ const struct hv_domain *hvlink_domain(const struct hamgrd *d, struct ha_uuid gue
 
 /* keeperlink.c */
 void keeperlink_open(struct hamgrd *d);
+/* Tells the keeper of a lease (raw clock, 0 none), if the state has taken this process in. */
 void keeperlink_lease(struct hamgrd *d, uint64_t end_ms);
 void keeperlink_check(struct hamgrd *d);
 

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <cmocka.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -106,6 +107,23 @@ static void an_old_state_never_disarms(void **state)
     }
 }
 
+/* Whose store is another one may be in the log's view, while its old incarnation is still UNCLEAN.
+ */
+static void a_refused_process_passes_no_lease_on(void **state)
+{
+    struct rig *r = *state;
+    struct ha_packet packet;
+
+    r->d.nonce = 7;
+    for (int i = 0; i < 4; i++) {
+        r->self->nonce = i % 2 ? 7 : 6;
+        r->self->status = i < 2 ? HA_NODE_UNCLEAN : HA_NODE_MEMBER;
+        keeperlink_lease(&r->d, 5000);
+        assert_int_equal(ha_sock_receive(r->peer, r->buffer, &packet), i == 3 ? 1 : -EAGAIN);
+    }
+    assert_int_equal(packet.type, KEEPER_LEASE);
+}
+
 /* T_wait must cover a longer L before the keeper believes it. */
 static void a_longer_lease_is_told_after_it_is_in_the_log(void **state)
 {
@@ -127,6 +145,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(an_old_state_never_disarms, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_refused_process_passes_no_lease_on, setup, teardown),
         cmocka_unit_test_setup_teardown(a_longer_lease_is_told_after_it_is_in_the_log, setup,
                                         teardown),
     };
