@@ -78,7 +78,7 @@ void sim_check_leader_hears(const struct sim_node *leader, uint32_t target)
 void sim_check_lease_told(const struct sim_node *node, uint32_t conn, uint64_t end_ns)
 {
     uint64_t now_ns = sim_raw_ns(node), old_ns = seen.told[node->id].end_ns;
-    struct log_view open = node->d->log->survey.open_view;
+    struct log_view open = node->d->state.view; /* applied: one in the log may be nobody's yet */
     bool has_ended = seen.told[node->id].conn == conn && old_ns + NS_MS < now_ns;
 
     if (has_ended && end_ns > now_ns && log_view_cmp(open, seen.told[node->id].open) == 0)
