@@ -58,7 +58,7 @@ struct fence_daemon {
     uid_t peer_uid;
     int clients[CLIENTS_MAX];
     qb_loop_timer_handle check_timer;
-    bool is_start_due; /* on_start is on the loop's list */
+    bool is_starting; /* start_waiting is at work, and goes on until none is left */
     uint8_t buffer[HA_IPC_MAX];
 };
 
@@ -289,27 +289,21 @@ static void start_run(struct run *run)
 
 /* First whatever clients have said by now: after a hang of ours an order may lie there with the
  * word that takes it back behind it, and the node it is about be a member again. act may end a run,
- * so each start begins a new walk. */
-static void on_start(void *data)
+ * which calls back here, so each start begins a new walk. */
+static void start_waiting(struct fence_daemon *d)
 {
-    struct fence_daemon *d = data;
     struct run *run;
 
-    d->is_start_due = false;
+    if (d->is_starting)
+        return;
+    d->is_starting = true;
     for (int slot = 0; slot < CLIENTS_MAX; slot++) {
         if (d->clients[slot] >= 0)
             take_packets(d, slot);
     }
     while ((run = next_to_start(d)))
         start_run(run);
-}
-
-static void start_waiting(struct fence_daemon *d)
-{
-    if (d->is_start_due)
-        return;
-    d->is_start_due = true;
-    qb_loop_job_add(d->loop, QB_LOOP_HIGH, d, on_start);
+    d->is_starting = false;
 }
 
 /* ---- requests ----------------------------------------------------------------------------------
@@ -418,14 +412,9 @@ static void take_packets(struct fence_daemon *d, int slot)
 
 static int32_t on_client(int32_t fd, int32_t events, void *data)
 {
-    struct fence_daemon *d = data;
-    int slot = 0;
-
+    (void)fd;
     (void)events;
-    while (slot < CLIENTS_MAX && d->clients[slot] != fd)
-        slot++;
-    ha_assert(slot < CLIENTS_MAX);
-    take_packets(d, slot);
+    start_waiting(data);
     return 0;
 }
 
