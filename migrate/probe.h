@@ -16,7 +16,7 @@
 #define PROBE_MS        300u  /* of flowing data, the part that does not count included */
 #define PROBE_MAX_MS    1000u /* while the rate grows: a long way's windows open slowly */
 #define PROBE_SAMPLE_MS 10u   /* samples closer than that to the last one are ignored */
-/* Nothing is more than this: what 8 Gbit/s take in PROBE_MS. Faster ways are known well enough by
+/* Nothing is more than this: what 7 Gbit/s take in PROBE_MS. Faster ways are known well enough by
  * then. */
 #define PROBE_MIB 256u
 /* Data flows: more than all connections' handshakes make, less than one parcel. */
