@@ -292,7 +292,10 @@ bool sim_faults_renew_store(struct sim_node *node)
 {
     if (!may_lose_store(node))
         return false;
-    sim_crash(node, SIM_HAMGRD, 200 * NS_MS);
+    if (node->procs[SIM_HAMGRD].state == SIM_DEAD) /* it has no store, or is on its way */
+        sim_start_later(node, SIM_HAMGRD, 200 * NS_MS);
+    else
+        sim_crash(node, SIM_HAMGRD, 200 * NS_MS);
     sim_disk_empty(node, 1000 + SIM_KEEP + ++plan.renewed);
     return true;
 }

@@ -144,7 +144,7 @@ static void on_start_daemon(void *data, uint64_t arg)
         sim_start_daemon(node, (enum sim_kind)(arg & 0xff));
 }
 
-static void start_later(struct sim_node *node, enum sim_kind kind, uint64_t ns)
+void sim_start_later(struct sim_node *node, enum sim_kind kind, uint64_t ns)
 {
     sim_after(ns, NULL, on_start_daemon, node, (uint64_t)node->boots << 8 | kind);
 }
@@ -156,7 +156,7 @@ void sim_crash(struct sim_node *node, enum sim_kind kind, uint64_t back_ns)
         return;
     sim_trace(node->id, "%s is killed", sim_kind_name(kind));
     end_daemon(node, kind);
-    start_later(node, kind, back_ns);
+    sim_start_later(node, kind, back_ns);
 }
 
 /* ---- power -------------------------------------------------------------------------------------
@@ -198,11 +198,11 @@ void sim_power_on(struct sim_node *node)
                                      .ppm = node->clock.ppm,
                                      .wall_offset_ns = (int64_t)(UINT64_C(1700000000) * NS_S)};
     sim_trace(node->id, "boots");
-    start_later(node, SIM_COROSYNC, sim_between(10, 500) * NS_MS);
-    start_later(node, SIM_KEEPER, sim_between(10, 500) * NS_MS + sim_corner_keeper_late_ns());
-    start_later(node, SIM_HV, sim_between(10, 800) * NS_MS);
-    start_later(node, SIM_FENCER, sim_between(10, 800) * NS_MS);
-    start_later(node, SIM_HAMGRD, sim_between(10, 1000) * NS_MS);
+    sim_start_later(node, SIM_COROSYNC, sim_between(10, 500) * NS_MS);
+    sim_start_later(node, SIM_KEEPER, sim_between(10, 500) * NS_MS + sim_corner_keeper_late_ns());
+    sim_start_later(node, SIM_HV, sim_between(10, 800) * NS_MS);
+    sim_start_later(node, SIM_FENCER, sim_between(10, 800) * NS_MS);
+    sim_start_later(node, SIM_HAMGRD, sim_between(10, 1000) * NS_MS);
 }
 
 /* ---- a cluster that was set up in good times ---------------------------------------------------

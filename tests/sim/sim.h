@@ -324,6 +324,8 @@ void sim_power_on(struct sim_node *node);
 /* A process dies; init starts it again after a while. */
 void sim_crash(struct sim_node *node, enum sim_kind kind, uint64_t back_ns);
 void sim_start_daemon(struct sim_node *node, enum sim_kind kind);
+/* Unless it runs by then, or the host has booted anew. */
+void sim_start_later(struct sim_node *node, enum sim_kind kind, uint64_t ns);
 static inline bool sim_is_up(const struct sim_node *node, enum sim_kind kind)
 {
     return node->has_power && node->procs[kind].state != SIM_DEAD;
