@@ -14,6 +14,10 @@
 
 #define PREFIX_MAX       65536u
 #define FENCE_ORDERS_MAX 40u
+/* From the second failure on a guest waits before it is started again: that, doubled, at most. */
+#define BACK_OFF_MIN_NS (5 * NS_S)
+#define BACK_OFF_MAX_NS (60 * NS_S)
+#define START_NS        (10 * NS_S) /* to assign and build it; nothing goes wrong then */
 
 static struct ha_state truth;
 static struct ha_guest truth_guests[SIM_GUESTS * 2];
@@ -23,6 +27,8 @@ static struct {
     uint64_t fenced_count, assign_count;
     uint16_t proto;                 /* highest that a view used */
     uint64_t moved[SIM_GUESTS];     /* ASSIGN and MIGRATE since healing began */
+    uint64_t failed_at[SIM_GUESTS]; /* true time of the last failure that counts */
+    uint64_t opened_at;             /* of the last OPEN */
     bool is_guarded[SIM_NODES + 1]; /* ARMED, and none of what lets a keeper stop (I6) since */
 } seen;
 
@@ -312,6 +318,16 @@ static void on_not_running(const struct ha_cmd *cmd)
                       (unsigned long long)cmd->epoch, sim_is_runnable(d) ? "runs" : "still writes");
 }
 
+static void note_failure(const struct ha_state *before, const struct ha_cmd *cmd, int guest)
+{
+    const struct ha_guest *old = ha_state_guest(before, cmd->guest);
+    const struct ha_guest *now = ha_state_guest(&truth, cmd->guest);
+
+    if (cmd->type == HA_CMD_NOT_RUNNING && guest >= 0 && old && now &&
+        now->failures != old->failures)
+        seen.failed_at[guest] = sim.now;
+}
+
 static void on_switch(const struct ha_cmd *cmd)
 {
     const struct ha_guest *guest = ha_state_guest(&truth, cmd->guest);
@@ -329,6 +345,7 @@ static void on_command(const struct ha_state *before, const struct ha_applied *a
     int guest = sim_guest_index(cmd->guest);
 
     note_guard(cmd);
+    note_failure(before, cmd, guest);
     if (cmd->type == HA_CMD_FENCED)
         on_fenced(before, cmd);
     else if (cmd->type == HA_CMD_ARMED)
@@ -409,6 +426,7 @@ static void extend(const struct log_entry *entry)
     check_epochs(&before);
     sim_check_policy(&before, entry, &applied);
     if (applied.kind == LOG_KIND_OPEN) {
+        seen.opened_at = sim.now;
         check_versions(entry);
         sim_check_rejoin_opened();
     }
@@ -457,7 +475,7 @@ static bool runs_somewhere(const struct ha_guest *guest)
     return false;
 }
 
-bool sim_is_settled(char *ret_why, size_t size)
+static bool nodes_are_well(char *ret_why, size_t size)
 {
     for (uint32_t n = 0; n < sim.node_count; n++) {
         const struct sim_node *node = &sim.nodes[n];
@@ -476,24 +494,74 @@ bool sim_is_settled(char *ret_why, size_t size)
             return false;
         }
     }
+    return true;
+}
+
+static bool is_well(const struct ha_guest *guest, char *ret_why, size_t size)
+{
+    bool runs = guest->phase == HA_PHASE_RUNNING && runs_somewhere(guest);
+
+    if (guest->ticket.id) {
+        snprintf(ret_why, size, "the migration of %s does not end", guest->name);
+        return false;
+    }
+    if (guest->want == HA_WANT_STARTED && !guest->is_failed && !runs &&
+        (guest->phase != HA_PHASE_FREE || has_room(guest))) {
+        snprintf(ret_why, size, "%s does not run (%s, n%u, epoch %llu)", guest->name,
+                 ha_phase_name(guest->phase), guest->node, (unsigned long long)guest->epoch);
+        return false;
+    }
+    if (guest->want == HA_WANT_STOPPED && guest->phase != HA_PHASE_FREE) {
+        snprintf(ret_why, size, "%s is not stopped (%s)", guest->name, ha_phase_name(guest->phase));
+        return false;
+    }
+    return true;
+}
+
+bool sim_is_settled(char *ret_why, size_t size)
+{
+    if (!nodes_are_well(ret_why, size))
+        return false;
+    for (uint32_t i = 0; i < truth.guest_count; i++) {
+        if (!is_well(&truth.guests[i], ret_why, size))
+            return false;
+    }
+    return true;
+}
+
+static uint64_t later(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* Counted by the true clock, not by what the planner makes of its own: one that gets its back-off
+ * wrong is found. A leader counts by its own clock since the failure, which may seem to be just now
+ * to the next one: another view is another back-off, but none that opens behind `latest` is. */
+static bool is_backing_off(const struct ha_guest *guest, uint64_t latest)
+{
+    int index = sim_guest_index(guest->id);
+    uint64_t wait_ns = BACK_OFF_MIN_NS;
+
+    if (index < 0 || guest->failures < 2 || guest->ticket.id || seen.failed_at[index] > latest ||
+        (guest->phase != HA_PHASE_FREE && guest->phase != HA_PHASE_ASSIGNED))
+        return false;
+    for (uint32_t i = 2; i < guest->failures && wait_ns < BACK_OFF_MAX_NS; i++)
+        wait_ns *= 2;
+    wait_ns = wait_ns < BACK_OFF_MAX_NS ? wait_ns : BACK_OFF_MAX_NS;
+    uint64_t opened_at = seen.opened_at < latest ? seen.opened_at : latest;
+    return sim.now < later(seen.failed_at[index], opened_at) + wait_ns + START_NS;
+}
+
+bool sim_is_only_backing_off(uint64_t latest)
+{
+    char why[160];
+
+    if (!nodes_are_well(why, sizeof(why)))
+        return false;
     for (uint32_t i = 0; i < truth.guest_count; i++) {
         const struct ha_guest *guest = &truth.guests[i];
-        if (guest->ticket.id) {
-            snprintf(ret_why, size, "the migration of %s does not end", guest->name);
+        if (!is_well(guest, why, sizeof(why)) && !is_backing_off(guest, latest))
             return false;
-        }
-        if (guest->want == HA_WANT_STARTED && !guest->is_failed &&
-            (guest->phase != HA_PHASE_RUNNING || !runs_somewhere(guest)) &&
-            (guest->phase != HA_PHASE_FREE || has_room(guest))) {
-            snprintf(ret_why, size, "%s does not run (%s, n%u, epoch %llu)", guest->name,
-                     ha_phase_name(guest->phase), guest->node, (unsigned long long)guest->epoch);
-            return false;
-        }
-        if (guest->want == HA_WANT_STOPPED && guest->phase != HA_PHASE_FREE) {
-            snprintf(ret_why, size, "%s is not stopped (%s)", guest->name,
-                     ha_phase_name(guest->phase));
-            return false;
-        }
     }
     return true;
 }

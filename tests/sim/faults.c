@@ -618,6 +618,7 @@ void sim_faults_hook(uint8_t cmd_type)
 
 static void on_look(void *data, uint64_t arg)
 {
+    uint64_t latest = plan.settle_from + SETTLE_NS;
     char why[160];
 
     (void)data;
@@ -627,7 +628,7 @@ static void on_look(void *data, uint64_t arg)
     else if (plan.well_since == 0)
         plan.well_since = sim.now;
     if ((plan.well_since && sim.now >= plan.well_since + CALM_NS) ||
-        sim.now >= plan.settle_from + SETTLE_NS) {
+        (sim.now >= latest && !sim_is_only_backing_off(latest))) {
         sim.end_at = sim.now;
         return;
     }

@@ -597,6 +597,9 @@ void sim_events_applied(const struct ha_state *before, const struct log_entry *e
 const struct ha_state *sim_truth(void);
 int sim_guest_index(struct ha_uuid id);
 bool sim_is_settled(char *ret_why, size_t size);
+/* Nothing is missing but guests that wait out a back-off, for no longer than it may take. None that
+ * failed behind `latest` is excused. */
+bool sim_is_only_backing_off(uint64_t latest);
 
 /* cover.c: state machines whose moves are counted. */
 enum sim_sm {
