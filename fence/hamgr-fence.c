@@ -23,11 +23,12 @@
 
 #include "fence/agent.h"
 #include "fence/devices.h"
+#include "fence/order.h"
 #include "hamgr/base/assert.h"
 
 #define CLIENTS_MAX     8
 #define RUNS_MAX        256
-#define PACKETS_MAX     512   /* of one client in a turn: RUNS_MAX orders, each taken back */
+#define PACKETS_MAX     2048 /* of one client in a turn: RUNS_MAX orders, each with words about it */
 #define STATUS_RETRY_MS 100u  /* between `status` calls while a machine is going down */
 #define CHECK_EVERY_MS  5000u /* looks whether a monitor is due */
 #define MONITOR_ID      0     /* runs of our own have no client */
@@ -40,8 +41,9 @@ struct run {
     uint64_t id;
     int client; /* fd, -1 = our own monitor */
     struct fencep_run order;
-    uint8_t step;        /* enum run_step */
-    uint64_t started_ms; /* when its agent first started */
+    struct fence_order stands; /* of a client's; our own need nobody's word */
+    uint8_t step;              /* enum run_step */
+    uint64_t started_ms;       /* when its agent first started */
     uint64_t deadline_ms;
     struct agent *agent;
     qb_loop_timer_handle timer;
@@ -288,8 +290,9 @@ static void start_run(struct run *run)
 }
 
 /* First whatever clients have said by now: after a hang of ours an order may lie there with the
- * word that takes it back behind it, and the node it is about be a member again. act may end a run,
- * which calls back here, so each start begins a new walk. */
+ * word that takes it back behind it, and the node it is about be a member again. If hamgrd hangs as
+ * well there is no such word, but its last one is old. act may end a run, which calls back here, so
+ * each start begins a new walk. */
 static void start_waiting(struct fence_daemon *d)
 {
     struct run *run;
@@ -301,8 +304,12 @@ static void start_waiting(struct fence_daemon *d)
         if (d->clients[slot] >= 0)
             take_packets(d, slot);
     }
-    while ((run = next_to_start(d)))
-        start_run(run);
+    while ((run = next_to_start(d))) {
+        if (run->client < 0 || fence_order_stands(&run->stands, now_ms(CLOCK_BOOTTIME)))
+            start_run(run);
+        else
+            end_run(run, FENCEP_CANCELLED, "not begun: hamgrd vouches for the order no longer");
+    }
     d->is_starting = false;
 }
 
@@ -319,6 +326,7 @@ static void add_run(struct fence_daemon *d, int client, uint64_t id, const struc
     struct run *run = calloc(1, sizeof(*run));
     ha_assert(run);
     *run = (struct run){.d = d, .id = id, .client = client, .order = *order};
+    fence_order_vouch(&run->stands, order->end_ms);
     *tail = run;
     if (count >= RUNS_MAX) {
         end_run(run, FENCEP_FAILED, "too many runs are waiting");
@@ -335,6 +343,28 @@ static void cancel(struct fence_daemon *d, int client, uint64_t id)
             return;
         }
     }
+}
+
+static void vouch(struct fence_daemon *d, int client, const struct fencep_vouch *word)
+{
+    for (struct run *run = d->runs; run; run = run->next) {
+        if (run->client == client && run->id == word->id)
+            fence_order_vouch(&run->stands, word->end_ms);
+    }
+}
+
+/* Of a hamgrd that does not say for how long it wants it: nobody knows whether it still does. */
+static void refuse_old(int client, uint64_t id)
+{
+    struct fencep_result result = {.outcome = FENCEP_FAILED};
+    uint8_t body[1024];
+    struct ha_writer w = ha_writer_of(body, sizeof(body));
+
+    snprintf(result.text, sizeof(result.text),
+             "hamgrd is of an older build than hamgr-fence: restart it");
+    qb_log(LOG_ERR, "an order is refused: %s", result.text);
+    fencep_result_encode(&w, &result);
+    (void)ha_sock_send(client, FENCEP_RESULT, id, body, w.position, NULL, 0);
 }
 
 static void send_devices(const struct fence_daemon *d, int client, uint64_t id)
@@ -355,12 +385,18 @@ static void on_packet(struct fence_daemon *d, int client, const struct ha_packet
 {
     struct fencep_run order;
     struct fencep_cancel order_cancel;
+    struct fencep_vouch word;
 
     if (packet->type == FENCEP_LIST)
         send_devices(d, client, packet->id);
     else if (packet->type == FENCEP_RUN &&
              fencep_run_decode(packet->body, packet->body_size, &order) == 0)
         add_run(d, client, packet->id, &order);
+    else if (packet->type == FENCEP_VOUCH &&
+             fencep_vouch_decode(packet->body, packet->body_size, &word) == 0)
+        vouch(d, client, &word);
+    else if (packet->type == FENCEP_RUN_V1)
+        refuse_old(client, packet->id);
     else if (packet->type == FENCEP_CANCEL &&
              fencep_cancel_decode(packet->body, packet->body_size, &order_cancel) == 0)
         cancel(d, client, order_cancel.id);

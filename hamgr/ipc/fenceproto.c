@@ -15,6 +15,7 @@ void fencep_run_encode(struct ha_writer *w, const struct fencep_run *m)
     ha_put_text(w, m->node);
     ha_put_u8(w, m->action);
     ha_put_u32(w, m->timeout_ms);
+    ha_put_u64(w, m->end_ms);
 }
 
 int fencep_run_decode(const uint8_t *body, size_t size, struct fencep_run *ret)
@@ -25,6 +26,22 @@ int fencep_run_decode(const uint8_t *body, size_t size, struct fencep_run *ret)
     ha_get_text(&r, ret->node, sizeof(ret->node));
     ret->action = ipc_get_range(&r, FENCEP_OFF, FENCEP_MONITOR);
     ret->timeout_ms = ha_get_u32(&r);
+    ret->end_ms = ha_get_u64(&r);
+    return ipc_done(&r);
+}
+
+void fencep_vouch_encode(struct ha_writer *w, const struct fencep_vouch *m)
+{
+    ha_put_u64(w, m->id);
+    ha_put_u64(w, m->end_ms);
+}
+
+int fencep_vouch_decode(const uint8_t *body, size_t size, struct fencep_vouch *ret)
+{
+    struct ha_reader r = ha_reader_of(body, size);
+
+    ret->id = ha_get_u64(&r);
+    ret->end_ms = ha_get_u64(&r);
     return ipc_done(&r);
 }
 

@@ -13,9 +13,11 @@
 #define FENCEP_SOCKET HA_SOCK_DIR "/fence.sock"
 
 enum fencep_type {
-    FENCEP_LIST = 1, /* reply FENCEP_DEVICES, also sent as event when fence.conf was reread */
-    FENCEP_RUN,      /* fencep_run; exactly one FENCEP_RESULT */
-    FENCEP_CANCEL,   /* fencep_cancel: drops a run whose agent has not started `off` yet */
+    FENCEP_LIST = 1,   /* reply FENCEP_DEVICES, also sent as event when fence.conf was reread */
+    FENCEP_RUN_V1 = 2, /* an order without an end: never carried out, its result says so */
+    FENCEP_CANCEL = 3, /* fencep_cancel: drops a run whose agent has not started `off` yet */
+    FENCEP_RUN = 4,    /* fencep_run; exactly one FENCEP_RESULT */
+    FENCEP_VOUCH = 5,  /* fencep_vouch: the order stands for longer. No reply */
     FENCEP_DEVICES = 64,
     FENCEP_RESULT, /* fencep_result */
 };
@@ -27,7 +29,7 @@ enum fencep_outcome {
     FENCEP_IS_ON,            /* status says on */
     FENCEP_OK,               /* on, monitor: succeeded */
     FENCEP_FAILED,           /* agent failed, timed out, or could not verify: nothing is known */
-    FENCEP_CANCELLED,
+    FENCEP_CANCELLED,        /* taken back, or nobody vouched for it any more: nothing was begun */
 };
 
 struct fencep_run {
@@ -35,6 +37,14 @@ struct fencep_run {
     char node[HA_NAME_MAX];
     uint8_t action;      /* enum fencep_action */
     uint32_t timeout_ms; /* 0 = the device's own */
+    /* No agent begins behind it (fence/order.h): CLOCK_BOOTTIME of this node, so it is not sent to
+     * another, whose hamgrd vouches itself. */
+    uint64_t end_ms;
+};
+
+struct fencep_vouch {
+    uint64_t id;
+    uint64_t end_ms; /* as in fencep_run */
 };
 
 struct fencep_cancel {
@@ -69,6 +79,8 @@ struct fencep_devices {
 
 void fencep_run_encode(struct ha_writer *w, const struct fencep_run *m);
 int fencep_run_decode(const uint8_t *body, size_t size, struct fencep_run *ret);
+void fencep_vouch_encode(struct ha_writer *w, const struct fencep_vouch *m);
+int fencep_vouch_decode(const uint8_t *body, size_t size, struct fencep_vouch *ret);
 void fencep_cancel_encode(struct ha_writer *w, const struct fencep_cancel *m);
 int fencep_cancel_decode(const uint8_t *body, size_t size, struct fencep_cancel *ret);
 void fencep_result_encode(struct ha_writer *w, const struct fencep_result *m);

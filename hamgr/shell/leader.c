@@ -7,6 +7,7 @@
 
 #include <stdlib.h>
 
+#include "fence/order.h"
 #include "hamgr/base/assert.h"
 
 #define RUNS_MAX       FENCE_RUNS_MAX
@@ -20,6 +21,7 @@ struct fence_request {
     struct log_view view; /* it was ordered in */
     bool is_of_open_view; /* and that view has been open here since */
     bool is_cancelled;
+    uint64_t vouch_ms; /* vouch for it again then */
     struct fencep_run order;
 };
 
@@ -172,6 +174,19 @@ static void tell_failure(struct hamgrd *d, uint32_t leader, uint64_t run_id,
     tell_result(d, leader, &result);
 }
 
+static uint64_t boot_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+static uint64_t next_vouch_ms(const struct hamgrd *d)
+{
+    return shell_now_ms() + d->rt.timing.heartbeat_ms;
+}
+
 static void request_run(struct hamgrd *d, uint32_t leader, uint64_t run_id,
                         const struct fencep_run *run)
 {
@@ -182,12 +197,17 @@ static void request_run(struct hamgrd *d, uint32_t leader, uint64_t run_id,
     for (uint32_t i = 0; i < RUNS_MAX; i++) {
         if (l->requests[i].id)
             continue;
-        fencep_run_encode(&w, run);
+        struct fencep_run order = *run;
+        order.end_ms = fence_order_end_ms(boot_ms(), d->rt.timing.heartbeat_ms);
+        fencep_run_encode(&w, &order);
         if (link_send(d->fence_link, FENCEP_RUN, l->request_high + 1, body, w.position, NULL, 0) <
             0)
             break;
-        l->requests[i] = (struct fence_request){
-            .id = ++l->request_high, .run = run_id, .leader = leader, .order = *run};
+        l->requests[i] = (struct fence_request){.id = ++l->request_high,
+                                                .run = run_id,
+                                                .leader = leader,
+                                                .vouch_ms = next_vouch_ms(d),
+                                                .order = *run};
         l->request_count++;
         if (d->log)
             l->requests[i].view = log_view_now(d->log);
@@ -209,10 +229,29 @@ static void cancel_request(struct hamgrd *d, struct fence_request *r)
     link_send(d->fence_link, FENCEP_CANCEL, 0, body, w.position, NULL, 0);
 }
 
+/* hamgr-fence begins no order behind our last word: we may hang, or be cut off and left behind. */
+static void vouch(struct hamgrd *d, struct fence_request *r)
+{
+    uint8_t body[32];
+    struct ha_writer w = ha_writer_of(body, sizeof(body));
+
+    if (!r->id || r->is_cancelled)
+        return;
+    if (d->rt.now_ms >= r->vouch_ms && log_hears_quorum(d->log)) {
+        r->vouch_ms = next_vouch_ms(d);
+        fencep_vouch_encode(&w, &(struct fencep_vouch){.id = r->id,
+                                                       .end_ms = fence_order_end_ms(
+                                                           boot_ms(), d->rt.timing.heartbeat_ms)});
+        link_send(d->fence_link, FENCEP_VOUCH, 0, body, w.position, NULL, 0);
+    }
+    if (r->vouch_ms > d->rt.now_ms && r->vouch_ms < d->leader->next_ms)
+        d->leader->next_ms = r->vouch_ms;
+}
+
 /* A leader that died, or was left behind, takes nothing back: its orders end with its view. The
  * node they are about may have returned in the next one, which a node that is cut off promises
  * never: there they end with its lease. */
-static void cancel_old_orders(struct hamgrd *d)
+static void look_at_orders(struct hamgrd *d)
 {
     for (uint32_t i = 0; d->leader->request_count > 0 && i < RUNS_MAX; i++) {
         struct fence_request *r = &d->leader->requests[i];
@@ -220,6 +259,7 @@ static void cancel_old_orders(struct hamgrd *d)
         bool is_closed = r->is_of_open_view && !d->rt.is_open;
         if (is_closed || log_view_cmp(r->view, log_view_now(d->log)) != 0)
             cancel_request(d, r);
+        vouch(d, r);
     }
 }
 
@@ -461,7 +501,7 @@ void leader_run(struct hamgrd *d)
     l->next_ms = UINT64_MAX;
     if (!d->log)
         return;
-    cancel_old_orders(d);
+    look_at_orders(d);
     run_fencing(d);
     if (!d->rt.is_leader)
         return;

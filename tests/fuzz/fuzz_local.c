@@ -44,6 +44,7 @@ AGAIN(keeper_proof)
 AGAIN(keeper_status)
 AGAIN(fencep_run)
 AGAIN(fencep_cancel)
+AGAIN(fencep_vouch)
 AGAIN(fencep_result)
 AGAIN(fencep_devices)
 AGAIN(streamp_start)
@@ -72,7 +73,7 @@ static const again_fn protocols[] = {
     again_keeper_proof,     again_keeper_status,  again_fencep_run,     again_fencep_cancel,
     again_fencep_result,    again_fencep_devices, again_streamp_start,  again_streamp_lane,
     again_streamp_progress, again_streamp_end,    again_storagep_hello, again_storagep_request,
-    again_storagep_ack,
+    again_storagep_ack,     again_fencep_vouch,
 };
 #define PROTOCOLS (sizeof(protocols) / sizeof(protocols[0]))
 

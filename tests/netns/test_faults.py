@@ -625,9 +625,10 @@ def fenced_through_another(context):
     lab.no_harm(cluster)
 
 
-# What a leader says to hamgr-fence (hamgr/ipc/sock.h, fenceproto.h): an order, and that it is void.
+# What a leader says to hamgr-fence (hamgr/ipc/sock.h, fenceproto.h): an order that stands for so many
+# seconds, and, when wanted, that it is void.
 TAKE_BACK = """
-import socket, struct, sys
+import socket, struct, sys, time
 def packet(kind, number, body):
     return struct.pack("<IHHQI", 0x31524d48, 1, kind, number, len(body)) + body
 def text(word):
@@ -635,8 +636,12 @@ def text(word):
 s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 s.settimeout(20)
 s.connect("/run/hamgr/fence.sock")
-s.send(packet(2, 77, text("room") + text(sys.argv[1]) + bytes([1]) + struct.pack("<I", 0)))
-s.send(packet(3, 78, struct.pack("<Q", 77)))
+end_ms = int((time.clock_gettime(time.CLOCK_BOOTTIME) + float(sys.argv[2])) * 1000)
+s.send(packet(4, 77, text("room") + text(sys.argv[1]) + bytes([1]) + struct.pack("<IQ", 0, end_ms)))
+if sys.argv[3] == "void":
+    s.send(packet(3, 78, struct.pack("<Q", 77)))
+while sys.argv[3] == "late" and time.clock_gettime(time.CLOCK_BOOTTIME) * 1000 < end_ms:
+    time.sleep(0.05)
 print("said", flush=True)
 while True:
     answer = s.recv(65536)
@@ -647,14 +652,14 @@ while True:
 """
 
 
-@scenario(60)
-def order_taken_back(context):
-    """hamgr-fence hangs while a node is to be fenced and the order is taken back: nobody is shot."""
+def order_in_vain(context, seconds, how):
+    """hamgr-fence hangs while it is given an order, and goes on when that stands no longer."""
     cluster = lab.start(context, guests=2)
     chief = lab.leader(cluster)
     victim = others_of(cluster, chief)[0]
     chief.signal("hamgr-fence", signal.SIGSTOP)
-    client = chief.popen([sys.executable, "-I", "-c", TAKE_BACK, victim.name],
+    client = chief.popen([sys.executable, "-I", "-c", TAKE_BACK, victim.name,
+                           str(seconds), how],
                          stdout=subprocess.PIPE, text=True)
     try:
         equal(client.stdout.readline().strip(), "said", "what the client says first")
@@ -666,6 +671,18 @@ def order_taken_back(context):
     equal(rest.strip(), "outcome 5", "the order's end (5: cancelled)")
     check(victim.is_on(), f"{victim.name} was switched off")
     lab.no_harm(cluster)
+
+
+@scenario(60)
+def order_taken_back(context):
+    """hamgr-fence hangs while a node is to be fenced and the order is taken back: nobody is shot."""
+    order_in_vain(context, 60, "void")
+
+
+@scenario(60)
+def order_not_vouched_for(context):
+    """hamgr-fence hangs with an order, and who gave it says no more: it is not begun late."""
+    order_in_vain(context, 1, "late")
 
 
 if __name__ == "__main__":

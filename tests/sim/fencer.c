@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fence/order.h"
 #include "tests/sim/sim.h"
 
 #define ORDERS_MAX 64u
@@ -21,6 +22,7 @@ struct order {
     uint64_t serial; /* its own */
     uint64_t id;
     struct sim_node *target;
+    struct fence_order stands;
 };
 
 static enum layout layout;
@@ -190,12 +192,23 @@ static void on_off(void *data, uint64_t number)
         sim_after(sim_between(100, 800) * NS_MS, NULL, on_verified, order, number);
 }
 
+static uint64_t boot_ms(const struct sim_node *node)
+{
+    return (sim_raw_ns(node) + (uint64_t)node->clock.slept_ns) / NS_MS;
+}
+
 static void on_agent_begins(void *data, uint64_t number)
 {
     struct order *order = data;
 
     if (!order->is_used || order->number != number || order->has_begun)
         return;
+    if (!fence_order_stands(&order->stands, boot_ms(order->conn->node))) {
+        sim_trace(order->target->id, "an order to switch it off has ended on n%u",
+                  order->conn->node->id);
+        answer(order, FENCEP_CANCELLED, "not begun: hamgrd vouches for the order no longer");
+        return;
+    }
     order->has_begun = true;
     sim_check_fence_target(sim_has_plant("aims-anywhere") ? sim_node(1) : order->target);
     if (sim_corner_devices() == SIM_DEVICES_SILENT) {
@@ -248,6 +261,7 @@ static void take_order(struct sim_conn *conn, uint64_t id, const struct fencep_r
                                 .id = id,
                                 .target = target,
                                 .supply = is_controller(run) ? 1 : 2};
+        fence_order_vouch(&order->stands, run->end_ms);
         sim_check_fence_order(target);
         sim_after(sim_between(10, 300) * NS_MS, NULL, on_agent_begins, order, order->number);
         return;
@@ -264,16 +278,30 @@ static void cancel(struct sim_conn *conn, uint64_t id)
     }
 }
 
+static void vouch(const struct sim_conn *conn, const struct fencep_vouch *word)
+{
+    for (uint32_t i = 0; i < ORDERS_MAX; i++) {
+        struct order *order = &orders[i];
+        if (order->is_used && order->conn == conn && order->number == conn->number &&
+            order->id == word->id)
+            fence_order_vouch(&order->stands, word->end_ms);
+    }
+}
+
 void sim_fencer_packet(struct sim_conn *conn, const struct ha_packet *packet)
 {
     struct fencep_run run;
     struct fencep_cancel order;
+    struct fencep_vouch word;
 
     if (packet->type == FENCEP_LIST)
         send_devices(conn);
     else if (packet->type == FENCEP_RUN &&
              fencep_run_decode(packet->body, packet->body_size, &run) == 0)
         take_order(conn, packet->id, &run);
+    else if (packet->type == FENCEP_VOUCH &&
+             fencep_vouch_decode(packet->body, packet->body_size, &word) == 0)
+        vouch(conn, &word);
     else if (packet->type == FENCEP_CANCEL &&
              fencep_cancel_decode(packet->body, packet->body_size, &order) == 0)
         cancel(conn, order.id);

@@ -45,6 +45,7 @@ CODEC(keeper_lease, struct keeper_lease)
 CODEC(keeper_proof, struct keeper_proof)
 CODEC(keeper_status, struct keeper_status)
 CODEC(fencep_run, struct fencep_run)
+CODEC(fencep_vouch, struct fencep_vouch)
 CODEC(fencep_cancel, struct fencep_cancel)
 CODEC(fencep_result, struct fencep_result)
 CODEC(fencep_devices, struct fencep_devices)
@@ -275,7 +276,8 @@ static void test_keeper(void **state)
 static void test_fence(void **state)
 {
     (void)state;
-    struct fencep_run run = {"ipmi-n1", "n1", FENCEP_OFF, 20000};
+    struct fencep_run run = {"ipmi-n1", "n1", FENCEP_OFF, 20000, 98765};
+    struct fencep_vouch vouch = {42, 98765};
     struct fencep_cancel cancel = {42};
     struct fencep_result result = {FENCEP_FAILED, 512, "fence_ipmilan ipmi-n1: exit code 1"};
     struct fencep_devices devices = {false,
@@ -283,6 +285,7 @@ static void test_fence(void **state)
     struct fencep_devices none = {.is_last = true};
 
     CHECK(fencep_run, run);
+    CHECK(fencep_vouch, vouch);
     CHECK(fencep_cancel, cancel);
     CHECK(fencep_result, result);
     CHECK(fencep_devices, devices);

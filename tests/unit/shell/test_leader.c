@@ -167,6 +167,54 @@ static void hear_quorum(struct hamgrd *d)
     assert_true(log_hears_quorum(d->log));
 }
 
+/* The end that the next packet at hamgr-fence gives to order `id`; 0: none came. */
+static uint64_t vouched(struct rig *r, uint64_t id)
+{
+    struct ha_packet packet;
+    struct fencep_run run;
+    struct fencep_vouch word;
+
+    if (ha_sock_receive(r->peer, r->buffer, &packet) != 1)
+        return 0;
+    if (packet.type == FENCEP_RUN) {
+        assert_int_equal(packet.id, id);
+        assert_int_equal(fencep_run_decode(packet.body, packet.body_size, &run), 0);
+        return run.end_ms;
+    }
+    assert_int_equal(packet.type, FENCEP_VOUCH);
+    assert_int_equal(fencep_vouch_decode(packet.body, packet.body_size, &word), 0);
+    assert_int_equal(word.id, id);
+    return word.end_ms;
+}
+
+/* With each heartbeat, while a quorum is heard and nobody has taken it back. */
+static void an_order_is_vouched_for_while_it_stands(void **state)
+{
+    struct rig *r = *state;
+    uint64_t id;
+
+    r->d.rt.timing.heartbeat_ms = 500;
+    hear_quorum(&r->d); /* which prepares a view of its own */
+    struct log_view view = log_view_now(r->d.log);
+    order(r, view.leader, 71, "bmc");
+    uint64_t first_ms = vouched(r, 1);
+    assert_true(first_ms > 0);
+    r->d.rt.now_ms = 0; /* the next word is not due */
+    leader_run(&r->d);
+    assert_int_equal(vouched(r, 1), 0);
+    assert_true(leader_next_ms(&r->d) <= shell_now_ms() + 500);
+    r->d.rt.now_ms = shell_now_ms() + 1000;
+    leader_run(&r->d);
+    assert_true(vouched(r, 1) >= first_ms);
+    promise(&r->d, view.counter, view.leader); /* the same view, but nobody is heard */
+    leader_run(&r->d);
+    assert_int_equal(vouched(r, 1), 0);
+    order(r, view.leader, 71, "");
+    assert_int_equal(heard(r, &id), FENCEP_CANCEL);
+    leader_run(&r->d);
+    assert_int_equal(vouched(r, 1), 0);
+}
+
 /* This node leads; n3 is in the log, gone, and an operator wants it off. */
 static void lead(struct rig *r, struct ha_guest *guests)
 {
@@ -235,6 +283,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_order_ends_with_its_view, setup, teardown),
         cmocka_unit_test_setup_teardown(an_order_ends_when_its_view_closes, setup, teardown),
         cmocka_unit_test_setup_teardown(a_leader_takes_its_order_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_order_is_vouched_for_while_it_stands, setup, teardown),
         cmocka_unit_test_setup_teardown(a_device_may_name_a_node_not_known_yet, setup, teardown),
     };
 

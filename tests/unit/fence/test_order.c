@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * How long an order to fence stands: until its end, which later words move on and none moves back.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "fence/order.h"
+
+#define HEARTBEAT_MS 500u
+
+static void an_order_stands_until_its_end(void **state)
+{
+    struct fence_order order = {0};
+
+    (void)state;
+    fence_order_vouch(&order, 1000);
+    assert_true(fence_order_stands(&order, 999));
+    assert_false(fence_order_stands(&order, 1000));
+    assert_false(fence_order_stands(&order, UINT64_MAX));
+}
+
+static void without_a_word_it_does_not_stand(void **state)
+{
+    const struct fence_order order = {0};
+
+    (void)state;
+    assert_false(fence_order_stands(&order, 0));
+    assert_false(fence_order_stands(&order, 1));
+}
+
+/* What hamgrd said while hamgr-fence hung is read in one go, and an older word says nothing new. */
+static void only_a_later_end_counts(void **state)
+{
+    struct fence_order order = {0};
+
+    (void)state;
+    fence_order_vouch(&order, 1000);
+    fence_order_vouch(&order, 1500);
+    fence_order_vouch(&order, 1200);
+    assert_true(fence_order_stands(&order, 1499));
+    assert_false(fence_order_stands(&order, 1500));
+}
+
+/* Words come with each heartbeat: three that are late end no order, a hang of four does. */
+static void it_outlives_three_late_words(void **state)
+{
+    struct fence_order order = {0};
+
+    (void)state;
+    fence_order_vouch(&order, fence_order_end_ms(10000, HEARTBEAT_MS));
+    assert_true(fence_order_stands(&order, 10000 + 4 * HEARTBEAT_MS - 1));
+    assert_false(fence_order_stands(&order, 10000 + 4 * HEARTBEAT_MS));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_order_stands_until_its_end),
+        cmocka_unit_test(without_a_word_it_does_not_stand),
+        cmocka_unit_test(only_a_later_end_counts),
+        cmocka_unit_test(it_outlives_three_late_words),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
