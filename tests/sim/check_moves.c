@@ -2,7 +2,8 @@
  *
  * L3 of migrations: one that gets nowhere ends, whatever was lost or hangs. Looked at once a
  * second: counted are the seconds in a row in which nothing but the migration itself could hold it
- * up, both ends are in an open view, run, and reach each other, and yet no byte of it moved.
+ * up, both ends are in an open view that can commit, run, and reach each other, and yet no byte of
+ * it moved.
  */
 #include <string.h>
 
@@ -26,11 +27,27 @@ static bool is_sound(const struct sim_node *node)
            node->d->state.applied + 16 > sim_truth()->applied;
 }
 
+/* It ends with an entry, which a majority of the voters must store, on disks that answer. */
+static bool can_commit(void)
+{
+    const struct ha_state *truth = sim_truth();
+    uint32_t voters = 0, able = 0;
+
+    for (uint32_t i = 0; i < truth->node_count; i++) {
+        const struct sim_node *node = sim_node(truth->nodes[i].id);
+        bool is_there = node->has_power && node->d && node->d->log && log_is_open(node->d->log) &&
+                        node->procs[SIM_HAMGRD].state == SIM_RUNS;
+        voters += truth->nodes[i].is_voter;
+        able += truth->nodes[i].is_voter && is_there && sim_disk_answers(node);
+    }
+    return 2 * able > voters;
+}
+
 static bool is_calm(const struct ha_ticket *ticket)
 {
-    return sim_net_reaches(ticket->src, ticket->dst) && sim_net_reaches(ticket->dst, ticket->src) &&
-           is_sound(sim_node(ticket->src)) && is_sound(sim_node(ticket->dst)) &&
-           sim.now > sim_stream_moved_at(ticket->id) + 2 * NS_S;
+    return can_commit() && sim_net_reaches(ticket->src, ticket->dst) &&
+           sim_net_reaches(ticket->dst, ticket->src) && is_sound(sim_node(ticket->src)) &&
+           is_sound(sim_node(ticket->dst)) && sim.now > sim_stream_moved_at(ticket->id) + 2 * NS_S;
 }
 
 static void look_at(const struct ha_guest *guest, uint32_t i)

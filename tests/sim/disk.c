@@ -166,6 +166,11 @@ bool sim_disk_exists(const struct sim_node *node)
     return node->disk->exists;
 }
 
+bool sim_disk_answers(const struct sim_node *node)
+{
+    return node->disk->exists && node->disk->stall_until <= sim.now && !node->disk->is_failing;
+}
+
 bool sim_disk_is(const struct sim_node *node, struct ha_uuid store_id)
 {
     return ha_uuid_equal(node->disk->identity.store_id, store_id);
