@@ -103,6 +103,7 @@ struct sim_node {
     bool has_power, is_removed, is_witness;
     uint8_t supplies_off; /* of two power supplies, where each hangs on a device of its own */
     uint8_t version;      /* enum sim_version of its hamgrd, from its next start on */
+    uint32_t lease_ms;    /* L in its hamgr.conf; 0: auto */
     uint32_t boots;
     uint64_t died; /* true time its guests last lost power */
     struct ha_uuid boot_id, hw_id;
