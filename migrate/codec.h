@@ -21,7 +21,8 @@ void codec_free(struct codec *codec);
 void codec_set_level(struct codec *codec, int level);
 
 /* Compresses src[size] into dst[capacity]. Returns the encoded size, or 0: store it (it does not
- * shrink by 1/32, or recent blocks like it did not and this one was not tried). is_page_data: such
+ * shrink by 1/32, or recent blocks did not and this one, which looks random as well, was not
+ * tried). is_page_data: such
  * blocks share that memory of failures. */
 size_t codec_encode(struct codec *codec, const void *src, size_t size, void *dst, size_t capacity,
                     bool is_page_data);
