@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 
 #define CHUNK_SLOTS 512u /* 2 MiB at a time: one call, one huge page where the kernel likes */
+#define AHEAD_SLOTS 128u
 #define PAGE        4096u
 
 int arena_init(struct arena *a, uint32_t slot_count, struct ha_err *err)
@@ -31,14 +32,26 @@ void arena_fini(struct arena *a)
     memset(a, 0, sizeof(*a));
 }
 
+static void populate(struct arena *a, uint32_t most)
+{
+    uint32_t left = a->slot_count - a->present;
+    uint32_t count = left < most ? left : most;
+
+    /* A kernel before 5.14 does not know it: then the first write of each page does the same. */
+    (void)madvise(arena_slot(a, a->present), (size_t)count * PAGE, MADV_POPULATE_WRITE);
+    a->present += count;
+}
+
 void arena_prepare(struct arena *a, uint32_t slot)
 {
-    while (a->present <= slot && a->present < a->slot_count) {
-        uint32_t left = a->slot_count - a->present;
-        uint32_t count = left < CHUNK_SLOTS ? left : CHUNK_SLOTS;
-        /* A kernel before 5.14 does not know it: then the first write of each page does the same.
-         */
-        (void)madvise(arena_slot(a, a->present), (size_t)count * PAGE, MADV_POPULATE_WRITE);
-        a->present += count;
-    }
+    while (a->present <= slot && a->present < a->slot_count)
+        populate(a, CHUNK_SLOTS);
+}
+
+bool arena_ahead(struct arena *a)
+{
+    if (a->present == a->slot_count)
+        return false;
+    populate(a, AHEAD_SLOTS);
+    return true;
 }

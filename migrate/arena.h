@@ -7,6 +7,7 @@
 #ifndef HAMGR_MIGRATE_ARENA_H
 #define HAMGR_MIGRATE_ARENA_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -23,6 +24,9 @@ int arena_init(struct arena *a, uint32_t slot_count, struct ha_err *err);
 void arena_fini(struct arena *a);
 /* Makes slots up to and including this one present, in order and some ahead. */
 void arena_prepare(struct arena *a, uint32_t slot);
+/* For whoever has nothing else to do: makes a few more present, in less than a millisecond where
+ * the kernel has memory. False: all are. */
+bool arena_ahead(struct arena *a);
 
 static inline uint8_t *arena_slot(const struct arena *a, uint32_t slot)
 {

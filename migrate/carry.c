@@ -231,7 +231,8 @@ int carry_next_frame(struct session *s, int timeout_ms, struct ha_err *err)
         if (s->taken != s->told)
             rc = carry_ack(s, true, err);
         if (rc == 0)
-            rc = wait_for_lanes(s, TURN_MS, err);
+            rc = wait_for_lanes(s, timeout_ms >= 0 && timeout_ms < TURN_MS ? timeout_ms : TURN_MS,
+                                err);
         if (rc < 0)
             return rc;
     }

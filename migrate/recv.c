@@ -16,6 +16,7 @@
 #define BUFFER           (CARRY_MAX + NATIVE_WINDOW_MIN)
 #define UNITS_MIN        2u
 #define UNITS_PER_WORKER 3u
+#define AHEAD_MS         1 /* between two pieces of the cache */
 
 _Static_assert(BUFFER <= UNIT_BUFFER, "what was checked fits a unit");
 
@@ -357,17 +358,27 @@ static int recv_frame(struct receiver *d, struct ha_err *err)
     }
 }
 
+/* While there is something to read, workers go on; else what they have is delivered. Who has
+ * nothing to do at all makes the cache present, with an ear on the link. */
+static int recv_turn(struct receiver *d, struct ha_err *err)
+{
+    bool is_idle = pipeline_is_empty(d->pipeline);
+    bool is_whole = d->arena.present == d->arena.slot_count;
+    int rc = session_next_frame(d->session, !is_idle ? 0 : is_whole ? -1 : AHEAD_MS, err);
+
+    if (rc > 0)
+        return recv_frame(d, err);
+    if (rc == 0 && is_idle)
+        (void)arena_ahead(&d->arena);
+    return rc == 0 ? commit_before(d, UINT64_MAX, err) : rc;
+}
+
 int recv_stream(struct receiver *d, struct session *s, struct page_sink *sink, struct ha_err *err)
 {
     d->session = s;
     d->sink = sink;
     for (;;) {
-        /* While there is something to read, workers go on; else what they have is delivered. */
-        int rc = session_next_frame(s, pipeline_is_empty(d->pipeline) ? -1 : 0, err);
-        if (rc == 0)
-            rc = commit_before(d, UINT64_MAX, err);
-        else if (rc > 0)
-            rc = recv_frame(d, err);
+        int rc = recv_turn(d, err);
         if (rc == 0)
             rc = commit_done(d, err);
         if (rc == 0)

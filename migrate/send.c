@@ -288,6 +288,17 @@ static int send_end(struct sender *d, struct ha_err *err)
     return 0;
 }
 
+/* Idle until the source has more. First of all that goes into the cache: what is made present now,
+ * before the first page comes above all, no page has to wait for. */
+static int wait_idle(struct sender *d, const struct page_source *source, struct ha_err *err)
+{
+    int rc = 0;
+
+    while (rc == 0 && !d->is_untold && d->sorter.level != 0 && arena_ahead(&d->sorter.arena))
+        rc = session_wait_fd(d->session, source->fd, POLLIN, 0, err);
+    return rc == 0 ? session_wait_fd(d->session, source->fd, POLLIN, UNTOLD_MS, err) : rc;
+}
+
 /* Nothing to read just now. What is being worked on may become done meanwhile; when nothing is,
  * everything is flushed. Returns 1 to ask again, or an error. */
 static int wait_for_source(struct sender *d, const struct page_source *source, struct ha_err *err)
@@ -300,7 +311,7 @@ static int wait_for_source(struct sender *d, const struct page_source *source, s
     }
     rc = session_flush(d->session, err);
     if (rc == 0)
-        rc = session_wait_fd(d->session, source->fd, POLLIN, UNTOLD_MS, err);
+        rc = wait_idle(d, source, err);
     if (d->is_untold)
         tell(d);
     return rc < 0 ? rc : 1;

@@ -629,7 +629,8 @@ int session_next_frame(struct session *s, int timeout_ms, struct ha_err *err)
     s->heard_ms = session_now(s); /* silence counts from here: until now we did not listen */
     uint64_t until = s->clock_ms + (timeout_ms > 0 ? (uint64_t)timeout_ms : 0);
     for (;;) {
-        rc = session_wait_fd(s, s->chan->fd, s->chan->read_wants, SLICE_MS, err);
+        rc = session_wait_fd(s, s->chan->fd, s->chan->read_wants,
+                             timeout_ms >= 0 && timeout_ms < SLICE_MS ? timeout_ms : SLICE_MS, err);
         if (rc < 0)
             return rc;
         rc = take_frame(s, err);

@@ -231,6 +231,17 @@ static void make_ring(struct hamgrd *d, struct move *move)
         qb_log(LOG_NOTICE, "migration %" PRIu64 ": %s; without it", move->ticket, err.text);
 }
 
+/* As configured, but no more than fits the guest's pages beside their hashes (STREAM.md, section
+ * 4): all of it will be touched. */
+static uint32_t cache_mib(const struct hamgrd *d, const struct ha_guest *guest)
+{
+    uint64_t most = d->config.cache_kib / 1024;
+    uint64_t pages = guest ? guest->mem_kib / 1024 + 8 : most;
+    uint64_t need = pages < 64 ? pages * 8 / 5 : pages + 40;
+
+    return (uint32_t)(need < most ? need : most);
+}
+
 static void fill_start(struct hamgrd *d, const struct move *move, struct streamp_start *start)
 {
     const struct ha_guest *guest = ha_state_guest(&d->state, move->guest);
@@ -247,7 +258,7 @@ static void fill_start(struct hamgrd *d, const struct move *move, struct streamp
     snprintf(start->peer_name, sizeof(start->peer_name), "%s", shell_node_name(d, move->peer));
     start->level = d->config.level;
     start->rate_mbit = d->config.rate_mbit;
-    start->cache_mib = d->config.cache_kib / 1024;
+    start->cache_mib = cache_mib(d, guest);
     start->workers = d->config.workers;
     start->is_identical = d->config.is_identical;
     start->idle_timeout_ms = d->config.idle_timeout_ms;

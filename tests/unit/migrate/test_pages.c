@@ -12,6 +12,8 @@
 #include <cmocka.h>
 
 #include "hamgr/base/rng.h"
+#include "migrate/arena.h"
+#include "migrate/codec.h"
 #include "migrate/delta.h"
 #include "migrate/frame.h"
 #include "migrate/pagetable.h"
@@ -216,6 +218,64 @@ static void lent_slots_are_given_up(void **state)
     pagetable_fini(&t);
 }
 
+/* Idle time fills the cache from its beginning, in bounded steps, and comes to an end. */
+static void slots_are_made_present_ahead(void **state)
+{
+    enum { SLOTS = 1000 };
+    struct arena none = {0}, a;
+    struct ha_err err;
+    unsigned turns = 0;
+
+    (void)state;
+    assert_false(arena_ahead(&none));
+    assert_int_equal(arena_init(&a, SLOTS, &err), 0);
+    arena_prepare(&a, 0);
+    uint32_t before = a.present;
+    assert_in_range(before, 1, SLOTS - 1);
+    while (arena_ahead(&a)) {
+        assert_in_range(a.present, before + 1, before + 128); /* nobody waits for long */
+        before = a.present;
+        turns++;
+    }
+    assert_in_range(turns, 1, SLOTS);
+    assert_int_equal(a.present, SLOTS);
+    arena_prepare(&a, SLOTS - 1);
+    memset(arena_slot(&a, SLOTS - 1), 1, 4096);
+    arena_fini(&a);
+}
+
+/* Random memory beside others': hardly any of it is tried, all of the others are. */
+static void random_blocks_cost_only_themselves(void **state)
+{
+    enum { SIZE = 65536, ROUNDS = 64 };
+    struct codec *codec = codec_new(1);
+    uint8_t *random = malloc(SIZE), *text = malloc(SIZE), *packed = malloc(SIZE);
+    unsigned tried = 0;
+
+    (void)state;
+    assert_non_null(codec);
+    fill(random, SIZE, 5);
+    for (size_t i = 0; i < SIZE; i++) /* of few values, in no order: letters, say */
+        text[i] = (uint8_t)('a' + random[i] % 24);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        assert_int_equal(codec_encode(codec, random, SIZE, packed, SIZE, true), 0);
+        tried += codec_has_tried(codec);
+    }
+    assert_in_range(tried, 2, 8);
+    for (unsigned i = 0; i < ROUNDS; i++) {
+        size_t size = codec_encode(codec, text, SIZE, packed, SIZE, true);
+        assert_in_range(size, 1, SIZE * 7 / 10);
+        assert_int_equal(codec_encode(codec, random, SIZE, packed, SIZE, true), 0);
+    }
+    /* A block too short to be judged is tried. */
+    assert_int_equal(codec_encode(codec, random, 1000, packed, SIZE, true), 0);
+    assert_true(codec_has_tried(codec));
+    codec_free(codec);
+    free(random);
+    free(text);
+    free(packed);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -224,6 +284,8 @@ int main(void)
         cmocka_unit_test(table_finds_and_forgets),
         cmocka_unit_test(slots_have_one_owner),
         cmocka_unit_test(lent_slots_are_given_up),
+        cmocka_unit_test(slots_are_made_present_ahead),
+        cmocka_unit_test(random_blocks_cost_only_themselves),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
