@@ -8,7 +8,7 @@ import subprocess
 import time
 
 from . import rig as rigging
-from .rig import Failed, Tool, native_pair, verdict
+from .rig import Failed, Tool, cpu_of, native_pair, verdict
 
 
 class Missing(Exception):
@@ -97,6 +97,7 @@ class Baseline:
         self.sink.expect("ready")
         feed.expect("ready")
         before = self.rig.wire()
+        started = [sum(map(cpu_of, (process.pid for process in side))) for side in (self.senders, self.receivers)]
         feed.say("go")
         began = int(feed.expect("start")[1])
         while feed.expect("round", "fed")[0] == "round":
@@ -107,8 +108,8 @@ class Baseline:
         if not is_same:
             raise Failed(f"{self.name}: {words}")
         sink_cpu = int(self.sink.expect("done")[1]) / 1e9
-        sender = reap(self.senders)
-        receiver = reap(self.receivers) - (sink_cpu if self.is_sink_counted else 0)
+        sender = reap(self.senders) - started[0]
+        receiver = reap(self.receivers) - started[1] - (sink_cpu if self.is_sink_counted else 0)
         return {"name": self.name, "image": self.source.name, "wall_s": round((int(taken[2]) - began) / 1e9, 4),
                 "sender_cpu_s": round(sender, 4), "receiver_cpu_s": round(receiver, 4), "wire_bytes": wire}
 

@@ -2,6 +2,7 @@
 #include "tests/bench/streambench/ctl.h"
 
 #include <err.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,8 @@
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "migrate/ring.h"
 
 #define LINE_MAX_SIZE 1024
 
@@ -86,4 +89,18 @@ unsigned ctl_number(int argc, char **argv, int *at, unsigned max)
     if (*value == '\0' || *end != '\0' || number > max)
         errx(2, "%s %s: a number up to %u", word, value, max);
     return (unsigned)number;
+}
+
+struct ring *ctl_ring(const char *path)
+{
+    struct ha_err failed = {0};
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+
+    if (fd < 0)
+        err(2, "%s", path);
+    struct ring *ring = ring_map(fd, &failed);
+    if (!ring)
+        errx(2, "%s: %s", path, failed.text);
+    close(fd);
+    return ring;
 }

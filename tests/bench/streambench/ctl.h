@@ -8,6 +8,8 @@
 
 #include <stdint.h>
 
+struct ring;
+
 /* Connects to the socket at path and says "hello NAME PID". The bench's end ends us. */
 int ctl_open(const char *path, const char *name);
 void ctl_say(int ctl, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
@@ -17,6 +19,8 @@ void ctl_wait(int ctl, const char *word);
 uint64_t ctl_now_ns(void);
 /* The value of the option at argv[*at]. */
 const char *ctl_value(int argc, char **argv, int *at);
+/* Maps the ring another process holds at path (/proc/PID/fd/N). */
+struct ring *ctl_ring(const char *path);
 unsigned ctl_number(int argc, char **argv, int *at, unsigned max);
 
 #endif

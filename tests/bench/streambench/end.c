@@ -9,7 +9,8 @@
  *       [--workers N] [--cache-mib N] [--connections N] [--rate-mbit N]
  *
  * Lines: "listening PORT"; "ring /proc/..." when asked for; "started PID"; "connected NS";
- * "note TEXT"; "end OK RAW WIRE PAGES ZERO TEXT"; "exit STATUS CPU_US PEAK_RSS_KIB".
+ * "note TEXT"; "cpu US" (its processor time so far) and "end OK RAW WIRE PAGES ZERO TEXT"; "exit
+ * STATUS CPU_US PEAK_RSS_KIB".
  */
 #include <arpa/inet.h>
 #include <err.h>
@@ -24,6 +25,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "hamgr/ipc/sock.h"
@@ -110,12 +112,23 @@ static void spawn(struct end *e)
     ctl_say(e->ctl, "started %d", (int)e->pid);
 }
 
+static void say_cpu(const struct end *e)
+{
+    struct timespec ts;
+    clockid_t clock;
+
+    if (clock_getcpuclockid(e->pid, &clock) != 0 || clock_gettime(clock, &ts) < 0)
+        errx(1, "no processor time of %d", (int)e->pid);
+    ctl_say(e->ctl, "cpu %lld", (long long)ts.tv_sec * 1000000 + ts.tv_nsec / 1000);
+}
+
 static void say_end(const struct end *e, const struct ha_packet *packet)
 {
     struct streamp_end m;
 
     if (streamp_end_decode(packet->body, packet->body_size, &m) < 0)
         errx(1, "malformed END");
+    say_cpu(e);
     ctl_say(e->ctl, "end %d %llu %llu %llu %llu %s", m.is_ok, (unsigned long long)m.total.raw_bytes,
             (unsigned long long)m.total.wire_bytes, (unsigned long long)m.total.pages,
             (unsigned long long)m.total.zero_pages, m.text);

@@ -11,7 +11,6 @@
 #include <endian.h>
 #include <err.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -111,20 +110,6 @@ static void feed_item(struct feeder *f, const struct gen_item *item)
         write_all(f->fd, iov, gather(item, iov));
 }
 
-static struct ring *map_ring(const char *path)
-{
-    struct ha_err failed = {0};
-    int fd = open(path, O_RDWR | O_CLOEXEC);
-
-    if (fd < 0)
-        err(2, "%s", path);
-    struct ring *ring = ring_map(fd, &failed);
-    if (!ring)
-        errx(2, "%s: %s", path, failed.text);
-    close(fd);
-    return ring;
-}
-
 static uint64_t stream_size(const struct gen_options *options)
 {
     struct gen *gen = gen_open(options);
@@ -193,7 +178,7 @@ int main(int argc, char **argv)
     if (!control || f.fd < 0)
         errx(2, "feed: --control and --fd are needed");
     int ctl = ctl_open(control, "feed");
-    f.ring = ring ? map_ring(ring) : NULL;
+    f.ring = ring ? ctl_ring(ring) : NULL;
     feed(&f, &options, ctl);
     ring_free(f.ring);
     return 0;

@@ -134,7 +134,7 @@ class Report:
             yield from self.level_one(image)
         for image in ("real", "mix"):
             for name, limit in (("ssh", 0.35), ("zstd-openssl", 0.4)):
-                auto, base = self.ours(image, "auto", "fd"), self.theirs(name, image)
+                auto, base = self.ours(image, "auto", "mapped"), self.theirs(name, image)
                 yield (f"{image}, level auto, wall / {name}'s",
                        auto.median("wall_s") / base.median("wall_s") if auto and base else None, "<=", limit)
         yield "1 Gbit/s, auto: wall / (best level's wire bytes / rate)", self.link(), "<=", 1.10
@@ -146,7 +146,7 @@ class Report:
         yield "sparse 64 GiB, MiB resident beside the cache", max(memory) / 1024 if memory else None, "<=", 96
 
     def level_one(self, image):
-        ours, pipe = self.ours(image, 1, "fd"), self.theirs("zstd-openssl", image)
+        ours, pipe = self.ours(image, 1, "mapped"), self.theirs("zstd-openssl", image)
         qemu = self.theirs("qemu-multifd-zstd-tls", image)
         sender = ours.rate("sender_cpu_s") if ours else None
         yield (f"{image}, level 1, sender / the pipe's",

@@ -230,20 +230,20 @@ class Migration:
         if setup.cache_mib:
             options += ["--cache-mib", setup.cache_mib]
         plant = ["--plant", setup.plant] if setup.plant else []
-        self.sink = Tool(rig, "sink", ["--fd", to_sink.fileno(), *plant, *self.source.arguments],
-                         [to_sink.fileno()])
-        self.receiver = Tool(rig, "end", [*options, "--listen", far, "--pem", rig.pem("n2"), "--peer", "n1",
-                                          "--native", receiver_fd.fileno()], [receiver_fd.fileno()], prefix)
-        port = self.receiver.expect("listening")[1]
         ring = ["--ring", RING] if setup.feed == "mapped" else []
+        self.receiver = Tool(rig, "end", [*options, "--listen", far, "--pem", rig.pem("n2"), "--peer", "n1",
+                                          "--native", receiver_fd.fileno(), *ring],
+                             [receiver_fd.fileno()], prefix)
+        port = self.receiver.expect("listening")[1]
         self.sender = Tool(rig, "end", [*options, "--connect", far, "--port", port, "--pem", rig.pem("n1"),
                                         "--peer", "n2", "--native", sender_fd.fileno(), *ring],
                            [sender_fd.fileno()])
         self.pids = [int(end.expect("started")[1]) for end in (self.sender, self.receiver)]
-        if ring:
-            ring = ["--ring", self.sender.facts["ring"][0]]
-        self.feed = Tool(rig, "feed", ["--fd", to_sender.fileno(), *ring, *self.source.arguments],
+        rings = [["--ring", end.facts["ring"][0]] if ring else [] for end in (self.sender, self.receiver)]
+        self.feed = Tool(rig, "feed", ["--fd", to_sender.fileno(), *rings[0], *self.source.arguments],
                          [to_sender.fileno()])
+        self.sink = Tool(rig, "sink", ["--fd", to_sink.fileno(), *rings[1], *plant, *self.source.arguments],
+                         [to_sink.fileno()])
         for end in (to_sender, sender_fd, receiver_fd, to_sink):
             end.close()
         self.sink.expect("ready")
@@ -253,7 +253,7 @@ class Migration:
                 raise Failed("no connection: " + " ".join(end.facts["end"][5:]))
 
     def settle(self):
-        """Waits until a round has gone through: nothing moves on the wire or in the sender."""
+        """Waits until all is set up, or a round has gone through: nothing moves on the wire or in the ends."""
         quiet, before = 0, None
         for _ in range(int(PATIENCE_S / 0.02)):
             now = (self.rig.wire(), *map(cpu_of, self.pids))
@@ -276,9 +276,9 @@ class Migration:
     def move(self):
         """Feeds all rounds; returns when the counted part began."""
         rounds = 0
-        self.mark(0)
         if self.source.counted == 0:
-            self.marks[0] = (0, self.marks[0][1], 0.0, 0.0)  # all of the processes counts
+            self.settle()
+        self.mark(0)
         began = self.go()
         while True:
             word = self.feed.expect("round", "fed")
@@ -296,10 +296,11 @@ class Migration:
         self.start()
         began = self.move()
         taken = self.sink.expect("taken")
-        cpu, rss = [], []
+        cpu, rss, rest = [], [], []
         for end in (self.sender, self.receiver):
             end.expect("exit")
-            cpu.append(int(end.facts["exit"][1]) / 1e6)
+            cpu.append(int(end.facts.get("cpu", end.facts["exit"][1:])[0]) / 1e6)
+            rest.append(int(end.facts["exit"][1]) / 1e6 - cpu[-1])
             rss.append(int(end.facts["exit"][2]))
         wire = self.rig.wire()
         is_same, words = verdict(self.sink)
@@ -311,6 +312,7 @@ class Migration:
         name, level, feed, connections = self.setup.key(self.source)
         # Not in the JSON: the rest of what was seen.
         self.words, self.rss = words, rss
+        self.beside = [rest[i] + self.marks[0][2 + i] for i in (0, 1)]
         return {"name": name, "level": level if level == "auto" else int(level), "feed": feed,
                 "connections": connections, "raw_bytes": int(self.feed.facts["fed"][0]) - fed,
                 "wire_bytes": wire - wire_before, "wall_s": round((int(taken[2]) - began) / 1e9, 4),
@@ -323,6 +325,7 @@ def migrate(rig, source, setup):
     """One run; returns (figures, words on equality)."""
     migration = Migration(rig, source, setup)
     try:
-        return migration.result(), migration.words
+        figures = migration.result()
+        return figures, f"{migration.words}, beside it {migration.beside[0]:.2f} + {migration.beside[1]:.2f} s"
     finally:
         rig.tidy()

@@ -3,7 +3,10 @@
  * Plays the destination hypervisor: takes a native stream into memory touched before, and only then
  * compares it with what the source had: byte for byte, else canonically (STREAM.md, section 1).
  *
- *   sink --control SOCKET --fd N [--plant corrupt] (--image FILE... [--resend] | --sparse P:G)
+ *   sink --control SOCKET --fd N [--ring PATH] [--plant corrupt]
+ *        (--image FILE... [--resend] | --sparse P:G)
+ *
+ * With a ring its pages come through shared memory, markers in their places (STREAM.md, section 6).
  *
  * Lines: says "ready", then at the end of the stream "taken BYTES NS CPU_NS"; waits for "verify"
  * and says "identical", "canonical" or "differs ...". --plant corrupt flips one bit of what
@@ -22,6 +25,8 @@
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
+#include "migrate/native.h"
+#include "migrate/ring.h"
 #include "tests/bench/streambench/ctl.h"
 #include "tests/bench/streambench/gen.h"
 
@@ -79,6 +84,76 @@ static void drain(struct sink *s, int fd)
             return;
         s->size += (size_t)r;
     }
+}
+
+static void append(struct sink *s, const void *data, size_t size)
+{
+    if (s->room - s->size < size)
+        errx(1, "sink: more comes than was fed");
+    memcpy(s->buffer + s->size, data, size);
+    s->size += size;
+}
+
+/* The batch a marker stands for becomes a record again. */
+static void take_batch(struct sink *s, struct ring *ring, const struct native_token *token)
+{
+    struct ring_batch batch;
+    struct ha_err failed = {0};
+    uint8_t head[NATIVE_BATCH_HEAD];
+
+    if (ring_take(ring, token->marker_batch, token->marker_slot, &batch, &failed) < 0)
+        errx(1, "sink: %s", failed.text);
+    native_batch_head(head, batch.count, batch.data_count);
+    append(s, head, sizeof(head));
+    append(s, batch.entries, 8 * (size_t)batch.count);
+    append(s, batch.pages, (size_t)batch.data_count * GEN_PAGE);
+    ring_release(ring);
+}
+
+/* Takes what is complete at data[size]; returns how much that was. */
+static size_t take_tokens(struct sink *s, struct ring *ring, struct native *native,
+                          const uint8_t *data, size_t size)
+{
+    struct native_token token;
+    struct ha_err failed = {0};
+    size_t done = 0;
+
+    for (;;) {
+        if (native_next(native, data + done, size - done, &token, &failed) < 0)
+            errx(1, "sink: %s", failed.text);
+        if (token.kind == NATIVE_MORE || token.kind == NATIVE_END)
+            return done;
+        if (token.kind == NATIVE_MARKER)
+            take_batch(s, ring, &token);
+        else
+            append(s, data + done, token.size);
+        done += token.size;
+    }
+}
+
+static void drain_ring(struct sink *s, struct ring *ring, int fd)
+{
+    uint8_t *window = malloc(READ_SIZE);
+    struct native native;
+    size_t have = 0;
+
+    if (!window)
+        err(1, "sink");
+    native_init(&native, true);
+    for (;;) {
+        ssize_t r = read(fd, window + have, READ_SIZE - have);
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r < 0)
+            err(1, "sink: read");
+        if (r == 0)
+            break;
+        have += (size_t)r;
+        size_t done = take_tokens(s, ring, &native, window, have);
+        have -= done;
+        memmove(window, window + done, have);
+    }
+    free(window);
 }
 
 /* ---- byte for byte ---- */
@@ -240,7 +315,7 @@ int main(int argc, char **argv)
 {
     struct gen_options options = {0};
     struct sink s = {.options = &options};
-    const char *control = NULL;
+    const char *control = NULL, *path = NULL;
     bool is_corrupt = false;
     int fd = -1;
 
@@ -251,6 +326,8 @@ int main(int argc, char **argv)
             control = ctl_value(argc, argv, &i);
         else if (strcmp(argv[i], "--fd") == 0)
             fd = (int)ctl_number(argc, argv, &i, INT_MAX);
+        else if (strcmp(argv[i], "--ring") == 0)
+            path = ctl_value(argc, argv, &i);
         else if (strcmp(argv[i], "--plant") == 0)
             is_corrupt = strcmp(ctl_value(argc, argv, &i), "corrupt") == 0;
         else
@@ -259,15 +336,20 @@ int main(int argc, char **argv)
     if (!control || fd < 0)
         errx(2, "sink: --control and --fd are needed");
     int ctl = ctl_open(control, "sink");
+    struct ring *ring = path ? ctl_ring(path) : NULL;
     touch(&s);
     ctl_say(ctl, "ready");
-    drain(&s, fd);
+    if (ring)
+        drain_ring(&s, ring, fd);
+    else
+        drain(&s, fd);
     uint64_t now_ns = ctl_now_ns();
     close(fd);
     ctl_say(ctl, "taken %zu %llu", s.size, (unsigned long long)now_ns);
     if (is_corrupt && s.size > 0)
         s.buffer[s.size / 2] ^= 1;
     verify(&s, ctl);
+    ring_free(ring);
     munmap(s.buffer, s.room); /* costs time, too, that a parent would count */
     ctl_say(ctl, "done %llu", (unsigned long long)own_cpu_ns());
     return 0;
