@@ -28,6 +28,9 @@
 /* The farewell may move every guest away: as long as systemd gives hamgrd.service to stop. */
 #define FAREWELL_MAX_MS 180000u
 #define CONTROL_MAX     4096u
+/* What a client may take from connect to its command: generous, for nobody waits but other clients.
+ */
+#define CLIENT_MAX_MS 10000u
 
 struct init {
     struct init_list list;
@@ -35,6 +38,8 @@ struct init {
     const char *log_dir;
     int signal_fd;
     int control_fd;
+    int client_fd; /* who has connected and not yet spoken, or -1; one at a time */
+    uint64_t client_end_ms;
     bool is_stopping;
     pid_t farewell_pid;
     uint64_t farewell_end_ms;
@@ -206,41 +211,51 @@ static const char *control_change(struct init *init, const char *verb, const cha
     return "error: no such service";
 }
 
-/* One command, one answer, then the connection is closed. The client has 100 ms to send it: it is
- * root's test tool, and PID 1 must not wait for it. */
-static void control_serve(struct init *init)
+static void client_close(struct init *init)
+{
+    close(init->client_fd);
+    init->client_fd = -1;
+}
+
+static void client_accept(struct init *init)
+{
+    init->client_fd = accept4(init->control_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    init->client_end_ms = now_ms() + CLIENT_MAX_MS;
+}
+
+static size_t control_answer(struct init *init, char *text, char *reply)
+{
+    char *rest = text;
+    char *verb = strsep(&rest, " \n");
+    char *name = rest ? strsep(&rest, " \n") : NULL;
+    if (strcmp(verb, "status") == 0) {
+        return control_status(init, reply);
+    }
+    const char *answer = "ok";
+    if (strcmp(verb, "shutdown") == 0) {
+        stop_begin(init);
+    } else {
+        answer = control_change(init, verb, name ? name : "");
+    }
+    size_t size = strlen(answer);
+    memcpy(reply, answer, size);
+    return size;
+}
+
+/* One command, one answer, then the connection is closed. */
+static void client_serve(struct init *init)
 {
     char text[128];
     char reply[CONTROL_MAX];
-    size_t size;
-    int fd = accept4(init->control_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-    if (fd < 0) {
-        return;
-    }
-    struct pollfd ready = {.fd = fd, .events = POLLIN};
-    ssize_t n = poll(&ready, 1, 100) == 1 ? read(fd, text, sizeof(text) - 1) : -1;
+    ssize_t n = read(init->client_fd, text, sizeof(text) - 1);
     if (n > 0) {
         text[n] = '\0';
-        char *rest = text;
-        char *verb = strsep(&rest, " \n");
-        char *name = rest ? strsep(&rest, " \n") : NULL;
-        if (strcmp(verb, "status") == 0) {
-            size = control_status(init, reply);
-        } else {
-            const char *answer = "ok";
-            if (strcmp(verb, "shutdown") == 0) {
-                stop_begin(init);
-            } else {
-                answer = control_change(init, verb, name ? name : "");
-            }
-            size = strlen(answer);
-            memcpy(reply, answer, size);
-        }
-        if (send(fd, reply, size, MSG_NOSIGNAL) < 0) {
+        size_t size = control_answer(init, text, reply);
+        if (send(init->client_fd, reply, size, MSG_NOSIGNAL) < 0) {
             perror("hamgr-init: control");
         }
     }
-    close(fd);
+    client_close(init);
 }
 
 static int control_open(const char *path, struct ha_err *err)
@@ -295,6 +310,11 @@ static int next_timeout(const struct init *init)
             least = t;
         }
     }
+    if (init->client_fd >= 0) {
+        uint64_t now = now_ms();
+        int t = init->client_end_ms > now ? (int)(init->client_end_ms - now) : 0;
+        least = least < 0 || t < least ? t : least;
+    }
     return least;
 }
 
@@ -309,22 +329,36 @@ static void signals_read(struct init *init)
     reap(init);
 }
 
+/* PID 1 waits for no client: one that is slow to speak keeps only the next one waiting. */
+static void clients_step(struct init *init, short listening, short speaking)
+{
+    if (init->client_fd < 0) {
+        if ((listening & POLLIN) != 0) {
+            client_accept(init);
+        }
+    } else if (speaking != 0) {
+        client_serve(init);
+    } else if (now_ms() >= init->client_end_ms) {
+        client_close(init);
+    }
+}
+
 static void loop(struct init *init)
 {
-    struct pollfd fds[2] = {{.fd = init->signal_fd, .events = POLLIN},
-                            {.fd = init->control_fd, .events = POLLIN}};
     for (;;) {
         services_step(init);
         if (init->is_stopping && stop_step(init)) {
             return;
         }
-        if (poll(fds, 2, next_timeout(init)) < 0 && errno != EINTR) {
+        struct pollfd fds[3] = {
+            {.fd = init->signal_fd, .events = POLLIN},
+            {.fd = init->client_fd < 0 ? init->control_fd : -1, .events = POLLIN},
+            {.fd = init->client_fd, .events = POLLIN}};
+        if (poll(fds, 3, next_timeout(init)) < 0 && errno != EINTR) {
             perror("hamgr-init: poll");
         }
         signals_read(init);
-        if ((fds[1].revents & POLLIN) != 0) {
-            control_serve(init);
-        }
+        clients_step(init, fds[1].revents, fds[2].revents);
     }
 }
 
@@ -386,6 +420,7 @@ int main(int argc, char **argv)
     }
     init.signal_fd = signals_open();
     init.control_fd = -1;
+    init.client_fd = -1;
     int rc = init_list_load(argv[optind], &init.list, &err);
     if (rc == 0) {
         init.control_fd = control_open(control, &err);

@@ -15,6 +15,15 @@ from harness import check, equal, main, scenario  # noqa: E402
 from nslab import client, corosync, ipmi  # noqa: E402
 
 TOKEN_MS = 1000
+SLOW_CLIENT = """
+import socket
+sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+sock.connect("/run/hamgr-init.sock")
+print("connected", flush=True)
+input()
+sock.sendall(b"status")
+print(sock.recv(4096).decode())
+"""
 
 
 def start(context, names=("n1", "n2", "n3"), lines=(corosync.PROGRAM,), token_ms=TOKEN_MS):
@@ -218,6 +227,21 @@ def busy_room(context):
     check(node.is_on(), "the watchdog fired though it was petted all the while")
 
 
+def slow_client(node, program):
+    """Who connects to hamgr-init and is slow to speak is heard all the same, and keeps it from nothing:
+    it starts a program again meanwhile."""
+    def pids():
+        return node.run(["pgrep", "-f", "-x", program], check=False).stdout.split()
+    with node.popen(["python3", "-c", SLOW_CLIENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                    text=True) as process:
+        equal(process.stdout.readline(), "connected\n", "the slow client")
+        old = pids()
+        node.run(["kill", "-KILL", *old])
+        client.wait_until(lambda: pids() and not set(pids()) & set(old), f"{program} runs again", 30)
+        said = process.communicate("speak\n", timeout=30)[0]
+    check("second" in said, f"the slow client was told {said!r}")
+
+
 @scenario(60)
 def services(context):
     """hamgr-init restarts what is killed, stops and starts by name, and ends a node in order."""
@@ -232,10 +256,14 @@ def services(context):
         return pid if state == "up" and count == starts else 0
 
     pid = client.wait_until(lambda: up("second", 1), "second is up", 5)
-    owner = node.run(["stat", "-c", "%u", f"/proc/{pid}"]).stdout.strip()
-    equal(owner, str(client.HAMGR_UID), "user of second")
+    # It is up from its fork on, and its user's only after that.
+    owner = ["stat", "-c", "%u", f"/proc/{pid}"]
+    client.wait_until(lambda: node.run(owner).stdout.strip() == str(client.HAMGR_UID),
+                      "second is its user's", 30)
     node.signal("second", signal.SIGKILL)
     client.wait_until(lambda: up("second", 2), "second is up again", 5)
+    slow_client(node, "/bin/sleep 1001")
+    client.wait_until(lambda: up("second", 3), "second is up once more", 5)
     node.init("stop first")
     client.wait_until(lambda: node.services()["first"][0] == "down", "first is down", 5)
     node.init("start first")
