@@ -58,9 +58,7 @@ class Lab:
             machine.make_disk()
             bmc.start(self.place, machine)
             machine.power_on()
-        for machine in machines:
-            machine.wait_ready(0)
-            self.wait_ssh(machine)
+        cluster.together(self.wait_up, machines)
         say(f"{options.nodes} nodes run Xen after {time.monotonic() - began:.1f} s")
         if options.driver != "none":
             cluster.create(machines, say)
@@ -77,6 +75,11 @@ class Lab:
         key = os.urandom(256)
         for machine in machines:
             seed.make_own(self.place, machine, machines, options, key)
+
+    def wait_up(self, machine, boots=0):
+        """Until it has booted more than `boots` times and answers to ssh."""
+        machine.wait_ready(boots)
+        self.wait_ssh(machine)
 
     def wait_ssh(self, machine):
         machine.forget_ssh()
@@ -96,8 +99,7 @@ class Lab:
         before = machine.boots()
         machine.power_on()
         if state == "off":
-            machine.wait_ready(before)
-            self.wait_ssh(machine)
+            self.wait_up(machine, before)
 
     def install(self, build):
         """Brings a newer build to all nodes that are on, and to the others' next boot."""
