@@ -2,11 +2,15 @@
 """The outside observer of a campaign: looks at the guests' pages and at the storage all the time."""
 
 import re
+import subprocess
 import threading
 import time
 
+from nslab.client import RoomError, wait_until
+
 LOOK_S = 0.1
 STORAGE_EVERY = 10  # looks
+HISTORY_S = 60  # a node that was switched off late boots, joins and catches up meanwhile
 LATE_MS = 2100  # D, hamgr-storage's default for a dead node's writes, and its own time to look
 
 
@@ -153,11 +157,23 @@ def crashes(cluster):
     return found
 
 
+def history_of(cluster, node):
+    """The events a node tells. A fence that was under way may have switched it off just now."""
+    def ask():
+        try:
+            if not node.is_on():
+                node.power_on()
+            return cluster.events(node=node)
+        except (RoomError, subprocess.SubprocessError):
+            return None
+    return wait_until(ask, f"{node.name} tells its history", HISTORY_S, 0.5)
+
+
 def differing_histories(cluster):
     """Entries that members applied differently: index -> what each says. There must be none (I4)."""
     told = {}  # index -> {what: names}
     for node in cluster.nodes:
-        for event in cluster.events(node=node):
+        for event in history_of(cluster, node):
             what = tuple(event[key] for key in ("view", "type", "guest", "node", "epoch", "is_noop"))
             told.setdefault(event["index"], {}).setdefault(what, []).append(node.name)
     return {index: says for index, says in told.items() if len(says) > 1}

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 from harness import check, equal, main, scenario  # noqa: E402
+from nslab.client import RoomError  # noqa: E402
 import campaign_faults as how  # noqa: E402  (finds nslab through harness)
 import campaign_plan as plan  # noqa: E402
-from campaign_watch import LATE_MS, Watch  # noqa: E402
+from campaign_watch import LATE_MS, Watch, differing_histories  # noqa: E402
 
 TIMING = plan.Timing(heartbeat=0.5, detection=0.66, watchdog=2.0, lease=3.8, wait=9.1)
 
@@ -48,6 +49,43 @@ def late_writes(context):
         violation = {"what": what, "node": node, "wall_ms": wall_ms, "guest": "g"}
         equal(watch.is_late(violation), is_late, f"{violation}")
     context.note(f"D and the storage's own time: {LATE_MS} ms")
+
+
+class LateNode:
+    """A node that is off when it is asked, and does not answer at once when it is on."""
+
+    def __init__(self, name, refusals):
+        self.name = name
+        self.refusals = refusals
+        self.starts = 0
+
+    def is_on(self):
+        return self.starts > 0
+
+    def power_on(self):
+        self.starts += 1
+
+
+@scenario(20)
+def histories(context):
+    """Each node is asked for its history, also one that a late fence switched off; what differs is
+    told."""
+    event = {"index": 7, "view": 3, "type": "FENCED", "guest": None, "node": "n2", "epoch": 0,
+             "is_noop": False}
+    told = {"n1": [event], "n2": [event, {**event, "index": 8}]}
+
+    def events(node):
+        if not node.is_on() or node.refusals > 0:
+            node.refusals -= 1
+            raise RoomError(f"{node.name} is off")
+        return told[node.name]
+    nodes = [LateNode("n1", 0), LateNode("n2", 2)]
+    cluster = SimpleNamespace(nodes=nodes, events=events)
+    equal(differing_histories(cluster), {}, "histories that differ")
+    equal([node.starts for node in nodes], [1, 1], "starts")
+    told["n1"] = [{**event, "is_noop": True}]
+    equal(set(differing_histories(cluster)), {7}, "indexes that differ")
+    context.note("a node that is off is switched on and waited for")
 
 
 if __name__ == "__main__":
