@@ -115,6 +115,11 @@ static bool connect_once(void)
     return connection != NULL;
 }
 
+bool can_ask(void)
+{
+    return connect_once();
+}
+
 json_t *ask(const char *cmd, json_t *request)
 {
     size_t size = 0;

@@ -202,26 +202,86 @@ static void random_uuid(char *ret_text)
     ha_uuid_format(id, ret_text);
 }
 
+/* Each node's word: can it run there? */
+static void print_checked(const json_t *nodes)
+{
+    const json_t *node;
+    size_t i;
+
+    json_array_foreach(nodes, i, node)
+    {
+        const char *state = text_of(node, "state");
+        if (strcmp(state, "able") == 0) {
+            printf("  %s: can run it\n", text_of(node, "node"));
+            continue;
+        }
+        printf("  %s: %s: %s\n", text_of(node, "node"),
+               strcmp(state, "barred") == 0 ? "can't run it" : "not known", text_of(node, "text"));
+        printf("    try: %s\n", text_of(node, "fix"));
+    }
+}
+
+static int severity_of(const json_t *nodes)
+{
+    const json_t *node;
+    size_t i;
+    unsigned able = 0, count = 0;
+
+    json_array_foreach(nodes, i, node)
+    {
+        able += strcmp(text_of(node, "state"), "able") == 0;
+        count++;
+    }
+    if (able == 0)
+        return EXIT_ERRORS;
+    return able < count ? EXIT_WARNINGS : EXIT_DONE;
+}
+
+/* The nodes' words; null where no hamgrd is to ask: a definition may be tried on any host. */
+static int ask_nodes(const struct guest_words *w, json_t **ret_nodes)
+{
+    json_t *envelope, *data, *text = json_object_get(w->args, "definition");
+
+    *ret_nodes = json_null();
+    if (!can_ask())
+        return EXIT_DONE;
+    int code = ask_data("guest-check", json_pack("{s:O}", "definition", text), &envelope, &data);
+    if (code != EXIT_DONE)
+        return code;
+    *ret_nodes = json_incref(json_object_get(data, "nodes"));
+    json_decref(envelope);
+    return EXIT_DONE;
+}
+
 static int tell_dry_run(const struct guest_words *w)
 {
     const struct guest_definition *d = &w->definition;
-    json_t *lacks = definition_lacks(d);
+    json_t *lacks, *nodes;
     const json_t *thing;
     size_t i;
 
+    int code = ask_nodes(w, &nodes);
+    if (code != EXIT_DONE)
+        return code;
+    lacks = definition_lacks(d);
     if (is_json) {
         json_object_set_new(w->args, "dry_run", json_true());
         json_object_set_new(w->args, "lacks_here", lacks);
+        json_object_set_new(w->args, "nodes", nodes);
         print_document(NULL, json_incref(w->args), NULL);
         return EXIT_DONE;
     }
     printf("%s would be added: %" PRIu64 " MiB, uuid %s\n%s%s", w->name, d->mem_kib / 1024, d->uuid,
            d->text, d->size > 0 && d->text[d->size - 1] != '\n' ? "\n" : "");
+    if (json_is_null(nodes))
+        puts("No hamgrd answers here: only this host was looked at.");
+    print_checked(nodes);
     json_array_foreach(lacks, i, thing)
     {
         printf("On this host %s %s.\n", text_of(thing, "name"), text_of(thing, "text"));
     }
     json_decref(lacks);
+    json_decref(nodes);
     return EXIT_DONE;
 }
 
@@ -510,6 +570,31 @@ static int run_show(const struct command *command, int argc, char **argv)
     return EXIT_DONE;
 }
 
+static int run_check(const struct command *command, int argc, char **argv)
+{
+    json_t *envelope, *data;
+    bool is_detached;
+    int code;
+    const char *name = one_guest(command, argc, argv, &is_detached, &code);
+
+    if (code == EXIT_DONE && is_detached)
+        code = usage_error(command, "--detach is not expected");
+    if (code == EXIT_DONE)
+        code = ask_data("guest-check", json_pack("{s:s}", "guest", name), &envelope, &data);
+    if (code != EXIT_DONE)
+        return code;
+    const json_t *nodes = json_object_get(data, "nodes");
+    code = severity_of(nodes);
+    if (is_json) {
+        print_envelope(envelope);
+    } else {
+        printf("%s\n", name);
+        print_checked(nodes);
+    }
+    json_decref(envelope);
+    return code;
+}
+
 #define POLICY_HELP                                                                                \
     "  --priority N         0 to 1000, higher is placed first (default 100)\n"                     \
     "  --start-order N      0 to 1000, lower starts first among equal priorities (0)\n"            \
@@ -528,11 +613,16 @@ const struct command guest_commands[] = {
      "  --dirty SIZE --zero % --text % --writes N --step MS --slot N --seed N --disk KIND\n"
      "  --uuid UUID          default: a new one\n"
      "  --stopped            do not start it\n"
-     "  --dry-run            say what would be added\n" POLICY_HELP
+     "  --dry-run            say what would be added, and which nodes could run it\n" POLICY_HELP
      "\nExample: hactl guest add web1 --memory 64MiB --dirty 1MiB --priority 200\n",
      run_add},
     {"guest list", "List the guests", "", "", run_list},
     {"guest show", "Show one guest with its policy and definition", "NAME", "", run_show},
+    {"guest check", "Let every node look whether it could run a guest", "NAME",
+     "Kernel, ramdisk, disks and bridges that its definition names: are they there, and the same\n"
+     "everywhere? Exit: 0 every node could run it, 7 some, 8 none. The same refuses guest add and\n"
+     "guest start where no node could.\n",
+     run_check},
     {"guest start", "Start a guest, or forgive its failures", "NAME [--detach]",
      "Waits until it runs.\n", run_start},
     {"guest stop", "Stop a guest", "NAME [--detach]",

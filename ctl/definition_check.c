@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Before a guest is added: is what its definition names on this host? The other nodes look when it
- * is added (hactl guest show, hactl doctor).
+ * Before a guest is added: is what its definition names on this host? The nodes of a cluster are
+ * asked through hamgrd (guest-check), if one answers.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -19,7 +19,7 @@ enum exit_code {
     EXIT_NO_QUORUM = 4,
     EXIT_NOT_REACHABLE = 5,
     EXIT_OUTCOME_UNKNOWN = 6,
-    EXIT_WARNINGS = 7, /* of doctor */
+    EXIT_WARNINGS = 7, /* of doctor and guest check */
     EXIT_ERRORS = 8,
 };
 
@@ -62,6 +62,8 @@ bool typed_name(const char *what, const char *name);
 /* Sends request (moved; "cmd" is set) and returns the envelope, or NULL after saying why on stderr
  * (or as an envelope with --json). */
 json_t *ask(const char *cmd, json_t *request);
+/* A hamgrd answers here; says nothing. */
+bool can_ask(void);
 /* The exit code an envelope stands for; prints its errors to stderr unless --json. */
 int check(const json_t *envelope);
 /* ask, check; with --json prints the envelope. Frees it. For commands without an answer to show,

@@ -38,7 +38,7 @@ _hactl() {
         "guest list") ;;
         "guest set") _hactl_complete "$(_hactl_names guests)" $policy ;;
         "guest start" | "guest stop") _hactl_complete "$(_hactl_names guests)" --detach ;;
-        "guest show" | "guest remove") _hactl_complete "$(_hactl_names guests)" ;;
+        "guest show" | "guest check" | "guest remove") _hactl_complete "$(_hactl_names guests)" ;;
         "cluster init")
             _hactl_complete --name --addr --node-name --id --token --witness --state ;;
         "cluster join")
@@ -49,7 +49,7 @@ _hactl() {
             [[ ${#words[@]} -eq 2 ]] && _hactl_complete "$(_hactl_names guests)" ||
                 _hactl_complete running stopped --timeout ;;
         "wait nodes") _hactl_complete --timeout ;;
-        "guest "*) _hactl_complete add list show start stop remove set ;;
+        "guest "*) _hactl_complete add list show check start stop remove set ;;
         "cluster "*) _hactl_complete init join add-node remove-node ;;
         "wait "*) _hactl_complete guest nodes ;;
         "status "*) _hactl_complete --verbose ;;

@@ -28,6 +28,32 @@ struct server_forecast {
     const char *text; /* why not; borrowed */
 };
 
+/* Can a guest be started, by what its definition names? Of a new guest `guest` is zero and
+ * `definition` borrowed; of a known one it is NULL. */
+struct server_check {
+    struct ha_uuid guest;
+    const uint8_t *definition;
+    size_t size;
+};
+
+enum server_check_state {
+    SERVER_CHECK_ABLE,
+    SERVER_CHECK_BARRED,
+    SERVER_CHECK_UNKNOWN, /* it answered, but could not look */
+    SERVER_CHECK_SILENT,
+};
+
+struct server_checked {
+    uint32_t count; /* nodes that may run guests */
+    struct server_checked_node {
+        uint32_t node;
+        uint8_t state;          /* enum server_check_state */
+        char text[HA_TEXT_MAX]; /* why not; "" if able */
+        char fix[HA_TEXT_MAX];
+    } nodes[HA_NODES_MAX];
+};
+typedef void (*server_checked_fn)(void *user, const struct server_checked *checked);
+
 struct server_api {
     void *user;
     const struct ha_state *(*state)(void *user);
@@ -52,6 +78,9 @@ struct server_api {
     /* Facts of all nodes, for doctor; done is called exactly once, with what could be got. */
     void (*doctor)(void *user, void (*done)(void *done_user, const struct ha_doctor_input *input),
                    void *done_user);
+    /* Every node looks for what the definition names; done is called exactly once. */
+    void (*check)(void *user, const struct server_check *question, server_checked_fn done,
+                  void *done_user);
     /* History lines (JSON objects) with index > after, oldest first. */
     int (*history)(void *user, uint64_t after, uint32_t count,
                    void (*fn)(void *fn_user, uint64_t index, const char *json), void *fn_user);

@@ -116,16 +116,57 @@ static bool fill_guest(struct request *r, struct ha_cmd *cmd)
     return true;
 }
 
-static void run_guest_add(struct request *r)
+/* False: refused already. */
+static bool fill_add(struct request *r, struct ha_cmd *cmd)
 {
+    if (!fill_guest(r, cmd) || !check_flag(r, "stopped"))
+        return false;
+    cmd->u.guest_add.want = get_flag(r, "stopped") ? HA_WANT_STOPPED : HA_WANT_STARTED;
+    cmd->u.guest_add.policy = ha_policy_default();
+    return merge_policy(r, &cmd->u.guest_add.policy);
+}
+
+/* Only a definition in JSON, Xen's, names things that a node may lack. */
+static bool names_things(const uint8_t *definition, size_t size)
+{
+    size_t i = 0;
+
+    while (i < size && (definition[i] == ' ' || definition[i] == '\n' || definition[i] == '\t'))
+        i++;
+    return i < size && definition[i] == '{';
+}
+
+static void on_add_checked(void *user, const struct server_checked *checked)
+{
+    struct request *r = request_find((uint64_t)(uintptr_t)user);
     struct ha_cmd cmd = {.type = HA_CMD_GUEST_ADD};
 
-    if (!fill_guest(r, &cmd) || !check_flag(r, "stopped"))
+    if (!r)
         return;
-    cmd.u.guest_add.want = get_flag(r, "stopped") ? HA_WANT_STOPPED : HA_WANT_STARTED;
-    cmd.u.guest_add.policy = ha_policy_default();
-    if (merge_policy(r, &cmd.u.guest_add.policy))
+    if (check_is_nowhere(checked))
+        check_refuse(r, checked, "--stopped adds it without a start");
+    else if (fill_add(r, &cmd))
         request_propose(r, &cmd, NULL);
+}
+
+static void run_guest_add(struct request *r)
+{
+    const struct server_api *api = request_api(r);
+    struct ha_cmd cmd = {.type = HA_CMD_GUEST_ADD};
+    char text[HA_TEXT_MAX], fix[HA_TEXT_MAX];
+
+    if (!fill_add(r, &cmd))
+        return;
+    const struct server_check question = {.definition = cmd.u.guest_add.definition_bytes,
+                                          .size = cmd.u.guest_add.definition_size};
+    if (cmd.u.guest_add.want == HA_WANT_STOPPED ||
+        !names_things(question.definition, question.size) ||
+        ha_refusal(request_state(r), api->runtime(api->user), &cmd, text, fix) != 0) {
+        request_propose(r, &cmd, NULL); /* or refused with those words */
+        return;
+    }
+    uint64_t number = request_wait(r);
+    api->check(api->user, &question, on_add_checked, (void *)(uintptr_t)number);
 }
 
 static void run_guest_set(struct request *r)
@@ -172,19 +213,48 @@ static void want(struct request *r, const struct ha_guest *guest, uint8_t wanted
     request_propose(r, &cmd, reply_changed);
 }
 
-static void run_guest_start(struct request *r)
+static void start(struct request *r, const struct ha_guest *guest)
 {
-    const struct ha_guest *guest = request_guest(r, "guest");
     struct ha_cmd cmd = {.type = HA_CMD_CLEAR};
 
-    if (!guest)
-        return;
     if (guest->want == HA_WANT_STARTED && guest->is_failed) { /* wanted already: forgive it */
         cmd.guest = guest->id;
         request_propose(r, &cmd, reply_changed);
         return;
     }
     want(r, guest, HA_WANT_STARTED);
+}
+
+static void on_start_checked(void *user, const struct server_checked *checked)
+{
+    struct request *r = request_find((uint64_t)(uintptr_t)user);
+    const struct ha_guest *guest = r ? request_guest(r, "guest") : NULL;
+
+    if (!guest)
+        return;
+    if (check_is_nowhere(checked))
+        check_refuse(r, checked, "hactl guest check shows it again");
+    else
+        start(r, guest);
+}
+
+static void run_guest_start(struct request *r)
+{
+    const struct server_api *api = request_api(r);
+    const struct ha_guest *guest = request_guest(r, "guest");
+    size_t size = 0;
+
+    if (!guest)
+        return;
+    const uint8_t *definition = api->definition(api->user, guest->definition, &size);
+    if (guest->phase != HA_PHASE_FREE || !definition || !names_things(definition, size) ||
+        !api->runtime(api->user)->is_open) {
+        start(r, guest);
+        return;
+    }
+    const struct server_check question = {.guest = guest->id};
+    uint64_t number = request_wait(r);
+    api->check(api->user, &question, on_start_checked, (void *)(uintptr_t)number);
 }
 
 static void run_guest_stop(struct request *r)

@@ -64,5 +64,12 @@ struct verb {
 extern const struct verb show_verbs[];   /* show.c; all end with a NULL name */
 extern const struct verb change_verbs[]; /* change.c */
 extern const struct verb doctor_verbs[]; /* doctor.c */
+extern const struct verb check_verbs[];  /* check.c */
+
+/* Every node that answered lacks something (check.c); who did not answer can't start it now either.
+ */
+bool check_is_nowhere(const struct server_checked *checked);
+/* Says what each node lacks and how to mend it, or what to do instead (NULL not allowed). */
+void check_refuse(struct request *r, const struct server_checked *checked, const char *or_else);
 
 #endif

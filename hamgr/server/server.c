@@ -450,7 +450,7 @@ static void on_destroyed(qb_ipcs_connection_t *connection)
 
 static const struct verb *find_verb(const char *name)
 {
-    const struct verb *const tables[] = {show_verbs, change_verbs, doctor_verbs};
+    const struct verb *const tables[] = {show_verbs, change_verbs, check_verbs, doctor_verbs};
 
     for (size_t i = 0; name && i < sizeof(tables) / sizeof(tables[0]); i++) {
         for (const struct verb *verb = tables[i]; verb->name; verb++) {

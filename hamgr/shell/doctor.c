@@ -2,7 +2,8 @@
  *
  * Who asks whom for doctor: a question goes to all nodes over the group; each lets its hamgr-hv
  * look at the host (a worker, which may hang without harm), adds what its hamgrd knows, and tells
- * it. Who does not answer in time is told as silent.
+ * it. Who does not answer in time is told as silent. A question may name things that a guest needs:
+ * they are looked for, too.
  */
 #include "hamgr/shell/shell.h"
 
@@ -29,15 +30,18 @@ struct round {
         uint32_t node;
         uint64_t wall_ms;
         struct ha_facts facts;
+        uint32_t found_count;
+        struct look_found found[PEER_LOOK_MAX];
     } told[]; /* HA_NODES_MAX */
 };
 
 struct shell_doctor {
     struct round *rounds;
     uint64_t id_high;
-    struct {
+    struct asker {
         uint32_t node;
-        uint64_t id;
+        bool is_looked_for; /* its things are part of the look under way */
+        struct peer_facts_ask ask;
     } askers[ASKED_MAX];
     uint32_t asker_count;
     uint64_t look_request; /* not 0: under way at hamgr-hv */
@@ -45,8 +49,9 @@ struct shell_doctor {
     int look_fd;
     struct look_ask ask;
     struct look_tell tell;
-    struct ha_facts facts;
+    struct peer_facts_tell answer;
     struct ha_doctor_input input;
+    struct doctor_found found[HA_NODES_MAX]; /* parallel to input.nodes */
 };
 
 void doctor_open(struct hamgrd *d)
@@ -65,10 +70,11 @@ bool doctor_is_busy(const struct hamgrd *d)
  */
 
 static void fill_node(const struct hamgrd *d, const struct round *round, const struct ha_node *node,
-                      struct ha_doctor_node *ret)
+                      struct ha_doctor_node *ret, struct doctor_found *ret_found)
 {
     bool was_asked = false;
 
+    *ret_found = (struct doctor_found){0};
     ret->id = node->id;
     memcpy(ret->name, node->name, sizeof(ret->name));
     ret->asked_wall_ms = round->asked_wall_ms;
@@ -76,6 +82,7 @@ static void fill_node(const struct hamgrd *d, const struct round *round, const s
         if (round->told[i].node == node->id) {
             ret->facts = &round->told[i].facts;
             ret->told_wall_ms = round->told[i].wall_ms;
+            *ret_found = (struct doctor_found){round->told[i].found_count, round->told[i].found};
             return;
         }
     }
@@ -101,8 +108,9 @@ static void end_round(struct hamgrd *d, struct round **place)
     in->wall_ms = shell_wall_ms();
     in->guest_count = things_guests(d, &in->guests);
     for (uint32_t i = 0; i < d->state.node_count; i++)
-        fill_node(d, round, &d->state.nodes[i], &in->nodes[in->node_count++]);
-    round->done(round->user, in);
+        fill_node(d, round, &d->state.nodes[i], &in->nodes[i], &d->doctor->found[i]);
+    in->node_count = d->state.node_count;
+    round->done(round->user, in, d->doctor->found);
     free(round);
 }
 
@@ -111,10 +119,10 @@ static bool is_complete(const struct round *round)
     return round->told_count >= round->asked_count;
 }
 
-static void take(struct hamgrd *d, uint32_t from, uint64_t id, const struct ha_facts *facts)
+void doctor_told(struct hamgrd *d, uint32_t from, const struct peer_facts_tell *tell)
 {
     for (struct round *round = d->doctor->rounds; round; round = round->next) {
-        if (round->id != id || round->told_count == HA_NODES_MAX)
+        if (round->id != tell->id || round->told_count == HA_NODES_MAX)
             continue;
         for (uint32_t i = 0; i < round->told_count; i++)
             if (round->told[i].node == from)
@@ -122,15 +130,12 @@ static void take(struct hamgrd *d, uint32_t from, uint64_t id, const struct ha_f
         struct told *told = &round->told[round->told_count++];
         told->node = from;
         told->wall_ms = shell_wall_ms();
-        told->facts = *facts;
+        told->facts = tell->facts;
+        told->found_count = tell->found_count;
+        memcpy(told->found, tell->found, tell->found_count * sizeof(told->found[0]));
         shell_tick_soon(d); /* the round ends there, not inside of what told us */
         return;
     }
-}
-
-void doctor_told(struct hamgrd *d, uint32_t from, uint64_t id, const struct ha_facts *facts)
-{
-    take(d, from, id, facts);
 }
 
 static uint32_t count_rounds(const struct shell_doctor *doctor)
@@ -145,30 +150,71 @@ static uint32_t count_rounds(const struct shell_doctor *doctor)
 /* ---- answers -----------------------------------------------------------------------------------
  */
 
-static void put_facts(struct ha_writer *w, const void *m)
+static void put_ask(struct ha_writer *w, const void *m)
 {
-    peer_facts_encode(w, m);
+    peer_facts_ask_encode(w, m);
 }
 
+static void put_tell(struct ha_writer *w, const void *m)
+{
+    peer_facts_tell_encode(w, m);
+}
+
+static bool is_same_thing(const struct look_thing *a, const struct look_thing *b)
+{
+    return a->kind == b->kind && strcmp(a->name, b->name) == 0;
+}
+
+/* What the look found of it: nothing, if there was no room for it. */
+static struct look_found found_of(const struct shell_doctor *doctor, const struct look_thing *thing)
+{
+    for (uint32_t i = 0; i < doctor->ask.thing_count && i < doctor->tell.found_count; i++) {
+        if (is_same_thing(&doctor->ask.things[i], thing))
+            return doctor->tell.found[i];
+    }
+    return (struct look_found){.state = LOOK_UNKNOWN};
+}
+
+static void answer(struct hamgrd *d, const struct asker *asker, bool is_found)
+{
+    struct peer_facts_tell *m = &d->doctor->answer;
+
+    m->id = asker->ask.id;
+    m->found_count = asker->ask.thing_count;
+    for (uint32_t i = 0; i < m->found_count; i++)
+        m->found[i] = is_found ? found_of(d->doctor, &asker->ask.things[i])
+                               : (struct look_found){.state = LOOK_UNKNOWN};
+    if (asker->node == d->identity.node)
+        doctor_told(d, d->identity.node, m);
+    else
+        peers_send(d, PEER_FACTS_TELL, asker->node, put_tell, m);
+}
+
+static void begin_look(struct hamgrd *d);
+
+/* All whom the look that ended serves; without one, all. Others wait for another look. */
 static void answer_all(struct hamgrd *d, const char *why_not)
 {
     struct shell_doctor *doctor = d->doctor;
+    uint32_t left = 0;
 
-    memset(&doctor->facts, 0, sizeof(doctor->facts));
-    ownfacts_fill(d, &doctor->facts);
+    memset(&doctor->answer, 0, sizeof(doctor->answer));
+    ownfacts_fill(d, &doctor->answer.facts);
     if (why_not)
-        ha_facts_say(&doctor->facts, HA_TEXT_LOOK_WHY, why_not);
+        ha_facts_say(&doctor->answer.facts, HA_TEXT_LOOK_WHY, why_not);
     else
-        ha_facts_merge(&doctor->facts, &doctor->tell.facts);
+        ha_facts_merge(&doctor->answer.facts, &doctor->tell.facts);
     for (uint32_t i = 0; i < doctor->asker_count; i++) {
-        struct peer_facts m = {.id = doctor->askers[i].id, .facts = &doctor->facts};
-        if (doctor->askers[i].node == d->identity.node)
-            take(d, d->identity.node, m.id, &doctor->facts);
+        const struct asker *asker = &doctor->askers[i];
+        if (why_not || asker->is_looked_for || asker->ask.thing_count == 0)
+            answer(d, asker, !why_not);
         else
-            peers_send(d, PEER_FACTS_TELL, doctor->askers[i].node, put_facts, &m);
+            doctor->askers[left++] = *asker;
     }
-    doctor->asker_count = 0;
+    doctor->asker_count = left;
     doctor->look_due_ms = 0;
+    if (left > 0)
+        begin_look(d);
 }
 
 static bool read_tell(struct shell_doctor *doctor)
@@ -177,6 +223,16 @@ static bool read_tell(struct shell_doctor *doctor)
     ssize_t size = pread(doctor->look_fd, bytes, sizeof(bytes), 0);
 
     return size > 0 && look_tell_decode(bytes, (size_t)size, &doctor->tell) == 0;
+}
+
+static void add_thing(struct look_ask *ask, const struct look_thing *thing)
+{
+    for (uint32_t i = 0; i < ask->thing_count; i++) {
+        if (is_same_thing(&ask->things[i], thing))
+            return;
+    }
+    if (ask->thing_count < LOOK_THINGS_MAX)
+        ask->things[ask->thing_count++] = *thing;
 }
 
 /* False: hamgr-hv can't be asked. */
@@ -188,6 +244,12 @@ static bool send_look(struct hamgrd *d)
 
     if (theirs >= 0) {
         ownfacts_ask(d, &doctor->ask);
+        for (uint32_t i = 0; i < doctor->asker_count; i++) {
+            struct asker *asker = &doctor->askers[i];
+            asker->is_looked_for = true;
+            for (uint32_t n = 0; n < asker->ask.thing_count; n++)
+                add_thing(&doctor->ask, &asker->ask.things[n]);
+        }
         things_ask(d, &doctor->ask);
         doctor->look_request = hvlink_look(d, &doctor->ask, theirs);
     }
@@ -232,19 +294,19 @@ void doctor_hv_done(struct hamgrd *d, uint64_t request, const struct hvp_done *d
         answer_all(d, done->text);
 }
 
-void doctor_asked(struct hamgrd *d, uint32_t from, uint64_t id)
+void doctor_asked(struct hamgrd *d, uint32_t from, const struct peer_facts_ask *ask)
 {
     struct shell_doctor *doctor = d->doctor;
 
     if (doctor->asker_count == ASKED_MAX)
         return;
-    doctor->askers[doctor->asker_count].node = from;
-    doctor->askers[doctor->asker_count++].id = id;
+    doctor->askers[doctor->asker_count++] = (struct asker){.node = from, .ask = *ask};
     if (doctor->look_due_ms == 0)
         begin_look(d);
 }
 
-void doctor_begin(struct hamgrd *d, doctor_fn done, void *user)
+void doctor_begin(struct hamgrd *d, const struct look_thing *things, uint32_t count, doctor_fn done,
+                  void *user)
 {
     struct shell_doctor *doctor = d->doctor;
     struct round *round = calloc(1, sizeof(*round) + HA_NODES_MAX * sizeof(struct told));
@@ -266,9 +328,12 @@ void doctor_begin(struct hamgrd *d, doctor_fn done, void *user)
         if (d->members[i] != d->identity.node && round->asked_count < HA_NODES_MAX)
             round->asked[round->asked_count++] = d->members[i];
     }
-    struct peer_facts ask = {.id = round->id};
-    peers_send(d, PEER_FACTS_ASK, 0, put_facts, &ask);
-    doctor_asked(d, d->identity.node, round->id);
+    struct peer_facts_ask ask = {.id = round->id, .thing_count = count};
+    ha_assert(count <= PEER_LOOK_MAX);
+    for (uint32_t i = 0; i < count; i++)
+        ask.things[i] = things[i];
+    peers_send(d, PEER_FACTS_ASK, 0, put_ask, &ask);
+    doctor_asked(d, d->identity.node, &ask);
 }
 
 void doctor_tick(struct hamgrd *d)

@@ -330,18 +330,56 @@ int peer_probe_decode(struct ha_reader *r, struct peer_probe *ret)
     return done(r);
 }
 
-void peer_facts_encode(struct ha_writer *w, const struct peer_facts *m)
+void peer_facts_ask_encode(struct ha_writer *w, const struct peer_facts_ask *m)
 {
     ha_put_u64(w, m->id);
-    if (m->facts)
-        ha_facts_encode(w, m->facts);
+    ha_put_u32(w, m->thing_count);
+    for (uint32_t i = 0; i < m->thing_count; i++) {
+        ha_put_u8(w, m->things[i].kind);
+        ha_put_text(w, m->things[i].name);
+    }
 }
 
-int peer_facts_decode(struct ha_reader *r, uint64_t *ret_id, struct ha_facts *ret_facts)
+int peer_facts_ask_decode(struct ha_reader *r, struct peer_facts_ask *ret)
 {
-    *ret_id = ha_get_u64(r);
-    if (ret_facts)
-        ha_facts_decode(r, ret_facts);
+    memset(ret, 0, sizeof(*ret));
+    ret->id = ha_get_u64(r);
+    ret->thing_count = ha_get_u32(r);
+    if (ret->thing_count > PEER_LOOK_MAX)
+        return -HA_E_CORRUPT;
+    for (uint32_t i = 0; i < ret->thing_count && !r->failed; i++) {
+        struct look_thing *thing = &ret->things[i];
+        thing->kind = ha_get_u8(r);
+        ha_get_text(r, thing->name, sizeof(thing->name));
+        r->failed = r->failed || thing->kind < LOOK_FILE || thing->kind > LOOK_MEDIUM;
+    }
+    return done(r);
+}
+
+void peer_facts_tell_encode(struct ha_writer *w, const struct peer_facts_tell *m)
+{
+    ha_put_u64(w, m->id);
+    ha_facts_encode(w, &m->facts);
+    ha_put_u32(w, m->found_count);
+    for (uint32_t i = 0; i < m->found_count; i++) {
+        ha_put_u8(w, m->found[i].state);
+        ha_put_u64(w, m->found[i].id);
+    }
+}
+
+int peer_facts_tell_decode(struct ha_reader *r, struct peer_facts_tell *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+    ret->id = ha_get_u64(r);
+    ha_facts_decode(r, &ret->facts);
+    ret->found_count = ha_get_u32(r);
+    if (ret->found_count > PEER_LOOK_MAX)
+        return -HA_E_CORRUPT;
+    for (uint32_t i = 0; i < ret->found_count && !r->failed; i++) {
+        ret->found[i].state = ha_get_u8(r);
+        ret->found[i].id = ha_get_u64(r);
+        r->failed = r->failed || ret->found[i].state > LOOK_LOCAL;
+    }
     return done(r);
 }
 

@@ -15,7 +15,7 @@
 #include "hamgr/ipc/fenceproto.h"
 
 #define PEER_MAGIC   0x31534d48u /* "HMS1"; the log's messages have their own */
-#define PEER_VERSION 3u          /* goes up when a layout below changes */
+#define PEER_VERSION 4u          /* goes up when a layout below changes */
 
 enum peer_type {
     PEER_REPORT = 1,    /* peer_report */
@@ -29,8 +29,8 @@ enum peer_type {
     PEER_SNAPSHOT_ACK,  /* peer_chunk without data */
     PEER_FORECAST_ASK,  /* peer_forecast: to the guest's node */
     PEER_FORECAST_TELL, /* peer_forecast: the answer */
-    PEER_FACTS_ASK,     /* peer_facts without facts: what doctor wants to know; to all */
-    PEER_FACTS_TELL,    /* peer_facts */
+    PEER_FACTS_ASK,     /* peer_facts_ask: what doctor or a check wants to know; to all */
+    PEER_FACTS_TELL,    /* peer_facts_tell */
     PEER_THINGS,        /* peer_things: what guests need, as found here; to all */
     PEER_PROBE_ASK,     /* peer_probe's id: the link to this node is to be measured */
     PEER_PROBE_READY,   /* peer_probe: the answer */
@@ -95,10 +95,19 @@ struct peer_probe {
     char text[HA_TEXT_MAX]; /* why not */
 };
 
-/* A question of doctor's, and a node's answer. */
-struct peer_facts {
-    uint64_t id;                  /* the asker's */
-    const struct ha_facts *facts; /* borrowed; NULL in a question */
+/* A question of doctor's, or of a check whether a guest can run, and a node's answer. */
+#define PEER_LOOK_MAX 64u
+struct peer_facts_ask {
+    uint64_t id; /* the asker's */
+    uint32_t thing_count;
+    struct look_thing things[PEER_LOOK_MAX];
+};
+
+struct peer_facts_tell {
+    uint64_t id;
+    struct ha_facts facts;
+    uint32_t found_count; /* as many as were asked for, in their order */
+    struct look_found found[PEER_LOOK_MAX];
 };
 
 /* What a node found of the things that definitions name, and what its hypervisor offers. */
@@ -147,9 +156,10 @@ void peer_forecast_encode(struct ha_writer *w, const struct peer_forecast *m);
 int peer_forecast_decode(struct ha_reader *r, struct peer_forecast *ret);
 void peer_probe_encode(struct ha_writer *w, const struct peer_probe *m);
 int peer_probe_decode(struct ha_reader *r, struct peer_probe *ret);
-void peer_facts_encode(struct ha_writer *w, const struct peer_facts *m);
-/* facts may be NULL: then the body must be a question. */
-int peer_facts_decode(struct ha_reader *r, uint64_t *ret_id, struct ha_facts *ret_facts);
+void peer_facts_ask_encode(struct ha_writer *w, const struct peer_facts_ask *m);
+int peer_facts_ask_decode(struct ha_reader *r, struct peer_facts_ask *ret);
+void peer_facts_tell_encode(struct ha_writer *w, const struct peer_facts_tell *m);
+int peer_facts_tell_decode(struct ha_reader *r, struct peer_facts_tell *ret);
 void peer_things_encode(struct ha_writer *w, const struct peer_things *m);
 int peer_things_decode(struct ha_reader *r, struct peer_things *ret);
 void peer_chunk_encode(struct ha_writer *w, const struct peer_chunk *m);

@@ -261,15 +261,13 @@ static void on_probe(struct hamgrd *d, uint32_t from, uint8_t type, struct ha_re
 
 static void on_facts(struct hamgrd *d, uint32_t from, uint8_t type, struct ha_reader *r)
 {
-    static struct ha_facts facts;
-    uint64_t id;
+    static struct peer_facts_ask ask;
+    static struct peer_facts_tell tell;
 
-    if (peer_facts_decode(r, &id, type == PEER_FACTS_TELL ? &facts : NULL) < 0)
-        return;
-    if (type == PEER_FACTS_ASK)
-        doctor_asked(d, from, id);
-    else
-        doctor_told(d, from, id, &facts);
+    if (type == PEER_FACTS_ASK && peer_facts_ask_decode(r, &ask) == 0)
+        doctor_asked(d, from, &ask);
+    else if (type == PEER_FACTS_TELL && peer_facts_tell_decode(r, &tell) == 0)
+        doctor_told(d, from, &tell);
 }
 
 static void on_things(struct hamgrd *d, uint32_t from, struct ha_reader *r)

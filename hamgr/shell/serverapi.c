@@ -103,9 +103,35 @@ static void forecast(void *user, struct ha_uuid guest, uint32_t node, uint32_t m
     forecast_begin(user, &question, forecast_done, call);
 }
 
-static void ask_facts(void *user, doctor_fn done, void *done_user)
+struct facts_call {
+    void (*done)(void *done_user, const struct ha_doctor_input *input);
+    void *user;
+};
+
+static void facts_done(void *user, const struct ha_doctor_input *input,
+                       const struct doctor_found *found)
 {
-    doctor_begin(user, done, done_user);
+    struct facts_call *call = user;
+
+    (void)found;
+    call->done(call->user, input);
+    free(call);
+}
+
+static void ask_facts(void *user, void (*done)(void *done_user, const struct ha_doctor_input *in),
+                      void *done_user)
+{
+    struct facts_call *call = malloc(sizeof(*call));
+
+    ha_assert(call);
+    *call = (struct facts_call){done, done_user};
+    doctor_begin(user, NULL, 0, facts_done, call);
+}
+
+static void check_guest(void *user, const struct server_check *question, server_checked_fn done,
+                        void *done_user)
+{
+    check_begin(user, question, done, done_user);
 }
 
 const struct server_api shell_server_api = {
@@ -117,6 +143,7 @@ const struct server_api shell_server_api = {
     .propose_voter = propose_vote,
     .forecast = forecast,
     .doctor = ask_facts,
+    .check = check_guest,
     .history = read_history,
     .definition = get_definition,
     .shutdown_begin = begin_shutdown,

@@ -412,16 +412,29 @@ bool probe_is_busy(const struct hamgrd *d);
 void probe_free(struct hamgrd *d);
 
 /* doctor.c */
-typedef void (*doctor_fn)(void *user, const struct ha_doctor_input *input);
+/* found, parallel to the input's nodes: of the things asked for, in their order; count 0: that node
+ * told nothing of them. Borrowed for the call. */
+struct doctor_found {
+    uint32_t count;
+    const struct look_found *list;
+};
+typedef void (*doctor_fn)(void *user, const struct ha_doctor_input *input,
+                          const struct doctor_found *found);
 void doctor_open(struct hamgrd *d);
-/* Asks every node of the cluster for its facts; done is called once, not from inside. */
-void doctor_begin(struct hamgrd *d, doctor_fn done, void *user);
-void doctor_asked(struct hamgrd *d, uint32_t from, uint64_t id);
-void doctor_told(struct hamgrd *d, uint32_t from, uint64_t id, const struct ha_facts *facts);
+/* Asks every node of the cluster for its facts, and for count things (at most PEER_LOOK_MAX); done
+ * is called once, not from inside. */
+void doctor_begin(struct hamgrd *d, const struct look_thing *things, uint32_t count, doctor_fn done,
+                  void *user);
+void doctor_asked(struct hamgrd *d, uint32_t from, const struct peer_facts_ask *ask);
+void doctor_told(struct hamgrd *d, uint32_t from, const struct peer_facts_tell *tell);
 void doctor_hv_done(struct hamgrd *d, uint64_t request, const struct hvp_done *done);
 void doctor_tick(struct hamgrd *d);
 /* Something waits that must be looked at often. */
 bool doctor_is_busy(const struct hamgrd *d);
+
+/* check.c */
+void check_begin(struct hamgrd *d, const struct server_check *question, server_checked_fn done,
+                 void *user);
 
 /* things.c */
 void things_hv_done(struct hamgrd *d, uint64_t request, const struct hvp_done *done);

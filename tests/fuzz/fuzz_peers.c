@@ -179,7 +179,8 @@ static bool again_things(struct ha_reader *r, struct ha_writer *w)
     return true;
 }
 
-static struct ha_facts facts;
+static struct peer_facts_ask ask;
+static struct peer_facts_tell tell;
 
 static bool again(uint8_t type, struct ha_reader *r, struct ha_writer *w)
 {
@@ -202,10 +203,10 @@ static bool again(uint8_t type, struct ha_reader *r, struct ha_writer *w)
     case PEER_FORECAST_TELL:
         return again_forecast(r, w);
     case PEER_FACTS_ASK:
-        (void)peer_facts_decode(r, &(uint64_t){0}, NULL);
+        (void)peer_facts_ask_decode(r, &ask);
         break;
     case PEER_FACTS_TELL: /* what is not known here is skipped: it does not come out the same */
-        (void)peer_facts_decode(r, &(uint64_t){0}, &facts);
+        (void)peer_facts_tell_decode(r, &tell);
         break;
     case PEER_THINGS:
         return again_things(r, w);

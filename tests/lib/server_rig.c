@@ -330,8 +330,13 @@ static int api_history(void *user, uint64_t after, uint32_t count,
 
 static const uint8_t *api_definition(void *user, struct ha_digest digest, size_t *ret_size)
 {
-    (void)user;
+    struct server_rig *r = user;
+
     (void)digest;
+    if (r->definition) {
+        *ret_size = strlen(r->definition);
+        return (const uint8_t *)r->definition;
+    }
     *ret_size = 3;
     return (const uint8_t *)"\xff\xfe\xfd"; /* no UTF-8: shown as null */
 }
@@ -358,6 +363,16 @@ static void api_doctor(void *user, void (*done)(void *done_user, const struct ha
     done(done_user, &in);
 }
 
+static void api_check(void *user, const struct server_check *question, server_checked_fn done,
+                      void *done_user)
+{
+    struct server_rig *r = user;
+
+    r->check_count++;
+    r->checked_guest = question->guest;
+    done(done_user, &r->checked);
+}
+
 static struct server_api api = {.state = api_state,
                                 .runtime = api_runtime,
                                 .config = api_config,
@@ -365,6 +380,7 @@ static struct server_api api = {.state = api_state,
                                 .propose = api_propose,
                                 .propose_voter = api_voter,
                                 .doctor = api_doctor,
+                                .check = api_check,
                                 .history = api_history,
                                 .definition = api_definition,
                                 .shutdown_begin = api_shutdown};

@@ -24,6 +24,10 @@ struct server_rig {
     int outcome;
     bool is_held; /* proposals wait until rig_release */
     uint32_t proposed_count;
+    const char *definition;        /* of every guest; NULL: one that is no text */
+    struct server_checked checked; /* what a check finds */
+    uint32_t check_count;
+    struct ha_uuid checked_guest;
     struct ha_cmd last; /* the last command proposed; borrows nothing */
 };
 

@@ -308,6 +308,46 @@ def doctor(context, hactl, cluster):
         ["data"]["findings"]), "hamgr-hv answers again", 30)
 
 
+XEN = """{"c_info": {"type": "pvh", "name": "away"}, "b_info": {"type": "pvh", "max_vcpus": 1,
+ "max_memkb": 65536, "target_memkb": 65536, "kernel": "%s"},
+ "nics": [{"devid": 0, "bridge": "br-none"}]}
+"""
+
+
+def checks(context, hactl, cluster):
+    """What a definition names is looked for on every node; what none has is not added or started."""
+    nowhere, kernel = "/no/such/kernel", "/var/lib/hamgr/kernel"
+    for node in cluster.nodes:
+        node.run(["tee", "/run/away.json"], text=XEN % nowhere)
+    begun = time.monotonic()
+    dry = hactl.data("guest", "add", "away", "--config", "/run/away.json", "--dry-run")
+    context.note(f"a check of {len(cluster.nodes)} nodes: {time.monotonic() - begun:.2f} s")
+    equal([(n["node"], n["state"], n["text"]) for n in dry["nodes"]],
+          [(n.name, "barred", f"no {nowhere} there") for n in cluster.nodes], "what each node says")
+    check(f"copy {nowhere} to n2" in hactl.text("guest", "add", "away", "--config",
+                                                "/run/away.json", "--dry-run"), "the fix for people")
+    hactl.refusal("guest", "add", "away", "--config", "/run/away.json", fix="--stopped",
+                  says=["no node can run it now", f"n1: no {nowhere} there", f"n3: no {nowhere}"])
+    hactl.refusal("guest", "show", "away")
+    hactl.run("guest", "add", "away", "--config", "/run/away.json", "--stopped")
+    hactl.refusal("guest", "start", "away", says=[f"n2: no {nowhere} there"],
+                  fix=f"copy {nowhere} to n1")
+    found = hactl.data("guest", "check", "away", code=ERRORS)["nodes"]
+    equal({n["state"] for n in found}, {"barred"}, "check of a guest")
+    hactl.run("guest", "remove", "away")
+    # Each node has the kernel, but one of them another, and none the bridge or Xen.
+    for node in cluster.nodes:
+        node.run(["tee", kernel], text="one" if node is not cluster.nodes[1] else "another")
+        node.run(["tee", "/run/away.json"], text=(XEN % kernel).replace('"br-none"', '"lo"'))
+    dry = hactl.data("guest", "add", "away", "--config", "/run/away.json", "--dry-run")
+    says = {n["node"]: n["text"] for n in dry["nodes"]}
+    equal(says["n2"], f"{kernel} is not the same as on n1", "another kernel")
+    check("the definition is one of Xen" in says["n1"], f"another hypervisor: {says}")
+    equal(hactl.data("guest", "check", "g1")["nodes"][0]["state"], "able", "check of one that runs")
+    check("n3: can run it" in hactl.text("guest", "check", "g1"), "check for people")
+    hactl.refusal("guest", "check", "nobody", says=["nobody"])
+
+
 def strangers(hactl, cluster):
     """A user who is nobody may change nothing."""
     prefix = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
@@ -443,6 +483,7 @@ def every_command(context):
     guests(hactl, cluster)
     moves(hactl, cluster)
     nodes(hactl, cluster)
+    checks(context, hactl, cluster)
     doctor(context, hactl, cluster)
     strangers(hactl, cluster)
     followers(hactl, cluster)

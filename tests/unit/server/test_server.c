@@ -379,6 +379,104 @@ static void what_a_node_lacks_is_told_and_refuses(void **state)
     json_decref(answer);
 }
 
+#define XEN_JSON "{\\\"c_info\\\":{\\\"type\\\":\\\"pv\\\"}}"
+#define ADD_XEN                                                                                    \
+    "{\"cmd\":\"guest-add\",\"guest\":\"x\",\"uuid\":\"00000000-0000-4000-8000-000000000099\","    \
+    "\"memory_kib\":8192,\"definition\":\"" XEN_JSON "\""
+
+static void find(uint32_t node, uint8_t node_state, const char *text, const char *fix)
+{
+    struct server_checked_node *n = &rig.checked.nodes[node - 1];
+
+    rig.checked.count = 3;
+    n->node = node;
+    n->state = node_state;
+    snprintf(n->text, sizeof(n->text), "%s", text);
+    snprintf(n->fix, sizeof(n->fix), "%s", fix);
+}
+
+static void nobody_could_run_it(void)
+{
+    find(1, SERVER_CHECK_BARRED, "no /srv/k there", "copy /srv/k to n1");
+    find(2, SERVER_CHECK_BARRED, "no bridge br9 there", "make the bridge br9 on n2");
+    find(3, SERVER_CHECK_SILENT, "no answer within 8 s", "start hamgrd on n3");
+}
+
+/* A guest that no node could run is not taken to be started: it would be down, and nobody told. */
+static void what_no_node_can_run_is_not_added(void **state)
+{
+    (void)state;
+    nobody_could_run_it();
+    json_t *answer = rig_ask(root, ADD_XEN "}");
+    assert_string_equal(rig_error(answer, "code"), "refused");
+    assert_string_equal(rig_error(answer, "message"),
+                        "no node can run it now: n1: no /srv/k there; n2: no bridge br9 there; n3: "
+                        "no answer within 8 s");
+    assert_string_equal(rig_error(answer, "fix"),
+                        "copy /srv/k to n1, or make the bridge br9 on n2; "
+                        "--stopped adds it without a start");
+    json_decref(answer);
+    assert_int_equal(rig.proposed_count, 0);
+    assert_true(ha_uuid_is_zero(rig.checked_guest));
+    answer = rig_ask(root, ADD_XEN ",\"stopped\":true}");
+    assert_string_equal(rig_error(answer, "code"), "");
+    json_decref(answer);
+    assert_int_equal(rig.check_count, 1); /* nobody was asked again */
+}
+
+/* One that can, or that could not look, is enough. */
+static void what_one_node_can_run_is_added(void **state)
+{
+    (void)state;
+    nobody_could_run_it();
+    find(3, SERVER_CHECK_UNKNOWN, "it could not look: hamgr-hv does not answer", "look there");
+    json_t *answer = rig_ask(root, ADD_XEN "}");
+    assert_string_equal(rig_error(answer, "code"), "");
+    json_decref(answer);
+    assert_int_equal(rig.proposed_count, 1);
+    assert_int_equal(rig.last.type, HA_CMD_GUEST_ADD);
+    refused(ADD_XEN "}", "refused", "exists"); /* before anybody is asked */
+    assert_int_equal(rig.check_count, 1);
+}
+
+static void what_no_node_can_run_is_not_started(void **state)
+{
+    (void)state;
+    rig.definition = "\n{\"c_info\":{}}";
+    nobody_could_run_it();
+    refused("{\"cmd\":\"guest-start\",\"guest\":\"g3\"}", "refused", "n1: no /srv/k there");
+    assert_true(ha_uuid_equal(rig.checked_guest, build_uuid(3)));
+    json_t *answer = rig_ask(root, "{\"cmd\":\"guest-start\",\"guest\":\"g1\"}"); /* it runs */
+    assert_string_equal(rig_error(answer, "code"), "");
+    json_decref(answer);
+    find(2, SERVER_CHECK_ABLE, "", "");
+    answer = rig_ask(root, "{\"cmd\":\"guest-start\",\"guest\":\"g3\"}");
+    assert_string_equal(rig_error(answer, "code"), "");
+    json_decref(answer);
+    assert_int_equal(rig.check_count, 2);
+}
+
+static void a_check_tells_of_each_node(void **state)
+{
+    static const char *const words[] = {"barred", "barred", "silent"};
+    const json_t *node;
+    size_t i;
+
+    (void)state;
+    nobody_could_run_it();
+    json_t *answer = rig_ask(root, "{\"cmd\":\"guest-check\",\"guest\":\"g3\"}");
+    const json_t *nodes = json_object_get(json_object_get(answer, "data"), "nodes");
+    assert_int_equal(json_array_size(nodes), 3);
+    json_array_foreach(nodes, i, node)
+    {
+        assert_string_equal(json_string_value(json_object_get(node, "state")), words[i]);
+        assert_true(json_string_value(json_object_get(node, "fix"))[0] != '\0');
+    }
+    json_decref(answer);
+    refused("{\"cmd\":\"guest-check\",\"guest\":\"nobody\"}", "not-found", "nobody");
+    refused("{\"cmd\":\"guest-check\",\"definition\":\"\"}", "usage", "empty");
+}
+
 /* A failover that could only end where it began is refused before the guest is stopped. */
 static void a_failover_to_nowhere_is_refused(void **state)
 {
@@ -485,6 +583,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         HOSTILE(what_a_node_lacks_is_told_and_refuses),
+        HOSTILE(what_no_node_can_run_is_not_added),
+        HOSTILE(what_one_node_can_run_is_added),
+        HOSTILE(what_no_node_can_run_is_not_started),
+        HOSTILE(a_check_tells_of_each_node),
         HOSTILE(a_failover_to_nowhere_is_refused),
         HOSTILE(doctor_tells_its_findings_of_the_nodes_asked_for),
         HOSTILE(what_is_no_json_is_refused_with_the_place),

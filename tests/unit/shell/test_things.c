@@ -260,6 +260,90 @@ static void other_hypervisors_only_listen(void **state)
     assert_int_equal(asked(r, &fd), 0);
 }
 
+/* ---- on request: hactl guest check */
+
+static void keep_checked(void *user, const struct server_checked *checked)
+{
+    *(struct server_checked *)user = *checked;
+}
+
+/* Begins a check of the definition, with node 2 in the group; its answer lands in *ret. The look
+ * that is asked for is answered: all is there. */
+static void check_here(struct rig *r, const char *definition, struct server_checked *ret)
+{
+    const struct server_check question = {.definition = (const uint8_t *)definition,
+                                          .size = strlen(definition)};
+    const struct hvp_done done = {.outcome = HV_OK};
+    static uint8_t bytes[LOOK_TELL_BYTES_MAX];
+    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
+    int fd;
+
+    r->d.member_count = 2;
+    r->d.members[0] = 1;
+    r->d.members[1] = 2;
+    doctor_open(&r->d);
+    check_begin(&r->d, &question, keep_checked, ret);
+    uint64_t id = asked(r, &fd);
+    assert_int_not_equal(id, 0);
+    memset(&r->tell, 0, sizeof(r->tell));
+    r->tell.found_count = r->ask.thing_count;
+    for (uint32_t i = 0; i < r->ask.thing_count; i++)
+        r->tell.found[i] = (struct look_found){.state = LOOK_THERE, .id = 7};
+    look_tell_encode(&w, &r->tell);
+    assert_int_equal(write(fd, bytes, w.position), w.position);
+    close(fd);
+    doctor_hv_done(&r->d, id, &done);
+}
+
+static void each_node_is_asked_what_it_lacks(void **state)
+{
+    static struct server_checked checked;
+    static struct peer_facts_tell tell;
+    struct rig *r = *state;
+
+    checked.count = 0;
+    check_here(r, PV, &checked);
+    assert_int_equal(r->ask.thing_count, 3);
+    assert_string_equal(r->ask.things[0].name, "/srv/vmlinuz");
+    doctor_tick(&r->d);
+    assert_int_equal(checked.count, 0); /* node 2 is waited for */
+    tell.id = r->d.nonce ^ 1;
+    tell.found_count = 3;
+    tell.found[0] = (struct look_found){.state = LOOK_THERE, .id = 8}; /* another kernel */
+    tell.found[1] = tell.found[2] = (struct look_found){.state = LOOK_THERE, .id = 7};
+    ha_facts_say(&tell.facts, HA_TEXT_HYPERVISOR, "xen: 4.17");
+    doctor_told(&r->d, 2, &tell);
+    doctor_tick(&r->d);
+    assert_int_equal(checked.count, 3);
+    assert_int_equal(checked.nodes[0].state, SERVER_CHECK_ABLE);
+    assert_int_equal(checked.nodes[1].state, SERVER_CHECK_BARRED);
+    assert_string_equal(checked.nodes[1].text, "/srv/vmlinuz is not the same as on n1");
+    assert_string_equal(checked.nodes[1].fix, "copy /srv/vmlinuz from n1 to n2");
+    assert_int_equal(checked.nodes[2].state, SERVER_CHECK_SILENT);
+    assert_false(doctor_is_busy(&r->d));
+    free(r->d.doctor);
+}
+
+static void a_definition_of_another_hypervisor_is_told(void **state)
+{
+    static struct server_checked checked;
+    static struct peer_facts_tell tell;
+    struct rig *r = *state;
+
+    check_here(r, "memory_mib = 8\n", &checked);
+    assert_int_equal(r->ask.thing_count, 0);
+    tell.id = r->d.nonce ^ 1;
+    tell.found_count = 0;
+    ha_facts_say(&tell.facts, HA_TEXT_HYPERVISOR, "embedded: 1");
+    ha_facts_say(&tell.facts, HA_TEXT_LOOK_WHY, "hamgr-hv does not answer");
+    doctor_told(&r->d, 2, &tell);
+    doctor_tick(&r->d);
+    assert_int_equal(checked.nodes[0].state, SERVER_CHECK_BARRED);
+    assert_non_null(strstr(checked.nodes[0].text, "the definition is none of Xen"));
+    assert_int_equal(checked.nodes[1].state, SERVER_CHECK_ABLE); /* it names nothing */
+    free(r->d.doctor);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -271,6 +355,8 @@ int main(void)
         TEST(a_look_that_is_lost_is_asked_for_again),
         TEST(doctor_is_told_of_the_guests),
         TEST(other_hypervisors_only_listen),
+        TEST(each_node_is_asked_what_it_lacks),
+        TEST(a_definition_of_another_hypervisor_is_told),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
