@@ -623,6 +623,7 @@ static bool is_agents_turn(const struct step *s, struct fence_target *t, const s
 {
     const char *why = NULL;
 
+    t->has_no_device = next_level(s, t->node, 0) == 0;
     /* Its view is open until its lease ends; the others may have taken the target back by then. */
     if (!s->in->is_quorate)
         why = "no quorum is heard: the others may have taken it back";
@@ -630,7 +631,7 @@ static bool is_agents_turn(const struct step *s, struct fence_target *t, const s
         why = "frozen: only an operator's fence or confirmation frees its guests";
     else if (!node->is_fence_wanted && !holds_guests(s->state, node))
         why = "it holds no guest: nothing waits for it";
-    else if (next_level(s, t->node, 0) == 0)
+    else if (t->has_no_device)
         why = "no member has a fence device for it";
     if (why && t->attempts == 0)
         snprintf(t->text, sizeof(t->text), "%s", why);
@@ -718,11 +719,9 @@ static void enter_view(struct step *s)
     if (log_view_cmp(view, s->fsm->view) == 0)
         return;
     s->fsm->view = view;
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
-        struct fence_target *t = &s->fsm->targets[i];
-        if (t->node != 0)
-            move_to(t, FENCE_IDLE);
-    }
+    for (uint32_t i = 0; i < HA_NODES_MAX; i++)
+        if (s->fsm->targets[i].node != 0)
+            move_to(&s->fsm->targets[i], FENCE_IDLE);
 }
 
 /* Another life of a node is another target: its evidence begins anew. */
@@ -789,6 +788,7 @@ void fence_fsm_progress(const struct fence_fsm *fsm, const struct fence_input *i
             progress->node = t->node;
             progress->incarnation = t->incarnation;
             progress->attempts = t->attempts;
+            progress->has_no_device = t->has_no_device;
             progress->started_ms = t->started_ms;
             progress->evidence_ms = in->evidence_ms[slot];
             progress->wait_ms = wait_ms(in->state, in->rt, node);

@@ -106,6 +106,7 @@ struct fence_target {
     uint8_t level;    /* being tried in OFF */
     bool is_seen;     /* scratch of one step */
     bool is_hastened; /* an operator's wish has cut its back-off short, once */
+    bool has_no_device;
     uint32_t attempts;
     uint64_t started_ms;
     uint64_t begun_ms; /* when the last attempt began */

@@ -135,6 +135,16 @@ const struct ha_report *plan_report(const struct ha_state *state, const struct h
     return &rt->reports[slot];
 }
 
+bool plan_is_to_be_fenced(const struct ha_state *state, const struct ha_runtime *rt,
+                          const struct ha_node *node)
+{
+    const struct ha_fence_progress *fence = &rt->fences[plan_slot(state, node->id)];
+
+    return node->is_fence_wanted &&
+           !(fence->node == node->id && fence->incarnation == node->incarnation &&
+             fence->has_no_device);
+}
+
 uint16_t plan_check_node(const struct ha_state *state, const struct ha_runtime *rt, uint32_t slot)
 {
     const struct ha_node *node = &state->nodes[slot];
@@ -143,7 +153,7 @@ uint16_t plan_check_node(const struct ha_state *state, const struct ha_runtime *
 
     if (!ha_state_node_is_eligible(state, node, &reason))
         return reason;
-    if (node->is_fence_wanted)
+    if (plan_is_to_be_fenced(state, rt, node))
         return HA_REASON_FENCE_WANTED;
     /* Silent so far (a new leader has not heard everybody): what the log says is enough, failover
      * does not wait for a report. */

@@ -99,7 +99,8 @@ static uint16_t destination_reason(const struct plan_ctx *ctx, uint32_t dst)
         return HA_REASON_MAINTENANCE;
     if (report && report->is_shutting_down)
         return HA_REASON_SHUTTING_DOWN;
-    return node->is_fence_wanted ? HA_REASON_FENCE_WANTED : HA_REASON_NONE;
+    return plan_is_to_be_fenced(ctx->state, ctx->rt, node) ? HA_REASON_FENCE_WANTED
+                                                           : HA_REASON_NONE;
 }
 
 static uint16_t absence_reason(struct plan_ctx *ctx, const struct ha_ticket *ticket)

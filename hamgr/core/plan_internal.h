@@ -51,6 +51,10 @@ void plan_sort(uint32_t *order, uint32_t count,
 uint32_t plan_slot(const struct ha_state *state, uint32_t node);
 /* Fills free_kib, starting and moving from the state: one pass over the guests. */
 void plan_count(const struct ha_state *state, struct ha_plan_scratch *scratch);
+/* An operator wants it fenced, and a member has a device that can do it. Without one the wish can't
+ * come true, and waiting for it would keep the node from guests without end. */
+bool plan_is_to_be_fenced(const struct ha_state *state, const struct ha_runtime *rt,
+                          const struct ha_node *node);
 /* May the node in slot take a guest at all (memory aside)? HA_REASON_NONE or why not. */
 uint16_t plan_check_node(const struct ha_state *state, const struct ha_runtime *rt, uint32_t slot);
 /* The node's own report, NULL before there is one. */

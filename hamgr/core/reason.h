@@ -86,7 +86,7 @@
     X(HA_REASON_SHUTTING_DOWN, 136, "shutting-down", "the node is shutting down",                  \
       "choose another node")                                                                       \
     X(HA_REASON_FENCE_WANTED, 137, "fence-wanted", "an operator wants the node fenced",            \
-      "choose another node")                                                                       \
+      "choose another node, or restart hamgrd there: that takes the wish back")                    \
     X(HA_REASON_BACK_OFF, 138, "back-off", "it failed and waits before the next attempt",          \
       "wait, or mend it and hactl guest start")                                                    \
     X(HA_REASON_BUSY, 139, "busy", "the node has as many operations in flight as allowed",         \

@@ -41,6 +41,7 @@ struct ha_fence_progress {
     uint64_t evidence_ms;   /* E so far */
     uint64_t wait_ms;       /* T_wait it must reach; 0 = not self-fenced by assumption */
     uint64_t hold_until_ms; /* H after a reunion; 0 = none */
+    bool has_no_device;     /* no member has a fence device for it */
     char text[HA_TEXT_MAX]; /* last result */
 };
 

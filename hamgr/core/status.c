@@ -47,16 +47,19 @@ static void describe_wait(const struct ha_runtime *rt, struct ha_node_status_lin
 }
 
 static void describe_member(const struct ha_runtime *rt, struct ha_node_status_line *line,
-                            const struct ha_report *report)
+                            uint32_t slot)
 {
+    const struct ha_report *report = &rt->reports[slot];
     const struct ha_node *node = line->node;
     const char *role = node->is_witness ? "witness" : node->is_voter ? "member" : "learner";
     const char *extra = node->is_frozen            ? ", frozen"
                         : node->is_maintenance     ? ", in maintenance"
                         : report->is_shutting_down ? ", shutting down"
                         : report->is_quarantined   ? ", quarantined: its guests are paused"
-                        : node->is_fence_wanted    ? ", to be fenced"
-                                                   : "";
+                        : !node->is_fence_wanted   ? ""
+                        : rt->fences[slot].has_no_device
+                            ? ", to be fenced, but no member has a fence device for it"
+                            : ", to be fenced";
 
     line->health = extra[0] ? HA_HEALTH_WARNING : HA_HEALTH_OK;
     if (!line->is_reporting && rt->is_open) {
@@ -100,7 +103,7 @@ static void describe_node(const struct ha_runtime *rt, struct ha_node_status_lin
         line->health = HA_HEALTH_WARNING;
         break;
     case HA_NODE_MEMBER:
-        describe_member(rt, line, &rt->reports[slot]);
+        describe_member(rt, line, slot);
         break;
     case HA_NODE_UNCLEAN:
         describe_gone(rt, line, &rt->fences[slot]);

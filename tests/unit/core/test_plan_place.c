@@ -226,6 +226,26 @@ static void unfit_nodes_get_nothing(void **state)
     plan_rig_free(r);
 }
 
+/* Nobody could ever carry the wish out, and the guest would wait for it without end. */
+static void a_wish_to_fence_that_cannot_come_true_bars_nothing(void **state)
+{
+    struct plan_rig *r = plan_rig_new(1);
+    struct ha_fence_progress *fence = &r->rt.fences[0];
+
+    (void)state;
+    build_guest(r->b, 1, HA_WANT_STARTED);
+    build_node_cmd(r->b, HA_CMD_FENCE_WANT, 1);
+    assert_string_equal(plan_rig_plan(r), "");
+    fence->node = 1;
+    fence->incarnation = build_node_of(r->b, 1)->incarnation;
+    assert_string_equal(plan_rig_plan(r), "");
+    fence->has_no_device = true;
+    assert_string_equal(plan_rig_plan(r), "assign g1 n1 e1 placement\n");
+    fence->incarnation++; /* said of another life of the node */
+    assert_string_equal(plan_rig_plan(r), "");
+    plan_rig_free(r);
+}
+
 /* --- Failover --- */
 
 /* What a node's own checks found against one guest is nothing against the others; what is only
@@ -580,6 +600,7 @@ int main(void)
         cmocka_unit_test(memory_of_both_ends_of_a_move_is_taken),
         cmocka_unit_test(memory_of_a_fenced_source_is_free),
         cmocka_unit_test(unfit_nodes_get_nothing),
+        cmocka_unit_test(a_wish_to_fence_that_cannot_come_true_bars_nothing),
         cmocka_unit_test(a_guest_is_not_placed_where_it_cannot_run),
         cmocka_unit_test(a_lost_node_is_refilled_in_one_call),
         cmocka_unit_test(failover_does_not_wait_for_an_old_back_off),

@@ -152,8 +152,10 @@ static void an_absent_member_is_not_asked(void **state)
     assert_null(only(r, 0));
     assert_int_equal(step_of(r, VICTIM), FENCE_WATCH);
     assert_string_equal(r->progress[3].text, "no member has a fence device for it");
+    assert_true(r->progress[3].has_no_device);
     BUILD_OPEN(r->b, true, 1, 2, 3);
     assert_non_null(only(r, FENCE_ACT_START));
+    assert_false(r->progress[3].has_no_device);
     rig_free(r);
 }
 
