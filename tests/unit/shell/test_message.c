@@ -38,6 +38,8 @@ CODEC(forecast, struct peer_forecast)
 CODEC(probe, struct peer_probe)
 CODEC(chunk, struct peer_chunk)
 CODEC(things, struct peer_things)
+CODEC(facts_ask, struct peer_facts_ask)
+CODEC(facts_tell, struct peer_facts_tell)
 
 /* A copy of exactly `size` bytes on the heap, so that a sanitizer sees a read past its end. */
 static int decode_exactly(decode_fn decode, const uint8_t *bytes, size_t size, void *ret)
@@ -372,12 +374,41 @@ static void test_things(void **state)
     assert_int_equal(things_get(&r, &m), -HA_E_CORRUPT);
 }
 
+static void test_facts(void **state)
+{
+    static struct peer_facts_ask ask;
+    static struct peer_facts_tell tell;
+    static uint8_t bytes[65536];
+    struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
+    struct ha_reader r;
+
+    (void)state;
+    ask.id = 77;
+    ask.thing_count = PEER_LOOK_MAX;
+    for (uint32_t i = 0; i < PEER_LOOK_MAX; i++) {
+        ask.things[i].kind = (uint8_t)(LOOK_FILE + i % LOOK_MEDIUM);
+        snprintf(ask.things[i].name, sizeof(ask.things[i].name), "/srv/%u", i);
+    }
+    check_codec(facts_ask_put, facts_ask_get, &ask, sizeof(ask));
+    tell.id = 78;
+    ha_facts_set(&tell.facts, HA_FACT_HAS_HAP, 1);
+    tell.found_count = PEER_LOOK_MAX;
+    for (uint32_t i = 0; i < PEER_LOOK_MAX; i++)
+        tell.found[i] = (struct look_found){.state = LOOK_LOCAL, .id = i};
+    check_codec(facts_tell_put, facts_tell_get, &tell, sizeof(tell));
+    tell.found[0].state = LOOK_LOCAL + 1;
+    facts_tell_put(&w, &tell);
+    r = ha_reader_of(bytes, w.position);
+    assert_int_equal(facts_tell_get(&r, &tell), -HA_E_CORRUPT);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trips), cmocka_unit_test(test_things),
         cmocka_unit_test(test_header),      cmocka_unit_test(test_bad_values),
         cmocka_unit_test(test_counts),      cmocka_unit_test(test_noise),
+        cmocka_unit_test(test_facts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
