@@ -23,6 +23,7 @@
 
 #include "hamgr/base/assert.h"
 #include "hamgr/hv/gate_parts.h"
+#include "hamgr/hv/slept.h"
 
 #define NS_PER_S UINT64_C(1000000000)
 /* Listings within one round: the first finds what runs, the second sees it paused. A third for a
@@ -80,8 +81,7 @@ static void look(struct gate *gate, struct gate_view *ret)
         ret->is_quarantined = copy.is_quarantined;
         ret->is_armed = copy.is_armed;
     }
-    uint64_t monotonic_ns = read_clock(CLOCK_MONOTONIC);
-    ret->slept_ns = (int64_t)(read_clock(CLOCK_BOOTTIME) - monotonic_ns);
+    ret->slept_ns = slept_ns(read_clock);
     ret->now_ns = gate_now_ns();
 }
 
@@ -339,7 +339,7 @@ void gate_tick(struct gate *gate)
     struct gate_view view;
     struct gate_order order;
     bool was_armed = gate->fsm.was_armed;
-    int64_t slept_ns = gate->fsm.slept_ns;
+    int64_t known_ns = gate->fsm.slept_ns;
 
     look(gate, &view);
     gate_fsm_tick(&gate->fsm, &view, &order);
@@ -353,7 +353,7 @@ void gate_tick(struct gate *gate)
     if (order.is_changed || gate->fsm.state != GATE_OPEN)
         tell(gate, order.is_changed);
     set_timer(gate, order.wake_ns);
-    if (was_armed != gate->fsm.was_armed || slept_ns != gate->fsm.slept_ns)
+    if (was_armed != gate->fsm.was_armed || known_ns != gate->fsm.slept_ns)
         gate_state_save(gate);
 }
 
