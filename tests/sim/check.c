@@ -43,6 +43,7 @@ void sim_check_reset(void)
     memset(&seen, 0, sizeof(seen));
     sim_check_policy_reset();
     sim_check_rejoin_reset();
+    sim_check_state_reset();
     sim_check_view_reset();
 }
 
@@ -419,6 +420,7 @@ static void extend(const struct log_entry *entry)
         return;
     }
     sim_mix(entry->digest.low);
+    sim_check_state_truth();
     const char *broken = ha_state_violation(&truth);
     if (broken)
         sim_violation("I4", 0, "%s", broken);
@@ -448,7 +450,9 @@ int __wrap_ha_state_apply(struct ha_state *state, const struct log_entry *entry,
              (sim_has_plant("entry-differs") && entry->index == 40))
         sim_violation("I4", node, "another entry %llu is committed here",
                       (unsigned long long)entry->index);
-    return __real_ha_state_apply(state, entry, ret_applied);
+    int r = __real_ha_state_apply(state, entry, ret_applied);
+    sim_check_state_copy(node, state);
+    return r;
 }
 
 /* ---- at the end: everything is well again ------------------------------------------------------

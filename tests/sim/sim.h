@@ -583,6 +583,10 @@ void sim_check_rejoin_hears(const struct sim_node *node, uint16_t type, uint64_t
 struct fence_actions;
 void sim_check_fence_actions(const struct ha_state *seen_by_leader,
                              const struct fence_actions *actions);
+/* check_state.c: an entry was added to the truth; a node has applied one that was there. */
+void sim_check_state_reset(void);
+void sim_check_state_truth(void);
+void sim_check_state_copy(uint32_t node, struct ha_state *copy);
 /* check_view.c */
 void sim_check_view_reset(void);
 void sim_check_network(void); /* power or a cable changed */
