@@ -136,7 +136,8 @@ def hamgr_conf(machine, options):
     # Half as often as by default: a heartbeat costs some 10 ms of an emulated processor.
     lines += ["", "[cluster]", "heartbeat = 1s"]
     # libxc looks at a million page numbers of a PVH guest, most of which are no pages, one by one.
-    lines += ["", "[migration]", "idle-timeout = 120s"]
+    # And on a busy machine an emulated node may stand still for longer than a peer's default grace, 8 s.
+    lines += ["", "[migration]", "idle-timeout = 120s", "grace = 60s"]
     return "\n".join([*lines, "", "[watchdog]", "device = /dev/watchdog",
                       f"timeout = {options.watchdog}s", ""])
 
