@@ -35,6 +35,7 @@ struct contract_guest {
 struct contract_driver {
     const char *name;
     uint32_t wait_ms;     /* for whatever is waited for */
+    uint32_t look_ms;     /* between looks: looking must not keep guests from the processor */
     uint32_t least_mib;   /* a guest has no less memory */
     bool suspends_paused; /* a paused guest can be suspended: it is not asked to help */
     /* A node with nothing on it, and its end: 0 or a negative error; skip text if it can't be. */

@@ -136,6 +136,7 @@ static size_t page_byte(const uint8_t *stream, size_t size)
 const struct contract_driver contract_embedded = {
     .name = "embedded",
     .wait_ms = 20000,
+    .look_ms = 1,
     .least_mib = 4,
     .suspends_paused = true,
     .set_up = set_up,

@@ -120,7 +120,7 @@ void await_state(uint32_t domid, enum hv_domain_state state)
     while (state_of(domid) != state) {
         if (now_ms() > end_ms)
             fail_msg("state %d instead of %d", (int)state_of(domid), (int)state);
-        sleep_ms(1);
+        sleep_ms(contract->look_ms);
     }
 }
 
@@ -132,7 +132,7 @@ void await_steps(uint32_t number, uint64_t more)
     while (contract->steps(number) < until) {
         if (now_ms() > end_ms)
             fail_msg("guest %u makes no steps", number);
-        sleep_ms(1);
+        sleep_ms(contract->look_ms);
     }
 }
 
@@ -154,7 +154,7 @@ void await_checked(uint32_t number, uint64_t epoch)
     while (!contract->is_checked(number, epoch)) {
         if (now_ms() > end_ms || has_crashed())
             fail_msg("guest %u did not pass its self-check at epoch %u", number, (unsigned)epoch);
-        sleep_ms(1);
+        sleep_ms(contract->look_ms);
     }
 }
 

@@ -206,6 +206,7 @@ static size_t page_byte(const uint8_t *stream, size_t size)
 static const struct contract_driver contract_xen = {
     .name = "xen",
     .wait_ms = 180000, /* a guest boots in 10 s on a quiet machine that emulates everything */
+    .look_ms = 200,    /* a look is a dozen hypercalls of dom0, which goes before guests */
     .least_mib = LEAST_MIB,
     .suspends_paused = false,
     .set_up = set_up,
