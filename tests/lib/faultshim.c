@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Preloaded into a program under test: on order its disk stalls or fails when asked to make things
- * durable, and its wall clock is wrong. Orders come through a small file, mapped (HAMGR_FAULTS
- * names it), so that a call costs nothing while there are none.
+ * durable, and its wall clock is wrong, or tells of a suspend. Orders come through a small file,
+ * mapped (HAMGR_FAULTS names it), so that a call costs nothing while there are none.
  */
 #include <dlfcn.h>
 #include <errno.h>
@@ -21,6 +21,7 @@ struct orders {
     volatile uint32_t sync;         /* enum sync_order */
     volatile uint32_t stalled;      /* calls that waited, or wait */
     volatile int64_t wall_offset_s; /* added to CLOCK_REALTIME */
+    volatile int64_t slept_s;       /* added to CLOCK_BOOTTIME: the host was suspended so long */
 };
 
 static struct orders none;
@@ -88,6 +89,8 @@ int clock_gettime(clockid_t clock, struct timespec *ret)
 
     if (rc == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
         ret->tv_sec += orders->wall_offset_s;
+    if (rc == 0 && clock == CLOCK_BOOTTIME)
+        ret->tv_sec += orders->slept_s;
     return rc;
 }
 

@@ -37,6 +37,10 @@ class Orders:
     def wall_offset(self, seconds):
         self.page[8:16] = struct.pack("<q", seconds)
 
+    def slept(self, seconds):
+        """The host was suspended for so long since it booted."""
+        self.page[16:24] = struct.pack("<q", seconds)
+
 
 def preload_all(cluster, build, services=("hamgrd",)):
     """Before power-on: the named services of all nodes obey; returns node name -> Orders."""
@@ -54,12 +58,12 @@ def preload_all(cluster, build, services=("hamgrd",)):
     return orders
 
 
-def start(context, preload=False, **more):
-    """lab.start; with preload each hamgrd obeys: returns (cluster, node name -> Orders)."""
+def start(context, preload=False, services=("hamgrd",), **more):
+    """lab.start; with preload the services obey: returns (cluster, node name -> Orders)."""
     orders = {}
 
     def prepared(cluster):
-        orders.update(preload_all(cluster, context.build))
+        orders.update(preload_all(cluster, context.build, services))
 
     cluster = lab.start(context, prepared=prepared if preload else None, **more)
     return cluster, orders

@@ -22,6 +22,7 @@ from nslab.client import HAMGR_UID, wait_until  # noqa: E402
 from nslab.cluster import HactlError  # noqa: E402
 
 DB = "/var/lib/hamgr/hamgr.db"
+WATCHDOGS_S = 7  # several timeouts of a watchdog: a keeper that does not pet would show
 
 
 def others_of(cluster, node):
@@ -370,6 +371,31 @@ def clocks_jump(context):
     lost = lab.guests_of(cluster, victim)
     at = victim.power_off()
     measure.wait_restarted(cluster, lost, at["mono_ns"])
+    lab.no_harm(cluster)
+
+
+@scenario(60)
+def keeper_wakes(context):
+    """A keeper whose host was suspended voids its lease, takes the next and pets on: no reset."""
+    cluster, orders = faults.start(context, preload=True, services=("hamgr-watchdog",))
+    node = lab.busiest(cluster)
+    homes, before = cluster.homes(), lab.epochs(cluster)
+
+    def told():
+        with open(node.path("log", "hamgr-watchdog.log"), encoding="utf-8") as file:
+            return file.read().count("the host was suspended")
+    equal(told(), 0, "suspends before")
+    for times, slept_s in enumerate((30, 3600), 1):
+        orders[node.name].slept(slept_s)
+        wait_until(lambda: told() >= times, f"the keeper notices suspend {times}", 30)
+        wait_until(lambda: node.describe()["state"] == "on" and not
+                   line_of(ask(node)[1], node)["quarantined"], "its lease is back", 30)
+        lab.all_step(cluster, timeout_s=30)
+    lab.stand_for(cluster, list(cluster.slots), WATCHDOGS_S, "after both suspends")
+    equal(told(), 2, "suspends told")
+    equal(cluster.homes(), homes, "homes")
+    equal(lab.epochs(cluster), before, "copies of guests")
+    equal(lab.cuts(cluster), [], "power cuts")
     lab.no_harm(cluster)
 
 
