@@ -15,6 +15,12 @@
  * for what zstd can shrink by 1/32 (measured on binaries, texts and heaps). */
 #define RANDOM_MAX 6000u
 
+/* Level 1 with a table that fits a first-level cache (32 KiB), and shorter matches instead: on
+ * guest memory in groups of 256 KiB 2 to 7 % less processor time, for as many bytes (-1 to +0.5 %).
+ */
+#define ONE_HASH_LOG  13
+#define ONE_MIN_MATCH 5
+
 struct codec {
     ZSTD_CCtx *encoder;
     ZSTD_DCtx *decoder;
@@ -57,8 +63,12 @@ void codec_set_level(struct codec *codec, int level)
 {
     if (!codec->encoder || codec->level == level)
         return;
-    if (level != 0)
+    if (level != 0) {
         (void)ZSTD_CCtx_setParameter(codec->encoder, ZSTD_c_compressionLevel, level);
+        (void)ZSTD_CCtx_setParameter(codec->encoder, ZSTD_c_hashLog, level == 1 ? ONE_HASH_LOG : 0);
+        (void)ZSTD_CCtx_setParameter(codec->encoder, ZSTD_c_minMatch,
+                                     level == 1 ? ONE_MIN_MATCH : 0);
+    }
     codec->level = level;
 }
 
