@@ -226,6 +226,7 @@ void sim_corners_begin(void)
     sim_corner_cut_begin(corner.is_on && sim.options.seed / 16 % 2 == 1);
     sim_corner_moves_begin(corner.is_on);
     sim_corner_log_begin(corner.is_on);
+    sim_corner_late_begin(corner.is_on && sim.options.seed / 16 % 4 == 1);
 }
 
 void sim_corners_reset(void)
@@ -235,4 +236,5 @@ void sim_corners_reset(void)
     sim_corner_cut_begin(false);
     sim_corner_moves_begin(false);
     sim_corner_log_begin(false);
+    sim_corner_late_begin(false);
 }

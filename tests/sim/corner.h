@@ -7,6 +7,8 @@
 
 #include "tests/sim/sim.h"
 
+#define T_WAIT_MS 15272u /* with the defaults */
+
 /* Early enough before all is mended. */
 bool sim_corner_has_time(uint64_t needed_ns);
 /* False: another takes its time now. True: it is this one's for a span. */
@@ -18,9 +20,10 @@ struct sim_node *sim_corner_owner(uint64_t draw);
 /* Its hamgrd dies at once and is back after a while. */
 void sim_corner_on_restart(void *data, uint64_t back_ns);
 
-/* corner_fence.c, corner_cut.c: nothing in seeds without corners. */
+/* corner_fence.c, corner_cut.c, corner_late.c: nothing in seeds without corners. */
 void sim_corner_fence_begin(bool is_on);
 void sim_corner_cut_begin(bool is_on);
+void sim_corner_late_begin(bool is_on);
 /* All fence devices are out of order for a span. */
 void sim_corner_break_devices(uint64_t span);
 

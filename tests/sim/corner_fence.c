@@ -7,8 +7,7 @@
  */
 #include "tests/sim/corner.h"
 
-#define T_WAIT_MS 15272u
-#define KINDS     4u
+#define KINDS 4u
 
 static struct {
     struct ha_rng rng;
