@@ -147,6 +147,9 @@ static enum hv_outcome run_save(struct save *s, struct lx *lx, const struct hv_s
     int rc = libxl_domain_suspend(lx_ctx(lx), s->domid, params->fd, flags, &op->how);
     rc = lx_wait(op, rc, 0, look_around, s);
     hear_helper(s, op);
+    /* Destroyed meanwhile, with the stream cut short: nothing is left to be unsure of. */
+    if (rc != 0 && xen_look_at(s->x, s->domid, &look) == 0)
+        return hv_failed(err, HA_E_NOT_FOUND, "save: domain %u is gone", s->domid);
     /* Complete only if libxl says that it sent all, and the hypervisor that it stands still. */
     if (rc != 0 || s->is_aborted || !xen_look_ours(s->x, s->domid, &look, err) ||
         look.state != HV_SUSPENDED) {
