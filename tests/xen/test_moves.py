@@ -61,7 +61,9 @@ def move(world, name, *words):
 
 
 def ready(world, name, kind):
-    if not world.guest(name):
+    if world.guest(name):
+        world.wait_running(name)
+    else:
         world.add(name, kind)
 
 

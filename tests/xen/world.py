@@ -23,10 +23,10 @@ from xenlab.errors import LabError, wait_until  # noqa: E402
 from xenlab.lab import Lab  # noqa: E402
 from xenlab.place import DEFAULT_DIR, Place  # noqa: E402
 
-# An emulated node on a busy machine: a guest is made in 5 to 60 s, a fence agent takes as long, a
-# boot 13 to 60 s, a cluster that comes up as a whole three times that.
-START_S = 180
-FAILOVER_S = 300
+# An emulated node on a busy machine: a guest is made in 5 to 60 s and boots in 5 to 200 s, a fence agent
+# takes 5 to 60 s, a node's boot 13 to 60 s, a cluster that comes up as a whole three times that.
+START_S = 300
+FAILOVER_S = 600
 BACK_S = 600
 ALONE_S = 240  # xl list on all nodes, one of which may boot, until what an end leaves behind is gone
 LISTEN = """
