@@ -315,6 +315,11 @@ bool log_is_leader(const struct log *log)
     return log->lead.state == LOG_LEAD_OPEN;
 }
 
+void log_stand_back(struct log *log, bool is_back)
+{
+    log->is_standing_back = is_back;
+}
+
 struct log_view log_view_now(const struct log *log)
 {
     return log->promised;

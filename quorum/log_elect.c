@@ -2,8 +2,9 @@
  *
  * When a new view is wanted, who starts it, whom it names. While the leader of an open view is
  * heard it alone starts the next one; otherwise the lowest of those with the newest log does, at
- * once, and the others only when nothing came of it. Racing leaders are harmless, so all of this is
- * only about speed and peace.
+ * once, and the others only when nothing came of it. Who stands back comes after all others, and
+ * leaves a view that it leads. Racing leaders are harmless, so all of this is only about speed and
+ * peace.
  */
 #include <stdio.h>
 
@@ -11,6 +12,7 @@
 
 #define VIEW_FMT       "%llu.%u"
 #define VIEW_ARG(view) (unsigned long long)(view).counter, (view).leader
+#define YIELD_LEASES   10u /* between two tries to give the lead away, in L */
 
 /* Voters this node hears that could promise durably, itself included. */
 static uint32_t count_heard_voters(const struct log *log)
@@ -314,7 +316,7 @@ static bool may_lead(const struct log *log, const struct log_peer *peer)
            log_peer_is_voter(log, &log->survey.voters, peer);
 }
 
-/* How many others are better placed: newer log, or as new and lower. */
+/* How many others are better placed: newer log, or as new and lower; all, for who stands back. */
 static uint32_t rank(const struct log *log)
 {
     uint32_t better = 0;
@@ -324,7 +326,7 @@ static uint32_t rank(const struct log *log)
         if (!is_nameable(log, peer) || !may_lead(log, peer))
             continue;
         int cmp = log_view_cmp(peer->hb.log_view, log->durable_log_view);
-        if (cmp > 0 || (cmp == 0 && peer->node < log->config.self.node))
+        if (log->is_standing_back || cmp > 0 || (cmp == 0 && peer->node < log->config.self.node))
             better++;
     }
     return better;
@@ -393,12 +395,33 @@ static void feed_by_snapshot(struct log *log)
     }
 }
 
+/* A member of the view that this node leads, which stands back, could lead the next one. It is
+ * asked for seldom: if nothing came of it, a view without a plan is more than none. */
+static bool can_yield(const struct log *log)
+{
+    if (!log->is_standing_back || log->lead.state != LOG_LEAD_OPEN || log->now_ms < log->yield_ms)
+        return false;
+    for (uint32_t i = 0; i < log->peer_count; i++) {
+        const struct log_peer *peer = &log->peers[i];
+        if (peer != log->self && log_peer_is_named(log, peer) && log_peer_is_alive(log, peer) &&
+            peer->hb.phase == LOG_PHASE_OPEN && (peer->hb.flags & LOG_FLAG_CAN_LEAD) &&
+            log_view_cmp(peer->hb.open, log->current.view) == 0)
+            return true;
+    }
+    return false;
+}
+
 void log_lead_decide(struct log *log)
 {
     if (log->is_stopped || !log->is_connected || log->is_installing)
         return;
     if (log->lead.state == LOG_LEAD_PREPARING || log->lead.state == LOG_LEAD_FETCHING) {
         check_preparing(log);
+        return;
+    }
+    if (can_yield(log)) {
+        log->yield_ms = log->now_ms + YIELD_LEASES * log->config.timing.lease_ms;
+        log_view_leave(log, "the state does not take this node in, another is to lead");
         return;
     }
     const char *why = wanted(log);

@@ -205,7 +205,8 @@ struct log {
     struct log_writing writing;
 
     bool is_connected, is_stopped, is_installing, is_stage_ready, needs_snapshot;
-    uint8_t phase; /* enum log_phase */
+    bool is_standing_back; /* another is to lead, where one can */
+    uint8_t phase;         /* enum log_phase */
     struct log_current current;
     struct log_leading lead;
     struct log_outdated outdated; /* who was last left out for its protocol... */
@@ -226,6 +227,7 @@ struct log {
     uint64_t wanted_ms;      /* since when a view is wanted that another should start; 0 = none */
     uint64_t attempt_ms;     /* no new view before this */
     uint32_t attempts;       /* views started in vain */
+    uint64_t yield_ms;       /* the lead is not given away before this */
     uint64_t drop_ms[LOG_DROPS];
     struct ha_rng rng;
 

@@ -277,7 +277,7 @@ static uint16_t own_flags(const struct log *log)
 {
     unsigned flags = 0;
 
-    if (log_can_lead(log))
+    if (log_can_lead(log) && !log->is_standing_back)
         flags |= LOG_FLAG_CAN_LEAD;
     if (log->writing.is_failed)
         flags |= LOG_FLAG_STORE_FAILED;

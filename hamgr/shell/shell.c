@@ -528,8 +528,11 @@ void shell_refresh(struct hamgrd *d)
         return;
     const struct ha_node *self = ha_state_node(&d->state, d->identity.node);
     /* The log may have us in its view while the state refuses our identity: then we do nothing. */
-    rt->is_open = log_is_open(d->log) && !d->is_stopped && self && self->nonce == d->nonce &&
-                  self->status == HA_NODE_MEMBER;
+    bool is_taken_in = self && self->nonce == d->nonce && self->status == HA_NODE_MEMBER;
+    rt->is_open = log_is_open(d->log) && !d->is_stopped && is_taken_in;
+    /* As leader it would do nothing, either. The state knows as soon as it has the view's OPEN. */
+    if (log_is_open(d->log) && log_view_cmp(d->state.view, log_view_now(d->log)) == 0)
+        log_stand_back(d->log, !is_taken_in);
     rt->is_leader = rt->is_open && log_is_leader(d->log);
     rt->view = log_view_now(d->log);
     rt->view_age_ms = log_view_age_ms(d->log, rt->now_ms);

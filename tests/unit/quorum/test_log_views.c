@@ -441,6 +441,54 @@ static void hung_leader_is_evicted(void **state UNUSED)
     finish(w);
 }
 
+static bool last_open_of(const struct world *w, uint32_t node, struct log_open *ret_open)
+{
+    const struct log_entry *e = log_entry_at(w->nodes[node].log, w->nodes[node].open_index);
+
+    return e && log_open_decode(e->body, e->body_size, ret_open) == 0;
+}
+
+/* Whom the state does not take in votes on, but gives the lead away, once: another then plans. */
+static void who_stands_back_gives_the_lead_away(void **state UNUSED)
+{
+    struct world *w = whole_world(3);
+    struct log_open open;
+
+    log_stand_back(w->nodes[1].log, true);
+    (void)time_to_next_view(w, 4 * H_MS);
+    assert_int_equal(world_leader(w), 2);
+    assert_true(last_open_of(w, 2, &open));
+    assert_true(open.is_continuous); /* nobody's lease ran out meanwhile */
+    run_whole(w);                    /* with its vote */
+    uint32_t opens = w->nodes[2].opens;
+    world_crash(w, 3, 0);
+    world_tell_members(w);
+    (void)time_to_next_view(w, L_MS(w)); /* of it and n2: n2 leads it, too */
+    assert_int_equal(world_leader(w), 2);
+    world_run_ms(w, 20 * L_MS(w));
+    assert_int_equal(w->nodes[2].opens, opens + 1);
+    finish(w);
+}
+
+/* A view without a plan is more than none: nobody else may lead here. */
+static void who_stands_back_leads_where_nobody_else_can(void **state UNUSED)
+{
+    struct world *w = calm_world(2, 1);
+
+    world_start(w, 1);
+    world_start(w, 2);
+    run_whole(w);
+    log_stand_back(w->nodes[1].log, true);
+    uint32_t opens = w->nodes[1].opens;
+    world_run_ms(w, 20 * L_MS(w));
+    assert_int_equal(w->nodes[1].opens, opens);
+    world_crash(w, 2, 0);
+    world_tell_members(w);
+    (void)time_to_next_view(w, L_MS(w));
+    assert_int_equal(world_leader(w), 1);
+    finish(w);
+}
+
 static void hung_member_is_evicted(void **state UNUSED)
 {
     struct world *w = whole_world(3);
@@ -637,13 +685,6 @@ static void versions_without_a_common_one(void **state UNUSED)
     }
 }
 
-static bool last_open_of(const struct world *w, uint32_t node, struct log_open *ret_open)
-{
-    const struct log_entry *e = log_entry_at(w->nodes[node].log, w->nodes[node].open_index);
-
-    return e && log_open_decode(e->body, e->body_size, ret_open) == 0;
-}
-
 /* is_continuous: true while a quorum keeps its leases, false after an outage of all. */
 static void outage_of_all_is_told_from_a_loss_of_one(void **state UNUSED)
 {
@@ -686,6 +727,8 @@ int main(void)
         cmocka_unit_test(learner_becomes_a_voter),
         cmocka_unit_test(hung_member_delays_by_h),
         cmocka_unit_test(hung_leader_is_evicted),
+        cmocka_unit_test(who_stands_back_gives_the_lead_away),
+        cmocka_unit_test(who_stands_back_leads_where_nobody_else_can),
         cmocka_unit_test(hung_member_is_evicted),
         cmocka_unit_test(joiner_copies_outside_the_view),
         cmocka_unit_test(failed_store_resigns),
