@@ -11,8 +11,9 @@ from .errors import LabError, read, run, wait_until
 CPU = "qemu64,+svm,+npt"
 MEMORY_MIB, DOM0_MIB = 1536, 768
 NAMESPACE_ID = uuid.UUID("6e0a4a3c-1c1e-4f0e-9a7a-4c616248614d")
-# Nobody attacks a lab, and speculation that is not emulated needs no cure: half of the time of a PV
-# dom0's every system call. With rodata=on its kernel spends seconds of each boot on its page tables.
+# Nobody attacks a lab, and speculation that is not emulated needs no cure (what it costs each system call
+# of a PV dom0, 60 to 120 us with and without, was not measured by itself). With rodata=on its kernel
+# spends seconds of each boot on its page tables.
 XEN = (f"dom0_mem={DOM0_MIB}M,max:{DOM0_MIB}M dom0_max_vcpus=1 com1=115200,8n1 console=com1 "
        "bootscrub=0 spec-ctrl=no")
 LINUX = "console=hvc0 net.ifnames=0 quiet panic=1 mitigations=off rodata=off tsc=reliable"
