@@ -8,8 +8,11 @@
  *
  * Much shorter than the lease L: in L a hung leader is left behind, and whom it fenced is back.
  *
- * All times: CLOCK_BOOTTIME of this node in milliseconds, which counts a suspend of the host, too.
- * Pure.
+ * And whose host was suspended gives and takes no order before a quorum has heard of him since: his
+ * view and his peers look as fresh to him as when he fell asleep.
+ *
+ * All times: CLOCK_BOOTTIME of this node in milliseconds, which counts a suspend of the host, too,
+ * where nothing else is said. Pure.
  */
 #ifndef FENCE_ORDER_H
 #define FENCE_ORDER_H
@@ -27,5 +30,20 @@ uint64_t fence_order_end_ms(uint64_t now_ms, uint32_t heartbeat_ms);
 void fence_order_vouch(struct fence_order *order, uint64_t end_ms);
 /* The next agent of this order may begin. Ask right before it does. */
 bool fence_order_stands(const struct fence_order *order, uint64_t now_ms);
+
+/* All zero: nothing is known, and no suspend was seen. */
+struct fence_sleep {
+    bool is_known;
+    uint64_t ahead_ms; /* of CLOCK_BOOTTIME before the clock that stands in a suspend */
+    uint64_t woke_ms;  /* by that clock, when the last suspend was noticed; 0 = none was */
+};
+
+/* Both clocks now; now_ms is the one that the lease is counted by, which stands in a suspend. Call
+ * it before fence_sleep_is_over is asked. To be held up between reading the two looks like a short
+ * suspend: that costs one heartbeat. */
+void fence_sleep_note(struct fence_sleep *sleep, uint64_t now_ms, uint64_t boot_ms);
+/* A heartbeat sent since the host woke was acknowledged by a quorum: the lease, which ends lease_ms
+ * behind the last such one, says so. Always true where no suspend was seen. */
+bool fence_sleep_is_over(const struct fence_sleep *sleep, uint64_t lease_end_ms, uint32_t lease_ms);
 
 #endif

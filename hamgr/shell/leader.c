@@ -49,6 +49,7 @@ struct leader {
     uint32_t pending_count;  /* proposals of the last plan under way */
     uint64_t voter_proposal; /* not 0: a change of voters is under way */
     uint64_t voter_retry_ms; /* the log takes a new voter only when it has caught up */
+    struct fence_sleep sleep;
 };
 
 /* ---- devices -----------------------------------------------------------------------------------
@@ -126,6 +127,21 @@ static void convert_devices(struct hamgrd *d)
     }
 }
 
+static uint64_t boot_ms(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_BOOTTIME, &now);
+    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+}
+
+/* The others, who may have taken the target back without us, have heard of us since we woke. */
+static bool is_awake(struct hamgrd *d)
+{
+    fence_sleep_note(&d->leader->sleep, shell_now_ms(), boot_ms());
+    return fence_sleep_is_over(&d->leader->sleep, log_lease_end_ms(d->log), d->rt.timing.lease_ms);
+}
+
 static void fill_input(struct hamgrd *d)
 {
     struct leader *l = d->leader;
@@ -136,7 +152,7 @@ static void fill_input(struct hamgrd *d)
     in->rt = &d->rt;
     in->member_count = 0;
     in->members = l->members;
-    in->is_quorate = log_hears_quorum(d->log);
+    in->is_quorate = log_hears_quorum(d->log) && is_awake(d);
     for (uint32_t i = 0; i < d->state.node_count; i++) { /* ascending */
         uint32_t id = d->state.nodes[i].id;
         const struct announced *a = announced_by(l, id);
@@ -172,14 +188,6 @@ static void tell_failure(struct hamgrd *d, uint32_t leader, uint64_t run_id,
 
     snprintf(result.result.text, sizeof(result.result.text), "%s", why);
     tell_result(d, leader, &result);
-}
-
-static uint64_t boot_ms(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_BOOTTIME, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 }
 
 static uint64_t next_vouch_ms(const struct hamgrd *d)
@@ -237,7 +245,7 @@ static void vouch(struct hamgrd *d, struct fence_request *r)
 
     if (!r->id || r->is_cancelled)
         return;
-    if (d->rt.now_ms >= r->vouch_ms && log_hears_quorum(d->log)) {
+    if (d->rt.now_ms >= r->vouch_ms && log_hears_quorum(d->log) && is_awake(d)) {
         r->vouch_ms = next_vouch_ms(d);
         fencep_vouch_encode(&w, &(struct fencep_vouch){.id = r->id,
                                                        .end_ms = fence_order_end_ms(
@@ -272,7 +280,10 @@ void leader_fence_run(struct hamgrd *d, uint32_t from, const struct peer_fence *
         return;
     /* A cancel is a run without a device name: dropped at hamgr-fence if it has not begun. */
     if (run.device[0] != '\0') {
-        request_run(d, from, request->id, &run);
+        if (is_awake(d))
+            request_run(d, from, request->id, &run);
+        else
+            tell_failure(d, from, request->id, &run, "the host was suspended, no quorum since");
         return;
     }
     for (uint32_t i = 0; i < RUNS_MAX; i++) {
