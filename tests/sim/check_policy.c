@@ -29,6 +29,9 @@ static struct {
     uint64_t opened_at, open_index, disarmed_at;
     uint64_t ran_epoch[SIM_GUESTS]; /* the newest that was ever made runnable */
     struct {
+        uint64_t at, was_kib;
+    } grown[SIM_NODES + 1]; /* a guest made room there, and how little there was before */
+    struct {
         uint64_t nonce, seq;
     } numbered[SIM_NODES + 1][2]; /* of the two last processes of a node that proposed */
 } seen;
@@ -211,6 +214,32 @@ static uint64_t room_kib(const struct ha_state *state, const struct ha_node *nod
     return used_kib < node->mem_kib ? node->mem_kib - used_kib : 0;
 }
 
+/* A guest ended on a node: who planned just before did not have its room yet. */
+static void note_room(const struct ha_state *before)
+{
+    for (uint32_t i = 0; i < before->node_count; i++) {
+        uint32_t id = before->nodes[i].id;
+        const struct ha_node *now = ha_state_node(sim_truth(), id);
+        uint64_t was_kib = room_kib(before, &before->nodes[i]);
+
+        if (id > SIM_NODES || !now || room_kib(sim_truth(), now) <= was_kib)
+            continue;
+        bool is_first = seen.grown[id].at == 0 || sim.now > seen.grown[id].at + UNDER_WAY_NS;
+        if (is_first || was_kib < seen.grown[id].was_kib)
+            seen.grown[id].was_kib = was_kib;
+        seen.grown[id].at = sim.now;
+    }
+}
+
+static uint64_t planned_room_kib(const struct ha_state *before, const struct ha_node *node)
+{
+    uint64_t kib = room_kib(before, node);
+    bool is_new = node->id <= SIM_NODES && seen.grown[node->id].at != 0 &&
+                  sim.now <= seen.grown[node->id].at + UNDER_WAY_NS;
+
+    return is_new && seen.grown[node->id].was_kib < kib ? seen.grown[node->id].was_kib : kib;
+}
+
 /* Freed by the same entry, wanted as long, more important, not tried, and it would fit. */
 static bool is_passed_over(const struct ha_state *before, const struct ha_guest *chosen,
                            const struct ha_guest *other, uint64_t room)
@@ -240,7 +269,7 @@ static void check_assign(const struct ha_state *before, const struct ha_cmd *cmd
         return;
     for (uint32_t i = 0; i < before->guest_count; i++) {
         const struct ha_guest *other = &before->guests[i];
-        if (is_passed_over(before, chosen, other, room_kib(before, node)))
+        if (is_passed_over(before, chosen, other, planned_room_kib(before, node)))
             sim_violation("I14", node->id, "%s (priority %u) is started before %s (priority %u)",
                           chosen->name, chosen->policy.priority, other->name,
                           other->policy.priority);
@@ -393,6 +422,7 @@ void sim_check_policy(const struct ha_state *before, const struct log_entry *ent
         return;
     if (!applied->is_noop)
         check_command(before, cmd);
+    note_room(before);
     int guest = sim_guest_index(cmd->guest);
     if (guest >= 0 && cmd->type == HA_CMD_ASSIGN)
         seen.tried_index[guest] = entry->index;
