@@ -48,17 +48,19 @@ static uint32_t with_some(uint32_t set, uint32_t from, uint32_t count)
 /* ---- votes -------------------------------------------------------------------------------------
  */
 
-/* Most of them are up, and hear it and are heard. */
-static bool has_majority(const struct sim_node *node)
+/* Most of those that are left without `removed` are up, and hear it and are heard. */
+static bool has_majority(const struct sim_node *node, const struct sim_node *removed)
 {
     uint32_t count = 0;
 
     for (uint32_t id = 1; id <= sim.node_count; id++) {
+        if (id == removed->id)
+            continue;
         bool is_near =
             id == node->id || (sim_net_reaches(id, node->id) && sim_net_reaches(node->id, id));
         count += is_near && sim_node(id)->procs[SIM_HAMGRD].state == SIM_RUNS;
     }
-    return 2 * count > sim.node_count;
+    return 2 * count > sim.node_count - 1;
 }
 
 /* Who types, in the low byte; whose vote, in the next. */
@@ -73,11 +75,11 @@ static void on_take_vote(void *data, uint64_t who)
  * removal that waits for a lost voter is more than can be survived. */
 static void on_take_vote_safely(void *data, uint64_t who)
 {
-    struct sim_node *at = sim_node((uint32_t)(who & 0xff));
+    struct sim_node *at = sim_node((uint32_t)(who & 0xff)), *other = sim_node((uint32_t)(who >> 8));
 
     (void)data;
-    if (!sim.is_healing && has_majority(at))
-        sim_operator_take_vote(at, sim_node((uint32_t)(who >> 8)));
+    if (!sim.is_healing && has_majority(at, other))
+        sim_operator_take_vote(at, other);
 }
 
 /* The leader is on the smaller side; with that many votes fewer its side would be the quorum. */
