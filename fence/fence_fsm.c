@@ -627,6 +627,8 @@ static bool is_agents_turn(const struct step *s, struct fence_target *t, const s
     /* Its view is open until its lease ends; the others may have taken the target back by then. */
     if (!s->in->is_quorate)
         why = "no quorum is heard: the others may have taken it back";
+    else if (s->in->is_needed[node - s->state->nodes]) /* off again and again, none recording it */
+        why = "no quorum without the process that came under its id";
     else if (!node->is_fence_wanted && node->is_frozen)
         why = "frozen: only an operator's fence or confirmation frees its guests";
     else if (!node->is_fence_wanted && !holds_guests(s->state, node))
@@ -737,14 +739,12 @@ static void drop_targets(struct step *s)
 
 static bool is_empty(const struct fence_fsm *fsm)
 {
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+    for (uint32_t i = 0; i < HA_NODES_MAX; i++)
         if (fsm->targets[i].node != 0)
             return false;
-    }
-    for (uint32_t i = 0; i < FENCE_RUNS_MAX; i++) {
+    for (uint32_t i = 0; i < FENCE_RUNS_MAX; i++)
         if (fsm->runs[i].id != 0)
             return false;
-    }
     return true;
 }
 

@@ -78,7 +78,9 @@ struct fence_input {
     uint32_t member_count;
     const struct fence_member *members; /* borrowed for the call */
     bool is_quorate; /* a quorum is heard now: whom this view lacks is in no other (I11) */
-    /* Both parallel to state->nodes. */
+    /* All parallel to state->nodes. */
+    bool is_needed[HA_NODES_MAX]; /* UNCLEAN, but a process under its id is heard, and no quorum is
+                                   * without it */
     uint64_t evidence_ms[HA_NODES_MAX]; /* E: log_evidence_ms, 0 while unknown */
     /* corosync still sees the host although its hamgrd has left the group: a restart. Agents wait
      * until E >= L, for its guests run on the lease meanwhile (L5, L6). False when not known. */

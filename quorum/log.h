@@ -201,6 +201,8 @@ bool log_is_store_failed(const struct log *log);
 bool log_is_leader(const struct log *log); /* of the open view */
 /* A quorum of voters is heard now. A leader that is cut off stays open until its lease ends. */
 bool log_hears_quorum(const struct log *log);
+/* The same if `node`, which is not this one, fell silent now. */
+bool log_hears_quorum_without(const struct log *log, uint32_t node);
 /* The state does not take this member in (another machine under its node's id, a node that left):
  * it votes, but lets another lead where one can, for it would neither plan nor fence. */
 void log_stand_back(struct log *log, bool is_back);

@@ -14,15 +14,15 @@
 #define VIEW_ARG(view) (unsigned long long)(view).counter, (view).leader
 #define YIELD_LEASES   10u /* between two tries to give the lead away, in L */
 
-/* Voters this node hears that could promise durably, itself included. */
-static uint32_t count_heard_voters(const struct log *log)
+/* Voters this node hears that could promise durably, itself included, `without` not. */
+static uint32_t count_heard_voters(const struct log *log, uint32_t without)
 {
     uint32_t count = 0;
 
     for (uint32_t i = 0; i < log->peer_count; i++) {
         const struct log_peer *peer = &log->peers[i];
-        if (peer == log->self || !log_peer_is_trusted(peer) || !log_peer_is_alive(log, peer) ||
-            (peer->hb.flags & LOG_FLAG_STORE_FAILED))
+        if (peer == log->self || peer->node == without || !log_peer_is_trusted(peer) ||
+            !log_peer_is_alive(log, peer) || (peer->hb.flags & LOG_FLAG_STORE_FAILED))
             continue;
         if (log_peer_is_voter(log, &log->survey.voters, peer))
             count++;
@@ -47,7 +47,12 @@ static bool is_out_of_reach(const struct log *log)
 
 bool log_hears_quorum(const struct log *log)
 {
-    return count_heard_voters(log) >= log_quorum(&log->survey.voters);
+    return log_hears_quorum_without(log, 0);
+}
+
+bool log_hears_quorum_without(const struct log *log, uint32_t node)
+{
+    return count_heard_voters(log, node) >= log_quorum(&log->survey.voters);
 }
 
 bool log_can_lead(const struct log *log)

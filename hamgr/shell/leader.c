@@ -160,6 +160,8 @@ static void fill_input(struct hamgrd *d)
             l->members[in->member_count++] = (struct fence_member){
                 .node = id, .device_count = a->count, .devices = l->devices[a - l->announced]};
         in->evidence_ms[i] = log_evidence_ms(d->log, id, d->rt.now_ms);
+        in->is_needed[i] = in->is_quorate && d->state.nodes[i].status == HA_NODE_UNCLEAN &&
+                           !log_hears_quorum_without(d->log, id);
         in->is_host_up[i] = d->transport && transport_is_host_up(d->transport, id);
     }
 }

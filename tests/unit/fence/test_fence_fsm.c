@@ -213,6 +213,25 @@ static void a_leader_without_quorum_sends_no_agent(void **state)
     rig_free(r);
 }
 
+/* Another machine came under the target's id, and votes: switched off with it the quorum is gone,
+ * nobody records the proof, and the next view begins anew. */
+static void who_is_needed_for_the_quorum_is_not_switched_off(void **state)
+{
+    struct rig *r = rig_new();
+
+    (void)state;
+    add_device(r, 1, "ipmi-n4", 1, VICTIM);
+    lose(r, true);
+    r->in.is_needed[3] = true;
+    assert_null(only(r, 0));
+    assert_int_equal(step_of(r, VICTIM), FENCE_WATCH);
+    assert_string_equal(r->progress[3].text,
+                        "no quorum without the process that came under its id");
+    r->in.is_needed[3] = false;
+    assert_non_null(only(r, FENCE_ACT_START));
+    rig_free(r);
+}
+
 /* L5: hamgrd is restarted, corosync and the guests live on: nobody is shot before L is over. */
 static void a_restarting_hamgrd_gets_its_lease(void **state)
 {
@@ -594,6 +613,7 @@ int main(void)
         cmocka_unit_test(after_a_gap_nothing_starts_for_h),
         cmocka_unit_test(an_operator_does_not_wait_for_h),
         cmocka_unit_test(a_leader_without_quorum_sends_no_agent),
+        cmocka_unit_test(who_is_needed_for_the_quorum_is_not_switched_off),
         cmocka_unit_test(a_restarting_hamgrd_gets_its_lease),
         cmocka_unit_test(a_restarting_hamgrd_without_known_age_gets_no_more),
         cmocka_unit_test(a_host_that_goes_down_later_is_fenced_at_once),
