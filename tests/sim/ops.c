@@ -383,13 +383,21 @@ static void settle_nodes(struct sim_node *at)
 
 static void on_settle(void *data, uint64_t round)
 {
-    struct sim_node *at = sim_operator_node(round);
+    struct sim_node *at = NULL;
 
     (void)data;
+    /* One that is told "no view is open here" turns to another. */
+    for (uint32_t i = 0; i < sim.node_count && !at; i++) {
+        at = sim_operator_node(round + i);
+        if (at && !at->d->rt.is_open)
+            at = NULL;
+    }
     if (at)
         settle_nodes(at);
-    if (round < 20)
-        sim_after(NS_S, NULL, on_settle, NULL, round + 1);
+    /* While there is no view at all he waits, for a while. */
+    bool is_waiting = !at && sim.now < sim.heal_at + 40 * NS_S;
+    if (is_waiting || round < 20)
+        sim_after(NS_S, NULL, on_settle, NULL, is_waiting ? round : round + 1);
 }
 
 void sim_operator_settle(void)
