@@ -50,7 +50,8 @@ static int run_confirm(const struct command *command, int argc, char **argv)
     if (!typed)
         return EXIT_REFUSED;
     return ask_and_tell("confirm-fenced", json_pack("{s:s, s:s}", "node", argv[1], "typed", typed),
-                        "confirmed: its guests are free to start elsewhere");
+                        "confirmed: its guests are free to start elsewhere. If a new machine "
+                        "under its name runs hamgrd already, restart that to take it in");
 }
 
 /* A migration that is decided and not yet over: its source still has a copy to remove. */
