@@ -9,10 +9,9 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fence/fence_walk.h"
 #include "hamgr/base/sm.h"
 #include "hamgr/core/reason.h"
-
-#define LEVEL_MAX 9u
 
 #define TO(step) HA_SM_TO(FENCE_##step)
 static const struct ha_sm_state steps[FENCE_STEP_COUNT] = {
@@ -202,127 +201,6 @@ void fence_fsm_result(struct fence_fsm *fsm, uint64_t id, uint8_t outcome, const
     }
 }
 
-/* --- Devices --- */
-
-static bool covers(const struct fence_device *device, uint32_t node)
-{
-    if (device->is_for_all)
-        return true;
-    for (uint32_t i = 0; i < device->target_count && i < HA_NODES_MAX; i++) {
-        if (device->targets[i] == node)
-            return true;
-    }
-    return false;
-}
-
-/* Members in the order in which they are asked: this node, then ascending. NULL: none left. */
-static const struct fence_member *member_at(const struct step *s, uint32_t position)
-{
-    const struct fence_member *self = NULL;
-    uint32_t others = 0;
-
-    for (uint32_t i = 0; i < s->in->member_count; i++) {
-        if (s->in->members[i].node == s->rt->self)
-            self = &s->in->members[i];
-    }
-    if (self && position-- == 0)
-        return self;
-    for (uint32_t i = 0; i < s->in->member_count; i++) {
-        const struct fence_member *member = &s->in->members[i];
-        if (member != self && others++ == position)
-            return member;
-    }
-    return NULL;
-}
-
-/* A node is never asked to switch itself off. */
-static bool can_be_asked(const struct step *s, const struct fence_member *member, uint32_t target)
-{
-    return member->node != target && is_member(s->state, member->node);
-}
-
-static const struct fence_device *device_of(const struct fence_member *member, const char *name,
-                                            uint32_t target)
-{
-    for (uint32_t i = 0; i < member->device_count && i < HA_DEVICES_MAX; i++) {
-        const struct fence_device *device = &member->devices[i];
-        if (covers(device, target) && strncmp(device->name, name, HA_NAME_MAX) == 0)
-            return device;
-    }
-    return NULL;
-}
-
-/* Walks the distinct devices for a target: each is seen at the first member that can be asked, and
- * that member's word on its level counts. */
-struct walk {
-    const struct fence_member *member;
-    const struct fence_device *device;
-    uint32_t position; /* of member */
-    uint32_t index;    /* of the next device */
-};
-
-static bool is_seen_before(const struct step *s, const struct walk *w, const char *name,
-                           uint32_t target)
-{
-    for (uint32_t i = 0; i < w->position; i++) {
-        const struct fence_member *member = member_at(s, i);
-        if (can_be_asked(s, member, target) && device_of(member, name, target))
-            return true;
-    }
-    return device_of(w->member, name, target) != w->device;
-}
-
-static bool next_device(const struct step *s, struct walk *w, uint32_t target)
-{
-    for (;;) {
-        if (!w->member) {
-            w->member = member_at(s, w->position);
-            w->index = 0;
-            if (!w->member)
-                return false;
-        }
-        if (!can_be_asked(s, w->member, target) || w->index >= w->member->device_count ||
-            w->index >= HA_DEVICES_MAX) {
-            w->member = NULL;
-            w->position++;
-            continue;
-        }
-        w->device = &w->member->devices[w->index++];
-        if (covers(w->device, target) && !is_seen_before(s, w, w->device->name, target))
-            return true;
-    }
-}
-
-/* The lowest level above `above` with a device for the target; 0: none. */
-static uint8_t next_level(const struct step *s, uint32_t target, uint8_t above)
-{
-    struct walk w = {0};
-    uint8_t level = LEVEL_MAX + 1;
-
-    while (next_device(s, &w, target)) {
-        if (w.device->level > above && w.device->level < level)
-            level = w.device->level;
-    }
-    return level > LEVEL_MAX ? 0 : level;
-}
-
-/* Who runs the device: the first that knows it, at the next attempt the next one. */
-static const struct fence_member *choose_member(const struct step *s, const struct fence_target *t,
-                                                const char *name)
-{
-    const struct fence_member *member;
-    uint32_t able = 0;
-
-    for (uint32_t i = 0; (member = member_at(s, i)) != NULL; i++)
-        able += can_be_asked(s, member, t->node) && device_of(member, name, t->node);
-    uint32_t wanted = able ? (t->attempts - 1) % able : 0;
-    for (uint32_t i = 0; (member = member_at(s, i)) != NULL; i++) {
-        if (can_be_asked(s, member, t->node) && device_of(member, name, t->node) && wanted-- == 0)
-            return member;
-    }
-    return NULL;
-}
-
 /* --- One level of one attempt --- */
 
 static bool is_device_taken(const struct fence_fsm *fsm, const char *name)
@@ -367,7 +245,7 @@ static uint64_t new_run_id(struct step *s)
 static void start_run(struct step *s, const struct fence_target *t,
                       const struct fence_device *device)
 {
-    const struct fence_member *by = choose_member(s, t, device->name);
+    const struct fence_member *by = fence_walk_member(s->in, t->node, device->name, t->attempts);
     struct fence_run *run = free_run(s->fsm);
     uint32_t timeout_ms = device->timeout_ms ? device->timeout_ms : FENCE_DEVICE_MS;
 
@@ -400,11 +278,11 @@ enum level_result { LEVEL_WAITS, LEVEL_IS_OFF, LEVEL_FAILED, LEVEL_IS_EMPTY };
 /* Starts what has not started, and looks at what has ended. */
 static enum level_result try_level(struct step *s, const struct fence_target *t)
 {
-    struct walk w = {0};
+    struct fence_walk w = {0};
     uint32_t devices = 0, off = 0;
     bool has_failed = false;
 
-    while (next_device(s, &w, t->node)) {
+    while (fence_walk_next(s->in, &w, t->node)) {
         if (w.device->level != t->level)
             continue;
         devices++;
@@ -532,7 +410,7 @@ static void go_on_off(struct step *s, struct fence_target *t, const struct ha_no
             break;
         }
         drop_runs(s, t);
-        uint8_t level = next_level(s, t->node, t->level);
+        uint8_t level = fence_walk_level(s->in, t->node, t->level);
         if (level == 0) {
             back_off(s, t, retry_delay_ms(t->attempts));
             return;
@@ -546,7 +424,7 @@ static void begin_off(struct step *s, struct fence_target *t, const struct ha_no
     move_to(t, FENCE_OFF);
     t->attempts++;
     t->begun_ms = s->rt->now_ms;
-    t->level = next_level(s, t->node, 0);
+    t->level = fence_walk_level(s->in, t->node, 0);
     go_on_off(s, t, node);
 }
 
@@ -623,7 +501,7 @@ static bool is_agents_turn(const struct step *s, struct fence_target *t, const s
 {
     const char *why = NULL;
 
-    t->has_no_device = next_level(s, t->node, 0) == 0;
+    t->has_no_device = fence_walk_level(s->in, t->node, 0) == 0;
     /* Its view is open until its lease ends; the others may have taken the target back by then. */
     if (!s->in->is_quorate)
         why = "no quorum is heard: the others may have taken it back";
@@ -721,9 +599,11 @@ static void enter_view(struct step *s)
     if (log_view_cmp(view, s->fsm->view) == 0)
         return;
     s->fsm->view = view;
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++)
-        if (s->fsm->targets[i].node != 0)
-            move_to(&s->fsm->targets[i], FENCE_IDLE);
+    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
+        struct fence_target *t = &s->fsm->targets[i];
+        if (t->node != 0)
+            move_to(t, FENCE_IDLE);
+    }
 }
 
 /* Another life of a node is another target: its evidence begins anew. */
@@ -739,12 +619,14 @@ static void drop_targets(struct step *s)
 
 static bool is_empty(const struct fence_fsm *fsm)
 {
-    for (uint32_t i = 0; i < HA_NODES_MAX; i++)
+    for (uint32_t i = 0; i < HA_NODES_MAX; i++) {
         if (fsm->targets[i].node != 0)
             return false;
-    for (uint32_t i = 0; i < FENCE_RUNS_MAX; i++)
+    }
+    for (uint32_t i = 0; i < FENCE_RUNS_MAX; i++) {
         if (fsm->runs[i].id != 0)
             return false;
+    }
     return true;
 }
 

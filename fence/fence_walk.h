@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * The devices that can switch a node off, and the members that can run them: as members announced
+ * them, one by one, by levels (levels are tried in turn, all devices of one level together). Pure.
+ */
+#ifndef FENCE_FENCE_WALK_H
+#define FENCE_FENCE_WALK_H
+
+#include "fence/fence_fsm.h"
+
+/* Begins as all zero. The distinct devices for a target: each is seen at the first member that can
+ * be asked, and that member's word on its level counts. */
+struct fence_walk {
+    const struct fence_member *member;
+    const struct fence_device *device;
+    uint32_t position; /* of member */
+    uint32_t index;    /* of the next device */
+};
+
+/* The next one is w->device, borrowed from in; false: there are no more. */
+bool fence_walk_next(const struct fence_input *in, struct fence_walk *w, uint32_t target);
+/* The lowest level above `above` with a device for the target; 0: none. */
+uint8_t fence_walk_level(const struct fence_input *in, uint32_t target, uint8_t above);
+/* Who runs the device at attempt 1, 2...: the first that knows it, at the next attempt the next
+ * one. NULL: nobody can be asked. */
+const struct fence_member *fence_walk_member(const struct fence_input *in, uint32_t target,
+                                             const char *name, uint32_t attempt);
+
+#endif
