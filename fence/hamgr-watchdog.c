@@ -25,13 +25,12 @@
 
 #include "fence/keeper.h"
 #include "fence/watchdog.h"
+#include "hamgr/base/slept.h"
 #include "hamgr/config/config.h"
 #include "hamgr/ipc/keeperproto.h"
 
 #define CLIENTS_MAX 8
 #define PAGE_BYTES  4096
-#define READ_MAX_NS 10000000u
-#define READ_TRIES  10
 
 struct daemon {
     struct ha_config config;
@@ -64,20 +63,6 @@ static uint64_t read_clock(clockid_t id)
 static uint64_t now_ns(void)
 {
     return read_clock(CLOCK_MONOTONIC_RAW);
-}
-
-/* Read again if that took long: to be preempted in between must not look like a suspend. */
-static int64_t slept_ns(void)
-{
-    uint64_t before_ns, boot_ns, after_ns;
-    int tries = 0;
-
-    do {
-        before_ns = read_clock(CLOCK_MONOTONIC);
-        boot_ns = read_clock(CLOCK_BOOTTIME);
-        after_ns = read_clock(CLOCK_MONOTONIC);
-    } while (after_ns - before_ns > READ_MAX_NS && ++tries < READ_TRIES);
-    return (int64_t)(boot_ns - after_ns);
 }
 
 static void say(const char *level, const char *text)
@@ -204,7 +189,7 @@ static void hurry(struct daemon *d, uint64_t now)
 /* The time, and what a suspend does to it; before each question to the keeper's rule. */
 static uint64_t look(struct daemon *d)
 {
-    int64_t slept = slept_ns();
+    int64_t slept = slept_ns(read_clock);
     uint64_t now = now_ns();
 
     if (keeper_slept(&d->keeper, slept, now)) {

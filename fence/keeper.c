@@ -2,14 +2,12 @@
 #include "fence/keeper.h"
 
 #include "hamgr/base/assert.h"
+#include "hamgr/base/slept.h"
 #include "hamgr/base/sm.h"
 
 #define NS_PER_MS      UINT64_C(1000000)
 #define SECOND_NS      INT64_C(1000000000)
 #define PROOFS_TO_LOSE 4u
-/* Its two clocks are not read at one moment; a real suspend takes longer, and of one that does not
- * L bears so much. */
-#define SLEEP_MIN_NS INT64_C(100000000)
 /* A real-time clock may count the suspend in whole seconds. */
 #define SLEEP_ROUNDED_NS SECOND_NS
 #define HURRY_MIN_MS     1000u /* devices count seconds */
@@ -78,7 +76,7 @@ bool keeper_slept(struct keeper *keeper, int64_t slept_ns, uint64_t now_ns)
 
     if (!keeper->has_slept)
         keeper->slept_ns = slept_ns;
-    if (!keeper->has_slept || (step_ns <= SLEEP_MIN_NS && step_ns >= -SLEEP_MIN_NS)) {
+    if (!keeper->has_slept || (step_ns <= SLEPT_MIN_NS && step_ns >= -SLEPT_MIN_NS)) {
         keeper->has_slept = true;
         return false;
     }

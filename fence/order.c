@@ -4,11 +4,10 @@
  */
 #include "fence/order.h"
 
+#include "hamgr/base/slept.h"
+
 /* Three words in a row may be late: a daemon of a busy host is no reason to fence later. */
 #define VOUCH_HEARTBEATS 4u
-/* Clocks that are slewed part by 0.5 ms a second; what is shorter than this nobody is left behind
- * in. */
-#define SLEPT_MIN_MS 100u
 
 uint64_t fence_order_end_ms(uint64_t now_ms, uint32_t heartbeat_ms)
 {
@@ -26,17 +25,19 @@ bool fence_order_stands(const struct fence_order *order, uint64_t now_ms)
     return now_ms < order->end_ms;
 }
 
-void fence_sleep_note(struct fence_sleep *sleep, uint64_t now_ms, uint64_t boot_ms)
+void fence_sleep_note(struct fence_sleep *sleep, uint64_t now_ms, int64_t slept_ns)
 {
-    uint64_t ahead_ms = boot_ms - now_ms; /* modulo 2^64: only its changes count */
+    int64_t step_ns = slept_ns - sleep->slept_ns;
 
-    if (sleep->is_known && (int64_t)(ahead_ms - sleep->ahead_ms) >= (int64_t)SLEPT_MIN_MS)
-        sleep->woke_ms = now_ms > 0 ? now_ms : 1;
+    if (sleep->is_known && step_ns <= SLEPT_MIN_NS && step_ns >= -SLEPT_MIN_NS)
+        return;
+    if (sleep->is_known)
+        sleep->woke_ms = now_ms;
     sleep->is_known = true;
-    sleep->ahead_ms = ahead_ms;
+    sleep->slept_ns = slept_ns;
 }
 
 bool fence_sleep_is_over(const struct fence_sleep *sleep, uint64_t lease_end_ms, uint32_t lease_ms)
 {
-    return sleep->woke_ms == 0 || lease_end_ms >= sleep->woke_ms + lease_ms;
+    return sleep->woke_ms == 0 || lease_end_ms > sleep->woke_ms + lease_ms;
 }

@@ -34,14 +34,13 @@ bool fence_order_stands(const struct fence_order *order, uint64_t now_ms);
 /* All zero: nothing is known, and no suspend was seen. */
 struct fence_sleep {
     bool is_known;
-    uint64_t ahead_ms; /* of CLOCK_BOOTTIME before the clock that stands in a suspend */
-    uint64_t woke_ms;  /* by that clock, when the last suspend was noticed; 0 = none was */
+    int64_t slept_ns; /* when last asked */
+    uint64_t woke_ms; /* when the last suspend was noticed; 0 = none was */
 };
 
-/* Both clocks now; now_ms is the one that the lease is counted by, which stands in a suspend. Call
- * it before fence_sleep_is_over is asked. To be held up between reading the two looks like a short
- * suspend: that costs one heartbeat. */
-void fence_sleep_note(struct fence_sleep *sleep, uint64_t now_ms, uint64_t boot_ms);
+/* now_ms: by the clock that the lease is counted by, which stands in a suspend; slept_ns: of
+ * hamgr/base/slept.h. Call it before fence_sleep_is_over is asked. */
+void fence_sleep_note(struct fence_sleep *sleep, uint64_t now_ms, int64_t slept_ns);
 /* A heartbeat sent since the host woke was acknowledged by a quorum: the lease, which ends lease_ms
  * behind the last such one, says so. Always true where no suspend was seen. */
 bool fence_sleep_is_over(const struct fence_sleep *sleep, uint64_t lease_end_ms, uint32_t lease_ms);

@@ -22,8 +22,8 @@
 #include <systemd/sd-daemon.h>
 
 #include "hamgr/base/assert.h"
+#include "hamgr/base/slept.h"
 #include "hamgr/hv/gate_parts.h"
-#include "hamgr/hv/slept.h"
 
 #define NS_PER_S UINT64_C(1000000000)
 /* Listings within one round: the first finds what runs, the second sees it paused. A third for a

@@ -2,12 +2,8 @@
 #include "hamgr/hv/gate_fsm.h"
 
 #include "hamgr/base/assert.h"
+#include "hamgr/base/slept.h"
 #include "hamgr/base/sm.h"
-
-/* BOOTTIME and MONOTONIC are read one after the other; a preemption in between looks like sleep. A
- * real suspend takes longer than this; one that did not is covered by L, which has a second to
- * spare. */
-#define SLEEP_MIN_NS INT64_C(100000000)
 
 static const struct ha_sm_state states[] = {
     [GATE_OPEN] = {"open", HA_SM_TO(GATE_PAUSING), false},
@@ -22,7 +18,7 @@ static void note_sleep(struct gate_fsm *fsm, const struct gate_view *view)
 {
     int64_t step_ns = view->slept_ns - fsm->slept_ns;
 
-    if (fsm->has_slept && (step_ns > SLEEP_MIN_NS || step_ns < -SLEEP_MIN_NS)) {
+    if (fsm->has_slept && (step_ns > SLEPT_MIN_NS || step_ns < -SLEPT_MIN_NS)) {
         uint64_t end_ns = view->has_page ? view->lease_end_ns : 0;
         uint64_t last_ns = end_ns > view->now_ns ? end_ns : view->now_ns;
         fsm->void_end_ns = last_ns > fsm->void_end_ns ? last_ns : fsm->void_end_ns;

@@ -9,6 +9,7 @@
 
 #include "fence/order.h"
 #include "hamgr/base/assert.h"
+#include "hamgr/base/slept.h"
 
 #define RUNS_MAX       FENCE_RUNS_MAX
 #define VOTER_RETRY_MS 100u /* a learner copies what it lacks meanwhile */
@@ -127,18 +128,23 @@ static void convert_devices(struct hamgrd *d)
     }
 }
 
-static uint64_t boot_ms(void)
+static uint64_t read_clock(clockid_t id)
 {
     struct timespec now;
 
-    clock_gettime(CLOCK_BOOTTIME, &now);
-    return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    clock_gettime(id, &now);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static uint64_t boot_ms(void)
+{
+    return read_clock(CLOCK_BOOTTIME) / 1000000;
 }
 
 /* The others, who may have taken the target back without us, have heard of us since we woke. */
 static bool is_awake(struct hamgrd *d)
 {
-    fence_sleep_note(&d->leader->sleep, shell_now_ms(), boot_ms());
+    fence_sleep_note(&d->leader->sleep, shell_now_ms(), slept_ns(read_clock));
     return fence_sleep_is_over(&d->leader->sleep, log_lease_end_ms(d->log), d->rt.timing.lease_ms);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The gate's two clocks, read by a process that is preempted in between.
+ * The two clocks that tell a suspend, read by a process that is preempted in between.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "hamgr/hv/slept.h"
+#include "hamgr/base/slept.h"
 
 #define MS 1000000u
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "hamgr/hv/slept.h"
+#include "hamgr/base/slept.h"
 
 int64_t slept_ns(uint64_t (*read_clock)(clockid_t id))
 {
