@@ -9,6 +9,7 @@
 
 #include "hamgr/base/assert.h"
 #include "hamgr/core/reason.h"
+#include "hamgr/hv/xen/definition.h"
 #include "hamgr/server/request.h"
 
 static bool get_number(const struct request *r, const char *key, uint64_t max, uint64_t *ret_value)
@@ -126,16 +127,6 @@ static bool fill_add(struct request *r, struct ha_cmd *cmd)
     return merge_policy(r, &cmd->u.guest_add.policy);
 }
 
-/* Only a definition in JSON, Xen's, names things that a node may lack. */
-static bool names_things(const uint8_t *definition, size_t size)
-{
-    size_t i = 0;
-
-    while (i < size && (definition[i] == ' ' || definition[i] == '\n' || definition[i] == '\t'))
-        i++;
-    return i < size && definition[i] == '{';
-}
-
 static void on_add_checked(void *user, const struct server_checked *checked)
 {
     struct request *r = request_find((uint64_t)(uintptr_t)user);
@@ -160,7 +151,7 @@ static void run_guest_add(struct request *r)
     const struct server_check question = {.definition = cmd.u.guest_add.definition_bytes,
                                           .size = cmd.u.guest_add.definition_size};
     if (cmd.u.guest_add.want == HA_WANT_STOPPED ||
-        !names_things(question.definition, question.size) ||
+        !xen_definition_is_json(question.definition, question.size) || /* names no things */
         ha_refusal(request_state(r), api->runtime(api->user), &cmd, text, fix) != 0) {
         request_propose(r, &cmd, NULL); /* or refused with those words */
         return;
@@ -247,7 +238,7 @@ static void run_guest_start(struct request *r)
     if (!guest)
         return;
     const uint8_t *definition = api->definition(api->user, guest->definition, &size);
-    if (guest->phase != HA_PHASE_FREE || !definition || !names_things(definition, size) ||
+    if (guest->phase != HA_PHASE_FREE || !definition || !xen_definition_is_json(definition, size) ||
         !api->runtime(api->user)->is_open) {
         start(r, guest);
         return;
