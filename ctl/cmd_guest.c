@@ -536,17 +536,27 @@ static void print_bars(const json_t *runs_on)
     }
 }
 
-static int run_show(const struct command *command, int argc, char **argv)
+/* Asks about the one guest that the words name; as ask_data. */
+static int ask_about_one(const struct command *command, int argc, char **argv, const char *verb,
+                         const char **ret_name, json_t **ret_envelope, json_t **ret_data)
 {
-    json_t *envelope, *data;
     bool is_detached;
     int code;
-    const char *name = one_guest(command, argc, argv, &is_detached, &code);
 
+    *ret_name = one_guest(command, argc, argv, &is_detached, &code);
     if (code == EXIT_DONE && is_detached)
         code = usage_error(command, "--detach is not expected");
     if (code == EXIT_DONE)
-        code = ask_data("guest-show", json_pack("{s:s}", "guest", name), &envelope, &data);
+        code = ask_data(verb, json_pack("{s:s}", "guest", *ret_name), ret_envelope, ret_data);
+    return code;
+}
+
+static int run_show(const struct command *command, int argc, char **argv)
+{
+    const char *name;
+    json_t *envelope, *data;
+    int code = ask_about_one(command, argc, argv, "guest-show", &name, &envelope, &data);
+
     if (code != EXIT_DONE)
         return code;
     if (is_json) {
@@ -572,15 +582,10 @@ static int run_show(const struct command *command, int argc, char **argv)
 
 static int run_check(const struct command *command, int argc, char **argv)
 {
+    const char *name;
     json_t *envelope, *data;
-    bool is_detached;
-    int code;
-    const char *name = one_guest(command, argc, argv, &is_detached, &code);
+    int code = ask_about_one(command, argc, argv, "guest-check", &name, &envelope, &data);
 
-    if (code == EXIT_DONE && is_detached)
-        code = usage_error(command, "--detach is not expected");
-    if (code == EXIT_DONE)
-        code = ask_data("guest-check", json_pack("{s:s}", "guest", name), &envelope, &data);
     if (code != EXIT_DONE)
         return code;
     const json_t *nodes = json_object_get(data, "nodes");
