@@ -231,13 +231,21 @@ static void make_ring(struct hamgrd *d, struct move *move)
         qb_log(LOG_NOTICE, "migration %" PRIu64 ": %s; without it", move->ticket, err.text);
 }
 
-/* As configured, but no more than fits the guest's pages beside their hashes (STREAM.md, section
- * 4): all of it will be touched. */
+/* What holds every page of a guest, 8 MiB to spare. Of a limit 3/8, but at most 32 MiB, are hashes
+ * (STREAM.md, section 4): either its 5/8, or all of it but 32 MiB, are pages. */
+static uint64_t whole_cache_mib(uint64_t guest_mib)
+{
+    uint64_t pages_mib = guest_mib + 8;
+    uint64_t small_mib = pages_mib * 8 / 5, large_mib = pages_mib + 32;
+
+    return small_mib < large_mib ? small_mib : large_mib;
+}
+
+/* As configured, but no more than the guest can fill: all of it will be touched. */
 static uint32_t cache_mib(const struct hamgrd *d, const struct ha_guest *guest)
 {
     uint64_t most = d->config.cache_kib / 1024;
-    uint64_t pages = guest ? guest->mem_kib / 1024 + 8 : most;
-    uint64_t need = pages < 64 ? pages * 8 / 5 : pages + 40;
+    uint64_t need = guest ? whole_cache_mib(guest->mem_kib / 1024) : most;
 
     return (uint32_t)(need < most ? need : most);
 }
