@@ -107,13 +107,20 @@ static void note_proof(struct run *run, uint8_t outcome)
     run->d->monitor_due_ms[slot] = now_ms(CLOCK_MONOTONIC) + device->monitor_ms;
 }
 
+static void send_result(int client, uint64_t id, const struct fencep_result *result)
+{
+    uint8_t body[1024];
+    struct ha_writer w = ha_writer_of(body, sizeof(body));
+
+    fencep_result_encode(&w, result);
+    (void)ha_sock_send(client, FENCEP_RESULT, id, body, w.position, NULL, 0);
+}
+
 /* Ends run with its one result; frees it. */
 static void end_run(struct run *run, uint8_t outcome, const char *text)
 {
     struct fence_daemon *d = run->d;
     struct fencep_result result = {.outcome = outcome};
-    uint8_t body[1024];
-    struct ha_writer w = ha_writer_of(body, sizeof(body));
 
     if (run->started_ms)
         result.elapsed_ms = (uint32_t)(now_ms(CLOCK_MONOTONIC) - run->started_ms);
@@ -122,10 +129,8 @@ static void end_run(struct run *run, uint8_t outcome, const char *text)
     qb_log(outcome == FENCEP_FAILED ? LOG_WARNING : LOG_NOTICE,
            "device %s node %s: outcome %u | elapsed_ms=%u %s", run->order.device, run->order.node,
            outcome, result.elapsed_ms, text);
-    if (run->client >= 0) {
-        fencep_result_encode(&w, &result);
-        (void)ha_sock_send(run->client, FENCEP_RESULT, run->id, body, w.position, NULL, 0);
-    }
+    if (run->client >= 0)
+        send_result(run->client, run->id, &result);
     unlink_run(run);
     free(run);
     start_waiting(d);
@@ -357,14 +362,11 @@ static void vouch(struct fence_daemon *d, int client, const struct fencep_vouch 
 static void refuse_old(int client, uint64_t id)
 {
     struct fencep_result result = {.outcome = FENCEP_FAILED};
-    uint8_t body[1024];
-    struct ha_writer w = ha_writer_of(body, sizeof(body));
 
     snprintf(result.text, sizeof(result.text),
              "hamgrd is of an older build than hamgr-fence: restart it");
     qb_log(LOG_ERR, "an order is refused: %s", result.text);
-    fencep_result_encode(&w, &result);
-    (void)ha_sock_send(client, FENCEP_RESULT, id, body, w.position, NULL, 0);
+    send_result(client, id, &result);
 }
 
 static void send_devices(const struct fence_daemon *d, int client, uint64_t id)
