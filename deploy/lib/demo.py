@@ -186,7 +186,7 @@ def watch_move(picture, cluster, status):
 
 def move(picture, cluster, guest, target, watch=lambda status: status):
     """Moves a guest live. hamgr gives a move up rather than break its contract; then once more."""
-    for left in reversed(range(MOVE_TRIES)):
+    for _ in range(MOVE_TRIES):
         began = time.monotonic()
         op = cluster.hactl("migrate", guest, "--to", target, "--detach")["op"]
         cluster.wait_status(lambda s: not any(m["id"] == op for m in watch(s)["moves"]),
@@ -197,9 +197,7 @@ def move(picture, cluster, guest, target, watch=lambda status: status):
         why = next((m["reason"] for m in cluster.hactl("migrations", "--count", "20")["migrations"]
                     if m["op"] == op), "")
         picture.say(f"given up, {guest} goes on where it was: {why}")
-        if left == 0:
-            raise HactlError(("migrate", guest), 3, None, f"given up {MOVE_TRIES} times")
-    return None
+    raise HactlError(("migrate", guest), 3, None, f"given up {MOVE_TRIES} times")
 
 
 def migrate(picture, cluster):
