@@ -22,8 +22,7 @@ void codec_set_level(struct codec *codec, int level);
 
 /* Compresses src[size] into dst[capacity]. Returns the encoded size, or 0: store it (it does not
  * shrink by 1/32, or recent blocks did not and this one, which looks random as well, was not
- * tried). is_page_data: such
- * blocks share that memory of failures. */
+ * tried). is_page_data: such blocks share that memory of failures. */
 size_t codec_encode(struct codec *codec, const void *src, size_t size, void *dst, size_t capacity,
                     bool is_page_data);
 /* Did the last codec_encode work on the block, or store it untried? */
