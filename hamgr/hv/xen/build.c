@@ -30,6 +30,7 @@ struct build {
     bool is_aborted;
     const char *why;
     struct stream_mark mark;
+    struct stand_in stand_in;
     int fd;
     libxl_domain_restore_params params;
     struct lx_op op;
@@ -172,7 +173,24 @@ static void look_around(void *user, struct lx_op *op)
         b->why = "aborted";
     b->is_aborted = b->why != NULL;
     if (b->is_aborted)
-        lx_stop_helper(op);
+        lx_stop(op, b->why);
+}
+
+static int restore(struct build *b)
+{
+    if (stand_in_open(&b->stand_in, b->fd, false, NULL) != 0) {
+        b->why = "no memory or no descriptor is left for its stream";
+        return ERROR_FAIL;
+    }
+    b->op.stand_in = &b->stand_in;
+    int rc = libxl_domain_create_restore(lx_ctx(b->lx), &b->config, &b->domid, b->stand_in.libxl_fd,
+                                         -1, &b->params, &b->op.how, NULL);
+    stand_in_begun(&b->stand_in);
+    rc = lx_wait(&b->op, rc, 0, look_around, b);
+    stand_in_close(&b->stand_in);
+    if (!b->why)
+        b->why = b->stand_in.why;
+    return b->why ? ERROR_FAIL : rc;
 }
 
 static int make(struct build *b)
@@ -180,10 +198,9 @@ static int make(struct build *b)
     lx_begin(b->lx, &b->op);
     b->domid = (uint32_t)INVALID_DOMID;
     b->is_claimed = false;
-    int rc = b->is_restore
-                 ? libxl_domain_create_restore(lx_ctx(b->lx), &b->config, &b->domid, b->fd, -1,
-                                               &b->params, &b->op.how, NULL)
-                 : libxl_domain_create_new(lx_ctx(b->lx), &b->config, &b->domid, &b->op.how, NULL);
+    if (b->is_restore)
+        return restore(b);
+    int rc = libxl_domain_create_new(lx_ctx(b->lx), &b->config, &b->domid, &b->op.how, NULL);
     return lx_wait(&b->op, rc, 0, look_around, b);
 }
 

@@ -94,21 +94,31 @@ const char *lx_words(const struct lx *lx)
 /* ---- children ----------------------------------------------------------------------------------
  */
 
+static void drop_child(struct lx *lx)
+{
+    if (lx->child_fd >= 0)
+        close(lx->child_fd);
+    lx->child_fd = -1;
+}
+
 static pid_t fork_dependent(void *user)
 {
     struct lx *lx = user;
     bool is_direct = getpid() == lx->owner;
+    struct stand_in *stand_in = is_direct && lx->op ? lx->op->stand_in : NULL;
+
+    if (stand_in)
+        stand_in_before_fork(stand_in);
     pid_t pid = fork();
 
     /* SIGTERM: a save helper then cleans up (dirty tracking off) before it goes. */
     if (pid == 0 && is_direct) {
         prctl(PR_SET_PDEATHSIG, SIGTERM);
-        if (getppid() != lx->owner)
+        if (getppid() != lx->owner || (stand_in && !stand_in_child(stand_in)))
             _exit(EXIT_FAILURE);
     }
     if (pid > 0 && is_direct) {
-        if (lx->child_fd >= 0)
-            close(lx->child_fd);
+        drop_child(lx);
         lx->child_fd = pidfd_open(pid, 0);
     }
     return pid;
@@ -147,8 +157,7 @@ void xen_lx_close(struct lx *lx)
     if (!lx)
         return;
     libxl_ctx_free(lx->ctx);
-    if (lx->child_fd >= 0)
-        close(lx->child_fd);
+    drop_child(lx);
     free(lx->fds);
     free(lx);
 }
@@ -177,10 +186,13 @@ void lx_begin(struct lx *lx, struct lx_op *op)
     op->how = (libxl_asyncop_how){.callback = on_done, .u.for_callback = op};
     lx->words[0] = '\0';
     lx->op = op;
+    drop_child(lx);
 }
 
-void lx_stop_helper(struct lx_op *op)
+void lx_stop(struct lx_op *op, const char *why)
 {
+    if (op->stand_in)
+        stand_in_refuse(op->stand_in, why);
     if (op->lx->child_fd >= 0)
         (void)pidfd_send_signal(op->lx->child_fd, SIGTERM, NULL, 0);
 }
@@ -205,21 +217,43 @@ static bool grow(struct lx *lx, int wanted)
     return true;
 }
 
+static bool is_wanted(const struct lx *lx, int count, int fd)
+{
+    for (int n = 0; n < count; n++)
+        if (lx->fds[n].fd == fd && (lx->fds[n].events & POLLIN) != 0)
+            return true;
+    return false;
+}
+
+/* What the stream's stand-in waits for, behind libxl's own. */
+static int watch(struct lx *lx, int count)
+{
+    struct stand_in *s = lx->op ? lx->op->stand_in : NULL;
+    bool is_asked = s && is_wanted(lx, count, s->libxl_fd);
+
+    if (!s)
+        return count;
+    stand_in_move(s, is_asked);
+    lx->fds[count] = stand_in_watch(s, is_asked);
+    return count + 1;
+}
+
 /* One turn of libxl's loop. False: it can't go on. */
 static bool turn(struct lx *lx)
 {
-    int count = lx->capacity, timeout_ms = TICK_MS;
-    int rc;
+    int count = lx->capacity - 1, timeout_ms = TICK_MS;
+    int rc = 0;
 
-    while ((rc = libxl_osevent_beforepoll(lx->ctx, &count, lx->fds, &timeout_ms, time_now())) ==
-           ERROR_BUFFERFULL) {
-        if (!grow(lx, count))
+    while (lx->capacity == 0 ||
+           (rc = libxl_osevent_beforepoll(lx->ctx, &count, lx->fds, &timeout_ms, time_now())) ==
+               ERROR_BUFFERFULL) {
+        if (!grow(lx, count + 1))
             return false;
-        count = lx->capacity;
+        count = lx->capacity - 1;
     }
     if (rc != 0)
         return false;
-    int ready = poll(lx->fds, (nfds_t)count, timeout_ms);
+    int ready = poll(lx->fds, (nfds_t)watch(lx, count), timeout_ms);
     if (ready < 0 && errno != EINTR)
         return false;
     if (ready >= 0)

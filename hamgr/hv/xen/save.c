@@ -17,6 +17,7 @@ struct save {
     struct hv_xen *x;
     uint32_t domid;
     struct stream_mark mark;
+    struct stand_in stand_in;
     uint64_t deadline_ms; /* abort then, when still live; UINT64_MAX = never */
     bool is_aborted;
     const char *why;
@@ -94,9 +95,11 @@ static void look_around(void *user, struct lx_op *op)
         s->why = "aborted";
     else if (!s->why && op->now.phase == HV_LIVE && xen_now_ms() > s->deadline_ms)
         s->why = "the deadline passed in the live phase";
+    else if (!s->why)
+        s->why = s->stand_in.why;
     s->is_aborted = s->why != NULL;
     if (s->is_aborted)
-        lx_stop_helper(op);
+        lx_stop(op, s->why);
 }
 
 /* What is left behind by a save that failed: as before, or paused where the gate lets it go on. */
@@ -136,17 +139,32 @@ static int check(struct hv_xen *x, const struct xen_look *look, const struct hv_
     return xen_tracking_off(x, look, err);
 }
 
+static int suspend(struct save *s, struct lx *lx, int flags, struct lx_op *op)
+{
+    lx_begin(lx, op);
+    op->stand_in = &s->stand_in;
+    int rc = libxl_domain_suspend(lx_ctx(lx), s->domid, s->stand_in.libxl_fd, flags, &op->how);
+    stand_in_begun(&s->stand_in);
+    rc = lx_wait(op, rc, 0, look_around, s);
+    /* The end of the stream, which libxl has written by now. */
+    stand_in_move(&s->stand_in, false);
+    hear_helper(s, op);
+    if (!s->why && s->stand_in.why)
+        s->why = stream_is_taken_away(&s->mark) ? "aborted" : s->stand_in.why;
+    s->is_aborted = s->why != NULL;
+    return rc;
+}
+
 static enum hv_outcome run_save(struct save *s, struct lx *lx, const struct hv_save_params *params,
                                 struct lx_op *op, struct ha_err *err)
 {
-    int flags = params->is_live ? LIBXL_SUSPEND_LIVE : 0;
     char words[HA_TEXT_MAX];
     struct xen_look look;
 
-    lx_begin(lx, op);
-    int rc = libxl_domain_suspend(lx_ctx(lx), s->domid, params->fd, flags, &op->how);
-    rc = lx_wait(op, rc, 0, look_around, s);
-    hear_helper(s, op);
+    if (stand_in_open(&s->stand_in, params->fd, true, err) != 0)
+        return HV_FAILED;
+    int rc = suspend(s, lx, params->is_live ? LIBXL_SUSPEND_LIVE : 0, op);
+    stand_in_close(&s->stand_in);
     /* Destroyed meanwhile, with the stream cut short: nothing is left to be unsure of. */
     if (rc != 0 && xen_look_at(s->x, s->domid, &look) == 0)
         return hv_failed(err, HA_E_NOT_FOUND, "save: domain %u is gone", s->domid);

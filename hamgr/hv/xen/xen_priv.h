@@ -13,6 +13,7 @@
 #include <xengnttab.h>
 
 #include "hamgr/hv/xen/record.h"
+#include "hamgr/hv/xen/standin.h"
 #include "hamgr/hv/xen/xen.h"
 
 #define XEN_PATH_MAX 128u
@@ -124,6 +125,7 @@ struct lx_op {
     int rc;
     hv_progress_fn progress; /* of a save or restore; may be NULL */
     void *user;
+    struct stand_in *stand_in; /* of a save or restore: what libxl has for its stream */
     struct hv_progress now;
     bool is_told_otherwise; /* `now` is filled by tick, not by what libxl logs */
     uint64_t pages_before;  /* sent in earlier rounds */
@@ -134,14 +136,14 @@ struct lx_op {
 /* Prepares; &op->how is given to the libxl call. */
 void lx_begin(struct lx *lx, struct lx_op *op);
 /* Waits until the operation ends, at most timeout_ms (0: for ever). call_rc: what the initiating
- * call returned. tick is called each TICK_MS and may call lx_stop_helper. libxl's rc; its words go
+ * call returned. tick is called each TICK_MS and may call lx_stop. libxl's rc; its words go
  * to lx_words. */
 int lx_wait(struct lx_op *op, int call_rc, uint32_t timeout_ms,
             void (*tick)(void *user, struct lx_op *op), void *tick_user);
-/* Ends a save or restore: its helper is told to give up, and what libxl itself reads or writes ends
- * with the stream, which was taken away. Not libxl_ao_abort, which in 4.17 calls through a null
- * pointer while libxl reads a stream's head. May be called at every tick. */
-void lx_stop_helper(struct lx_op *op);
+/* Ends a save or restore: its helper is told to give up, and a restore's libxl gets no more of the
+ * stream. Not libxl_ao_abort, which in 4.17 calls through a null pointer while the helper does not
+ * run yet (standin.h). May be called at every tick. */
+void lx_stop(struct lx_op *op, const char *why);
 /* The first error libxl logged since lx_begin: for people. */
 const char *lx_words(const struct lx *lx);
 
