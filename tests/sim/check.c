@@ -186,7 +186,7 @@ void sim_check_run(struct sim_node *node, const struct sim_domain *domain)
     check_elsewhere(node, domain);
     check_owner(node, domain);
     check_lease(node, domain);
-    sim_check_policy_run(domain);
+    sim_check_policy_run(node, domain);
 }
 
 static bool has_runnable(const struct sim_node *node)

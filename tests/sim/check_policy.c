@@ -318,12 +318,37 @@ static void check_switch(const struct ha_state *before, const struct ha_cmd *cmd
                       guest->name);
 }
 
-void sim_check_policy_run(const struct sim_domain *domain)
+/* Memory never runs again after newer memory of the same guest: the disk is ahead of it. */
+void sim_check_policy_run(const struct sim_node *node, const struct sim_domain *domain)
 {
     int guest = sim_guest_index(domain->d.label.guest);
+    uint64_t epoch = domain->d.label.epoch;
 
-    if (guest >= 0 && domain->d.label.epoch > seen.ran_epoch[guest])
-        seen.ran_epoch[guest] = domain->d.label.epoch;
+    if (guest < 0)
+        return;
+    if (epoch < seen.ran_epoch[guest])
+        sim_violation("I8", node->id, "%s epoch %llu runs, but epoch %llu has run", domain->d.name,
+                      (unsigned long long)epoch, (unsigned long long)seen.ran_epoch[guest]);
+    else
+        seen.ran_epoch[guest] = epoch;
+}
+
+/* Nor does the log give a guest back to a copy that is older than one that ran: a lost destination
+ * may have run what was switched to it, whatever it still had time to say. */
+static void check_memory(const struct log_entry *entry)
+{
+    const struct ha_state *now = sim_truth();
+
+    for (uint32_t i = 0; i < now->guest_count; i++) {
+        const struct ha_guest *guest = &now->guests[i];
+        int index = sim_guest_index(guest->id);
+        if (index < 0 || guest->phase == HA_PHASE_FREE || guest->phase_index != entry->index)
+            continue;
+        if (guest->epoch < seen.ran_epoch[index] + (sim_has_plant("older-memory") ? 1 : 0))
+            sim_violation("I8", guest->node, "%s is given to epoch %llu, but epoch %llu has run",
+                          guest->name, (unsigned long long)guest->epoch,
+                          (unsigned long long)seen.ran_epoch[index]);
+    }
 }
 
 /* I8: what REVERT gives back is still there, whole, and what it takes away has never run. */
@@ -418,6 +443,7 @@ void sim_check_policy(const struct ha_state *before, const struct log_entry *ent
     check_numbered_once(entry);
     if (applied->kind == LOG_KIND_OPEN)
         note_open(before, entry);
+    check_memory(entry);
     if (applied->kind != LOG_KIND_STATE)
         return;
     if (!applied->is_noop)

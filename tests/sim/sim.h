@@ -570,7 +570,7 @@ void sim_check_end(void);
 void sim_check_policy_reset(void);
 void sim_check_policy(const struct ha_state *before, const struct log_entry *entry,
                       const struct ha_applied *applied);
-void sim_check_policy_run(const struct sim_domain *domain);
+void sim_check_policy_run(const struct sim_node *node, const struct sim_domain *domain);
 void sim_check_fence_target(const struct sim_node *target);
 /* check_rejoin.c: a new hamgrd; an OPEN in the truth; what hamgrd and hamgr-hv say to each other.
  */
