@@ -353,6 +353,9 @@ struct sim_memo {
     bool is_known;
 };
 void sim_memo_reset(void);
+/* Its data was copied from what the sender has just made a digest of: its first `size` bytes. If
+ * they are the very same, that digest is the first to be remembered. */
+void sim_memo_sent(struct sim_memo *memo, size_t size);
 /* Digests of its data are remembered from now on; NULL: none. */
 void sim_memo_open(struct sim_memo *memo);
 
