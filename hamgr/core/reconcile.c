@@ -113,9 +113,8 @@ void rec_cancel_move(struct rec *r, struct ha_uuid guest, uint64_t epoch, uint64
     duty->reason = reason;
 }
 
-static void propose(struct rec *r, struct ha_uuid guest, uint64_t epoch, struct ha_cmd *cmd)
+static void propose(struct rec *r, struct ha_uuid guest, uint64_t epoch, const struct ha_cmd *cmd)
 {
-    snprintf(cmd->actor, sizeof(cmd->actor), "%.31s", r->self->name);
     /* One that would be a no-op now only fills the log. */
     if (ha_state_check(r->state, cmd) != HA_REASON_NONE)
         return;
@@ -125,6 +124,7 @@ static void propose(struct rec *r, struct ha_uuid guest, uint64_t epoch, struct 
     duty->ticket = cmd->ticket;
     duty->reason = cmd->reason;
     duty->cmd = *cmd;
+    snprintf(duty->cmd.actor, sizeof(duty->cmd.actor), "%.31s", r->self->name);
 }
 
 static struct ha_cmd own_command(const struct rec *r, const struct rec_copy *c, uint8_t type,
