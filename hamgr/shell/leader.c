@@ -159,6 +159,8 @@ static void fill_input(struct hamgrd *d)
     in->member_count = 0;
     in->members = l->members;
     in->is_quorate = log_hears_quorum(d->log) && is_awake(d);
+    if (!d->rt.is_leader)
+        return; /* there the machine looks at nothing else */
     for (uint32_t i = 0; i < d->state.node_count; i++) { /* ascending */
         uint32_t id = d->state.nodes[i].id;
         const struct announced *a = announced_by(l, id);
