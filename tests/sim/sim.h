@@ -351,12 +351,13 @@ struct sim_memo {
     size_t size;
     struct ha_digest previous, digest;
     bool is_known;
+    bool is_decoded; /* it was a heartbeat, kept if none came since */
 };
 void sim_memo_reset(void);
 /* Its data was copied from what the sender has just made a digest of: its first `size` bytes. If
  * they are the very same, that digest is the first to be remembered. */
 void sim_memo_sent(struct sim_memo *memo, size_t size);
-/* Digests of its data are remembered from now on; NULL: none. */
+/* What is computed of its data is remembered from now on; NULL: nothing. */
 void sim_memo_open(struct sim_memo *memo);
 
 /* corner.c */
