@@ -10,6 +10,8 @@
              [--xen-helper stock|auto]  who moves guests' memory: libxl's own helper, or hamgr's
                                         where it will do (driver xen; default stock)
              [--build DIR]              the built hamgr to install (default: the tree's build/release)
+             [--cold]                   boot each node (the usual: one boots, once, and its memory is
+                                        kept beside the image; all nodes go on from there)
   deploy/lab status                     the nodes, how to reach them, where their consoles are
   deploy/lab ssh NODE                   a shell in a node's dom0
   deploy/lab exec NODE COMMAND...       run a command there; its exit code is ours
@@ -31,8 +33,9 @@ drives. On a node: lab-service status | stop NAME | start NAME; logs in /var/log
 other by ssh. A node's disk lasts through power cuts, until down.
 
 Everything is kept below --dir (default /var/cache/hamgr-lab, or $HAMGR_LAB_DIR); labs with different
---name (default lab, or $HAMGR_LAB_NAME) run beside each other. A node takes 1.5 GiB of memory. Needs
-root; no KVM, no Xen, no hardware. Packages: deploy/lib/packages lab.
+--name (default lab, or $HAMGR_LAB_NAME) run beside each other. A node takes 1.5 GiB of memory; what up
+wakes nodes from takes 250 MB of disk a hypervisor, and is made anew when image, QEMU, the machine or
+its scripts are others. Needs root; no KVM, no Xen, no hardware. Packages: deploy/lib/packages lab.
 """
 
 import argparse
@@ -41,7 +44,7 @@ import subprocess
 import sys
 import time
 
-from xenlab import bmc, image, shadow, storage
+from xenlab import bmc, image, shadow, snapshot, storage
 from xenlab.errors import LabError
 from xenlab.lab import Lab
 from xenlab.place import DEFAULT_DIR, ROOT, Place
@@ -69,6 +72,7 @@ def do_build(place, options):
         is_new = image.build(place, say, options.mirror)
         if options.hypervisor == "shadow" and shadow.build(place, say):
             say(f"hypervisor with shadow paging: {shadow.path(place)}")
+    snapshot.ensure(place, options.hypervisor, say)
     say(f"image made in {time.monotonic() - began:.0f} s: {place.image}" if is_new
         else f"the image is there already: {place.image}")
     return 0
@@ -91,6 +95,8 @@ def do_up(place, options):
     if options.hypervisor == "shadow" and not os.path.exists(shadow.path(place)):
         raise LabError("there is no hypervisor with shadow paging yet; run: "
                        "deploy/lab build --hypervisor shadow")
+    if place.name == snapshot.NAME:
+        raise LabError(f"--name {place.name} is what a machine has whose memory is kept; use another")
     with place.lock(place.name):
         Lab(place).up(options, say)
     return 0
@@ -261,6 +267,8 @@ def parser():
                       help="memory for guests as hamgr.conf says it (default: what Xen has)")
     made.add_argument("--disks", type=disk_count, default=4, metavar="N",
                       help="shared disks for guests, /dev/nbd0 and on (default 4)")
+    made.add_argument("--cold", action="store_true",
+                      help="boot each node instead of waking it from a kept memory")
     with_build(made)
     verb("status", do_status, "Shows the nodes.")
     verb("ssh", do_ssh, "A shell in a node.").add_argument("node")

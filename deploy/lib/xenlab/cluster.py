@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from . import net
 from .errors import LabError
 
+MADE = "/var/lib/hamgr-lab/made"  # lets hamgr-fence start (dom0/lab-fence)
 CLUSTER_NAME = "lab"
 COMMAND_S = 120
 
@@ -45,11 +46,6 @@ def data(machine, text):
         raise LabError(f"{machine.name}: hactl answered no JSON: {text[:200]}") from None
 
 
-def words_of(machine):
-    return ["--node-name", machine.name, "--addr", net.address(machine.index), "--id",
-            str(machine.index)]
-
-
 def together(function, machines):
     """function(machine) for all at once; the first error counts."""
     with ThreadPoolExecutor(len(machines) or 1) as pool:
@@ -60,13 +56,15 @@ def create(machines, say):
     """Makes the cluster on the first node and takes the others in; ends when all are members with
     armed watchdogs. Each node's part is one command there (dom0/lab-join)."""
     first, others, count = machines[0], machines[1:], str(len(machines))
-    together(lambda m: inside(m, "lab-join", "corosync", count, timeout_s=240), machines)
-    say("corosync has formed")
-    made = data(first, inside(first, "lab-join", "init", CLUSTER_NAME, *words_of(first),
-                              timeout_s=300))
-    for machine in others:
-        inside(first, "hactl", "cluster", "add-node", machine.name, *words_of(machine)[2:])
+    made = data(first, inside(first, "lab-join", "init", count, "--name", CLUSTER_NAME, "--node-name",
+                              first.name, "--addr", net.address(first.index), "--id",
+                              str(first.index), timeout_s=480))
+    say("corosync has formed, and the first node is armed")
+    if others:
+        inside(first, "lab-join", "add", *(word for m in others for word in
+                                           (m.name, net.address(m.index), str(m.index))))
     together(lambda m: inside(m, "lab-join", "join", "--cluster-id", made["cluster_id"],
                               "--generation", str(made["generation"]), "--id", str(m.index),
                               timeout_s=240), others)
     inside(first, "lab-join", "members", count, timeout_s=360)
+    together(lambda m: inside(m, "touch", MADE), machines)

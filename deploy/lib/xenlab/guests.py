@@ -39,13 +39,12 @@ def find_program(build):
 
 def files(place, build):
     """(name on a node, path here) of what guests boot from."""
-    return [(f"{DIRECTORY}/vmlinuz".lstrip("/"), place.of_image("vmlinuz")),
-            (f"{DIRECTORY}/initrd".lstrip("/"), make_initrd(place, build))]
+    return [(f"{DIRECTORY}/initrd".lstrip("/"), make_initrd(place, build))]
 
 
 def boot_file(kind):
     """An HVM guest's kernel is started by QEMU, which knows packed ones only."""
-    return f"{DIRECTORY}/vmlinuz" if kind == "hvm" else f"{kernel.DIRECTORY}/vmlinux"
+    return f"{kernel.DIRECTORY}/{'vmlinuz' if kind == 'hvm' else 'vmlinux'}"
 
 
 def config(place, name, index, options):

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kernel that dom0s, PV and PVH guests boot: Debian's, unpacked; for guests on a read-only disk.
+"""The kernel that dom0s, PV and PVH guests boot: Debian's, unpacked; for guests on a read-only disk,
+with the packed one for HVM guests.
 
 Xen's builder unpacks a compressed kernel in dom0: 100 MB of fresh memory and half a minute of an
 emulated processor for each start of a guest; Xen itself takes 4 s for dom0's. Both take a plain ELF
@@ -8,6 +9,7 @@ file as well.
 
 import lzma
 import os
+import shutil
 import struct
 import tempfile
 
@@ -66,7 +68,7 @@ def plain(place):
 
 def disk(place):
     """The disk with it, made when it is first wanted; returns its path."""
-    path = place.of_image("kernel.img")
+    path = place.of_image("kernels.img")
     if os.path.exists(path):
         return path
     with tempfile.TemporaryDirectory(prefix="kernel-", dir=place.directory) as work:
@@ -75,7 +77,8 @@ def disk(place):
         kernel = read_bytes(plain(place))
         with open(os.path.join(root, "vmlinux"), "wb") as file:
             file.write(kernel)
+        packed = shutil.copy(place.of_image("vmlinuz"), root)
         run(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", root, made,
-             f"{(len(kernel) >> 20) + 8}M"], 60, "making the guests' kernel disk")
+             f"{((len(kernel) + os.path.getsize(packed)) >> 20) + 8}M"], 60, "making the guests' kernels")
         os.rename(made, path)
     return path

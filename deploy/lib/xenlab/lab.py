@@ -4,12 +4,12 @@
 import json
 import os
 import shutil
+import tempfile
 import time
 
-from . import bmc, cluster, guests, initramfs, net, seed, storage
-from .errors import LabError, read, wait_until, write
+from . import bmc, cluster, guests, net, seed, snapshot, storage
+from .errors import LabError, read, run, wait_until, write
 from .machine import Machine
-from .recipe import HERE
 
 
 class Lab:
@@ -27,7 +27,8 @@ class Lab:
         """Its nodes in order; LabError if there is no lab."""
         if self.settings is None:
             raise LabError(f"no lab {self.place.name} is up; start one: deploy/lab up")
-        return [Machine(self.place, i) for i in range(1, self.settings["nodes"] + 1)]
+        return [Machine(self.place, i, self.settings["hypervisor"])
+                for i in range(1, self.settings["nodes"] + 1)]
 
     def machine(self, name):
         found = {m.name: m for m in self.machines}
@@ -43,32 +44,38 @@ class Lab:
             raise LabError(f"lab {self.place.name} is up already; end it with: deploy/lab down")
         self.place.need_image()
         began = time.monotonic()
+        kept = None if getattr(options, "cold", False) else self.keep_memory(options.hypervisor, say)
         shutil.rmtree(self.place.lab, ignore_errors=True)
         os.makedirs(self.place.lab, mode=0o700)
         self.settings = {"nodes": options.nodes, "hypervisor": options.hypervisor,
                          "driver": options.driver, "xen_helper": options.xen_helper,
-                         "build": options.build, "image": self.place.image, "disks": options.disks}
+                         "build": options.build, "image": self.place.image, "disks": options.disks,
+                         "snapshot": kept.directory if kept else None}
         write(self.place.of_lab("lab.json"), json.dumps(self.settings))
-        write(self.place.of_lab("hypervisor"), options.hypervisor)
         machines = self.machines
         net.make(self.place.namespace, options.nodes)
         self.make_seeds(machines, options)
         storage.start(self.place, options.disks)
         for machine in machines:
-            machine.make_disk()
             bmc.start(self.place, machine)
-            machine.power_on()
-        cluster.together(self.wait_up, machines)
+        cluster.together(lambda m: self.first_on(m, kept), machines)
         say(f"{options.nodes} nodes run Xen after {time.monotonic() - began:.1f} s")
         if options.driver != "none":
             cluster.create(machines, say)
             say(f"hamgr's cluster is made, after {time.monotonic() - began:.1f} s")
 
+    def keep_memory(self, hypervisor, say):
+        """What nodes can be woken from; None, and they boot, if none can be made."""
+        try:
+            return snapshot.ensure(self.place, hypervisor, say)
+        except LabError as error:
+            say(f"each node boots by itself, for no booted machine's memory could be kept: {error}")
+            return None
+
     def make_seeds(self, machines, options):
         for machine in machines:
             os.makedirs(machine.dir)
-        write(self.place.of_lab("initrd"), initramfs.of_dom0(self.place, read(
-            os.path.join(HERE, "dom0", "initramfs-init"))))
+        write(self.place.of_lab("initrd"), snapshot.initrd(self.place))
         seed.make_shared(self.place, options.build, guests.files(self.place, options.build))
         seed.make_keys(self.place, machines)
         seed.make_certificates(self.place, machines)
@@ -76,17 +83,29 @@ class Lab:
         for machine in machines:
             seed.make_own(self.place, machine, machines, options, key)
 
+    def first_on(self, machine, kept):
+        """Boots a new node, or wakes it from what is kept of one that has booted."""
+        if kept:
+            machine.make_disk(kept.disk, "qcow2")
+            kept.wake(machine)
+        else:
+            machine.make_disk(self.place.of_image("root.img"), "raw")
+            machine.power_on()
+        self.wait_up(machine)
+
     def wait_up(self, machine, boots=0):
         """Until it has booted more than `boots` times and answers to ssh."""
         machine.wait_ready(boots)
         self.wait_ssh(machine)
 
     def wait_ssh(self, machine):
+        """One ssh that tries again by itself: one every half second, and three nodes to wait for, are a
+        quarter of a processor that nodes could have."""
         machine.forget_ssh()
 
         def answers():
             try:
-                cluster.inside(machine, "true", timeout_s=40)
+                run([*machine.ssh("-o", "ConnectionAttempts=120"), "true"], 180, "")
                 return True
             except LabError:
                 return False
@@ -103,11 +122,13 @@ class Lab:
 
     def install(self, build):
         """Brings a newer build to all nodes that are on, and to the others' next boot."""
-        seed.make_shared(self.place, build, guests.files(self.place, build))
+        size = seed.make_shared(self.place, build, guests.files(self.place, build))
         on = [m for m in self.machines if m.state() == "on"]
-        for machine in on:
-            with open(self.place.of_lab("shared.tar"), "rb") as file:
-                cluster.feed(machine, file, "tar", "-x", "-C", "/", "-f", "-")
+        with open(self.place.of_lab("shared.tar"), "rb") as file, tempfile.TemporaryFile() as archive:
+            archive.write(file.read(size))
+            for machine in on:
+                archive.seek(0)
+                cluster.feed(machine, archive, "tar", "-x", "-C", "/", "-f", "-")
         return [m.name for m in on]
 
     def guest(self, options):

@@ -22,14 +22,18 @@ LINUX = "console=hvc0 net.ifnames=0 quiet panic=1 mitigations=off rodata=off tsc
 class Machine:
     """Node number `index` (1..) of the lab at `place`."""
 
-    def __init__(self, place, index):
+    def __init__(self, place, index, hypervisor="stock"):
         self.place = place
         self.index = index
+        self.hypervisor = hypervisor
         self.name = f"n{index}"
         self.dir = place.of_lab(self.name)
         self.pid_file = os.path.join(self.dir, "pid")
         self.qmp_socket = os.path.join(self.dir, "qmp")
         self.console_log = os.path.join(self.dir, "console.log")
+        self.own_disk = os.path.join(self.dir, "own.tar")
+        # The cluster's cable and the other one.
+        self.mac, self.admin_mac = (f"52:54:00:{n}:00:{index:02x}" for n in (77, 78))
 
     @property
     def uuid(self):
@@ -46,20 +50,21 @@ class Machine:
 
     # --- power ---
 
-    def make_disk(self):
-        """An empty disk over the image: what a node writes stays through power cuts, until down."""
+    def make_disk(self, base, kind):
+        """An empty disk over another: what a node writes stays through power cuts, until down."""
         os.makedirs(self.dir, exist_ok=True)
-        run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b",
-             self.place.of_image("root.img"), os.path.join(self.dir, "disk.qcow2")], 60,
-            f"{self.name}: making its disk")
+        run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", kind, "-b", base,
+             os.path.join(self.dir, "disk.qcow2")], 60, f"{self.name}: making its disk")
 
-    def power_on(self):
+    def power_on(self, incoming=None):
+        """Boots it, or loads its memory from `incoming` and leaves its processors standing still."""
         if process.find(self.pid_file) is not None:
             if self.state() == "hung":
                 qmp.ask(self.qmp_socket, "cont")
             return
         pid_file = os.path.join(self.dir, "qemu.pid")
-        run(self.command(pid_file), 60, f"{self.name}: starting QEMU")
+        more = ["-S", "-incoming", incoming] if incoming else []
+        run([*self.command(pid_file), *more], 60, f"{self.name}: starting QEMU")
         process.remember(self.pid_file, int(read(pid_file)))
 
     def power_off(self):
@@ -84,7 +89,6 @@ class Machine:
                            f"deploy/lab power {self.name} on")
 
     def command(self, pid_file):
-        hypervisor = read(self.place.of_lab("hypervisor")).strip() or "stock"
         image, shared = self.place.of_image, self.place.of_lab
         disk = "if=none,cache=writeback"
         return [
@@ -93,7 +97,7 @@ class Machine:
             "-machine", "q35", "-accel", "tcg,thread=multi,tb-size=256", "-cpu", CPU,
             "-m", MEMORY_MIB, "-smp", "1", "-uuid", self.uuid, "-rtc", "base=utc",
             "-nodefaults", "-display", "none", "-daemonize", "-pidfile", pid_file,
-            "-kernel", image(f"xen-{hypervisor}"), "-append", XEN,
+            "-kernel", image(f"xen-{self.hypervisor}"), "-append", XEN,
             "-initrd", f"{kernel.plain(self.place)} {LINUX},{shared('initrd')}",
             "-chardev", f"socket,id=console,path={self.dir}/console,server=on,wait=off,"
                         f"logfile={self.console_log},logappend=on",
@@ -103,12 +107,12 @@ class Machine:
             "-device", "virtio-blk-pci,drive=disk",
             "-drive", f"id=shared,file={shared('shared.tar')},format=raw,readonly=on,{disk}",
             "-device", "virtio-blk-pci,drive=shared",
-            "-drive", f"id=own,file={self.dir}/own.tar,format=raw,readonly=on,{disk}",
+            "-drive", f"id=own,file={self.own_disk},format=raw,readonly=on,{disk}",
             "-device", "virtio-blk-pci,drive=own",
             "-drive", f"id=kernel,file={kernel.disk(self.place)},format=raw,readonly=on,{disk}",
             "-device", "virtio-blk-pci,drive=kernel",
-            *self.nic("cluster", f"tap{self.index}", f"52:54:00:77:00:{self.index:02x}"),
-            *self.nic("admin", f"adm{self.index}", f"52:54:00:78:00:{self.index:02x}"),
+            *self.nic("cluster", f"tap{self.index}", self.mac),
+            *self.nic("admin", f"adm{self.index}", self.admin_mac),
             "-device", "i6300esb", "-action", "watchdog=reset",
         ]
 
@@ -141,6 +145,10 @@ class Machine:
         """Waits until the console has told of more than `boots` finished boots."""
         wait_until(lambda: self.boots() > boots or self.explain_off(),
                    f"{self.name} boots (its console: {self.console_log})", timeout_s)
+
+    def wait_console(self, words, timeout_s):
+        wait_until(lambda: words in read(self.console_log) or self.explain_off(),
+                   f"{self.name} says '{words}' (its console: {self.console_log})", timeout_s)
 
     def boots(self):
         return read(self.console_log).count("lab: ready")

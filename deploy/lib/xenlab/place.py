@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import os
 import re
+import time
 
 from .errors import LabError, read
 from .recipe import HERE, image_key
@@ -40,14 +41,23 @@ class Place:
         return os.path.join(self.lab, *names)
 
     @contextlib.contextmanager
-    def lock(self, what):
-        """One change at a time to the images or to a lab: the loser is told, not queued."""
+    def lock(self, what, wait_s=0):
+        """One change at a time to the images or to a lab: who is late waits so long, then is told."""
         os.makedirs(self.directory, exist_ok=True)
         path = os.path.join(self.directory, f"{what}.lock")
         with open(path, "w", encoding="ascii") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise LabError(f"another deploy/lab works on this ({path} is locked); "
-                               "wait for it, or use another --name") from None
+            end = time.monotonic() + wait_s
+            while not try_lock(file):
+                if time.monotonic() >= end:
+                    raise LabError(f"another deploy/lab works on this ({path} is locked); "
+                                   "wait for it, or use another --name")
+                time.sleep(0.2)
             yield
+
+
+def try_lock(file):
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

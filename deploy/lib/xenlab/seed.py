@@ -20,6 +20,9 @@ from .place import HERE, ROOT
 sys.path.insert(0, os.path.dirname(HERE))
 from nslab import corosync  # noqa: E402
 
+# Disks keep their sizes while what is on them differs: a machine's memory knows them (snapshot.py).
+SHARED_BYTES, OWN_BYTES = 256 << 20, 1 << 20
+WAKE_BYTES = 512  # at the end of the own one: what a sleeping machine looks at
 HAMGR_UID = 990  # as lab-init makes it
 SBIN = "/usr/local/sbin"
 SSHD_CONFIG = """HostKey /etc/ssh/lab_host_key
@@ -62,12 +65,17 @@ class Tar:
         for name in sorted(os.listdir(directory)):  # not the directory itself: / is not ours
             self.tar.add(os.path.join(directory, name), arcname=name, filter=as_root)
 
-    def done(self):
+    def done(self, disk_bytes):
+        """Fills it up to a disk of that size; returns the size of the archive itself."""
         self.tar.close()
-        # A whole number of what a disk counts in, and tar reads.
         with open(f"{self.path}.new", "ab") as file:
-            file.truncate(-(-file.tell() // 10240) * 10240)
+            size = file.tell()
+            if size > disk_bytes - WAKE_BYTES:
+                raise LabError(f"{self.path} has {size >> 20} MiB, its disk no more than "
+                               f"{disk_bytes >> 20}; a build without sanitizers is smaller")
+            file.truncate(disk_bytes)
         os.rename(f"{self.path}.new", self.path)
+        return size
 
 
 def as_root(member):
@@ -91,13 +99,13 @@ def install(build, directory):
 
 
 def make_shared(place, build, guests=()):
-    """shared.tar from a build; guests = [(name in the node, path here)]."""
+    """shared.tar from a build; guests = [(name in the node, path here)]. Returns the archive's size."""
     with tempfile.TemporaryDirectory(prefix="install-", dir=place.lab) as directory:
         install(build, directory)
         archive = Tar(place.of_lab("shared.tar"))
         archive.add_tree(directory)
         archive.add("sbin/lab-init", read(os.path.join(HERE, "dom0", "lab-init")), 0o755)
-        for name in ("lab-service", "lab-join", "lab-hamgrd"):
+        for name in ("lab-service", "lab-join", "lab-hamgrd", "lab-fence"):
             archive.add(f"usr/local/sbin/{name}", read(os.path.join(HERE, "dom0", name)), 0o755)
         hotplug = os.path.join(build, "deploy", "lab-hotplug")
         if os.path.exists(hotplug):  # built where Xen's headers are
@@ -107,7 +115,7 @@ def make_shared(place, build, guests=()):
         for name, path in guests:
             with open(path, "rb") as file:
                 archive.add(name, file.read())
-        archive.done()
+        return archive.done(SHARED_BYTES)
 
 
 # --- what is a node's own -------------------------------------------------------------------------
@@ -153,17 +161,19 @@ def services(driver, xen_helper="stock"):
         corosync.PROGRAM,
         f"hamgr-watchdog 0:0 {SBIN}/hamgr-watchdog",
         f"hamgr-hv 0:0 {SBIN}/hamgr-hv --driver {driver} --peer-user hamgr{helper}",
-        f"hamgr-fence 0:0 {SBIN}/hamgr-fence",
+        f"hamgr-fence 0:0 {SBIN}/lab-fence",
         f"hamgrd {HAMGR_UID}:{HAMGR_UID} {SBIN}/lab-hamgrd",
         "!shutdown 0:0 /usr/local/bin/hactl node-shutdown --timeout 120s", ""])
 
 
 def make_own(place, machine, machines, options, corosync_key):
     """own.tar of a node."""
-    archive = Tar(os.path.join(machine.dir, "own.tar"))
-    archive.add("etc/hamgr-lab", f"NODE={machine.name}\nINDEX={machine.index}\n"
+    archive = Tar(machine.own_disk)
+    archive.add("etc/hamgr-lab", f"NODE={machine.name}\nINDEX={machine.index}\nUUID={machine.uuid}\n"
+                f"MAC={machine.mac}\nADMIN_MAC={machine.admin_mac}\n"
                 f"ADDR={net.address(machine.index)}\nADMIN={net.admin_address(machine.index)}\n"
                 f"DISKS={options.disks}\nSTORAGE={net.ADMIN}.{net.HOST_SUFFIX}\n")
+    archive.add("etc/hamgr-lab.seed", os.urandom(512), 0o600)
     hosts = "127.0.0.1 localhost\n" + "".join(f"{net.address(m.index)} {m.name}\n" for m in machines)
     archive.add("etc/hosts", hosts)
     archive.add("etc/hostname", f"{machine.name}\n")
@@ -185,7 +195,7 @@ def make_own(place, machine, machines, options, corosync_key):
     for name, mode in (("ca.pem", 0o644), ("node.pem", 0o644), ("node.key", 0o640)):
         archive.add(f"etc/hamgr/pki/{name}", read(place.of_lab("pki", machine.name, name)), mode,
                     HAMGR_UID)
-    archive.done()
+    archive.done(OWN_BYTES)
 
 
 def supports(build, driver):

@@ -11,13 +11,16 @@ import struct
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 import unittest
+from unittest import mock
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(ROOT, "deploy", "lib"))
 
-from xenlab import bmc, guests, initramfs, kernel, nbd, process, seed  # noqa: E402
+from xenlab import bmc, guests, initramfs, kernel, nbd, process, seed, snapshot  # noqa: E402
 from xenlab.errors import LabError, wait_until  # noqa: E402
 from xenlab.place import Place  # noqa: E402
 
@@ -39,6 +42,7 @@ class Arguments(unittest.TestCase):
     def test_help_tells_of_each_verb(self):
         done = lab("--help")
         self.assertEqual(done.returncode, 0)
+        self.assertIn("[--cold]", done.stdout)
         for verb in ("build", "up", "status", "ssh", "exec", "copy", "install", "power", "cable",
                      "guest", "witness", "console", "down"):
             self.assertIn(f"deploy/lab {verb}", done.stdout)
@@ -143,12 +147,138 @@ class Archives(unittest.TestCase):
             archive = seed.Tar(os.path.join(directory, "x.tar"))
             archive.add_tree(os.path.join(directory, "tree"))
             archive.add("etc/name", "n1\n", 0o600)
-            archive.done()
+            size = archive.done(1 << 20)
+            self.assertEqual(os.path.getsize(archive.path), 1 << 20)
             said = subprocess.run(["tar", "-tvf", archive.path], capture_output=True, text=True,
                                   check=True, timeout=30).stdout
-            self.assertEqual(os.path.getsize(archive.path) % 512, 0)
+            self.assertEqual(size % 512, 0)
+            with open(archive.path, "rb") as file:
+                self.assertTrue(file.read(size).strip(b"\0"))
+                self.assertFalse(file.read().strip(b"\0"))
         self.assertEqual([line.split()[-1] for line in said.splitlines()], ["usr/", "etc/name"])
         self.assertIn("-rw------- root/root", said.replace("0/0", "root/root"))
+
+
+    def test_what_does_not_fit_on_its_disk_is_refused(self):
+        with tempfile.TemporaryDirectory() as directory:
+            archive = seed.Tar(os.path.join(directory, "x.tar"))
+            archive.add("big", bytes(1 << 20))
+            with self.assertRaisesRegex(LabError, "its disk no more than 1"):
+                archive.done(1 << 20)
+
+
+class Snapshot(unittest.TestCase):
+    """The kept memory of a booted machine: when it is made anew, and how a node is woken from it."""
+
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.place = Place(directory.name, "lab")
+        os.makedirs(self.place.of_image("modules-dom0"))
+        os.makedirs(os.path.join(directory.name, "labs", "old"))
+        for name in ("root.img", "xen-stock", "xen-shadow", "vmlinuz", "vmlinux", "kernels.img",
+                     "busybox", "modules-dom0/order"):
+            self.put(name)
+
+    def put(self, name, text="x"):
+        with open(self.place.of_image(name), "w", encoding="ascii") as file:
+            file.write(text)
+
+    def key(self, hypervisor="stock", version="QEMU 7.2"):
+        with mock.patch.object(snapshot, "run", lambda *_: version):
+            return snapshot.key(self.place, hypervisor)
+
+    def test_is_of_what_it_was_made_with(self):
+        keys = [self.key(), self.key("shadow"), self.key(version="QEMU 7.3")]
+        for patched in (mock.patch.object(snapshot, "lab_init", lambda: "another"),
+                        mock.patch("xenlab.machine.MEMORY_MIB", 1024),
+                        mock.patch.object(snapshot, "processor", lambda: "another")):
+            with patched:
+                keys.append(self.key())
+        for name in ("busybox", "xen-stock", "root.img"):
+            self.put(name, "another")
+            keys.append(self.key())
+        self.assertEqual(len(set(keys)), len(keys))
+        self.assertEqual(keys[-1], self.key())
+        self.place.name = "other"  # one for all labs
+        self.assertEqual(keys[-1], self.key())
+
+    def test_old_ones_go_unless_a_lab_lies_on_them(self):
+        paths = [self.place.of_image(f"snapshot-{name}")
+                 for name in ("stock-new", "stock-used", "stock-old", "shadow-other")]
+        for path in paths:
+            os.makedirs(path)
+        with open(os.path.join(self.place.directory, "labs", "old", "lab.json"), "w",
+                  encoding="ascii") as file:
+            file.write(f'{{"snapshot": "{paths[1]}"}}')
+        snapshot.forget_old(self.place, "snapshot-stock-", paths[0])
+        self.assertEqual([os.path.exists(path) for path in paths], [True, True, False, True])
+
+    def test_a_node_knows_how_long_it_slept_before_it_goes_on(self):
+        events = []
+
+        class Node:
+            name, qmp_socket, own_disk = "n1", "socket", self.place.of_image("own")
+
+            pid_file = self.place.of_image("pid")
+
+            def power_on(self, incoming):
+                events.append(incoming)
+                process.remember(self.pid_file, os.getpid())
+
+        states = iter(["inmigrate", None, "paused"])
+
+        def ask(path, command):
+            self.assertEqual(path, "socket")
+            if command == "query-status":
+                state = next(states)
+                if state is None:
+                    raise LabError("busy")
+                return {"status": state}
+            with open(Node.own_disk, "rb") as file:
+                events.append((command, file.read()))
+            return {}
+        self.put("own", "\0" * 4096)
+        kept = snapshot.Snapshot(self.place.of_image("kept"))
+        os.makedirs(kept.directory)
+        self.assertFalse(kept.exists())
+        self.put("kept/stopped", str(time.time_ns() - 5_000_000_000))
+        self.assertTrue(kept.exists())
+        with mock.patch.object(snapshot.qmp, "ask", ask):
+            kept.wake(Node())
+        self.assertIn(f"cat '{kept.directory}/state'", events[0])
+        command, disk = events[1]
+        self.assertEqual((command, len(disk), disk[:-512].strip(b"\0")), ("cont", 4096, b""))
+        word, slept_ns = disk[-512:].rstrip(b"\0").split()
+        self.assertEqual(word, b"wake")
+        self.assertGreaterEqual(int(slept_ns), 5_000_000_000)
+        self.assertEqual(len(events), 2)
+        os.unlink(Node.pid_file)
+        Node.power_on = lambda *_: None  # QEMU refused and is gone
+        with self.assertRaisesRegex(LabError, "--cold.*made anew"):
+            kept.wake(Node())
+
+    def test_a_taken_name_is_refused(self):
+        if os.getuid() == 0:
+            done = lab("--dir", self.place.directory, "--name", "snapshot", "up", "--driver", "none")
+            self.assertEqual(done.returncode, 2)
+            self.assertIn("use another", done.stderr)
+
+    def test_who_is_late_waits_for_a_lock_or_is_told(self):
+        with self.place.lock("x"):
+            with self.assertRaisesRegex(LabError, "another deploy/lab works on this"):
+                with self.place.lock("x"):
+                    pass
+            releaser = Place(self.place.directory, "lab")
+            entered = []
+
+            def enter():
+                with releaser.lock("x", 60):
+                    entered.append(True)
+            waiter = threading.Thread(target=enter)
+            waiter.start()
+        waiter.join(60)
+        self.assertEqual(entered, [True])
 
 
 class Services(unittest.TestCase):
