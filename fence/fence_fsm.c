@@ -275,16 +275,57 @@ static void start_run(struct step *s, const struct fence_target *t,
 
 enum level_result { LEVEL_WAITS, LEVEL_IS_OFF, LEVEL_FAILED, LEVEL_IS_EMPTY };
 
-/* Starts what has not started, and looks at what has ended. */
-static enum level_result try_level(struct step *s, const struct fence_target *t)
+static const char *name_of(const struct step *s, uint32_t id)
 {
-    struct fence_walk w = {0};
+    const struct ha_node *node = ha_state_node(s->state, id);
+
+    return node ? node->name : "?";
+}
+
+/* And the smallest fix: at who is asked for devices at all, so lacks only this one. */
+static void note_out_of_reach(const struct step *s, struct fence_target *t,
+                              const struct fence_walk *w)
+{
+    const struct fence_member *by = w->member;
+    const char *knower = name_of(s, by->node);
+    struct fence_walk asked = {0};
+
+    if (by->is_mute && by->node != t->node)
+        snprintf(t->text, sizeof(t->text),
+                 "level %u needs %.63s, too, which only %.63s can drive: start hamgr-fence there",
+                 t->level, w->device->name, knower);
+    else if (fence_walk_next(s->in, &asked, t->node))
+        snprintf(t->text, sizeof(t->text),
+                 "level %u needs %.63s, too, says %.50s: name it in fence.conf of %.50s%s",
+                 t->level, w->device->name, knower, name_of(s, asked.member->node),
+                 by->node == t->node ? "" : ", or bring that node back");
+}
+
+/* Some supply of it that is known of can be switched by nobody here: the rest proves nothing, and
+ * is left alone (I7). */
+static bool is_out_of_reach(const struct step *s, struct fence_target *t)
+{
+    struct fence_walk w = {.level = t->level};
+
+    while (fence_walk_next(s->in, &w, t->node)) {
+        if (fence_walk_member(s->in, t->node, w.device->name, 1))
+            continue;
+        note_out_of_reach(s, t, &w);
+        return true;
+    }
+    return false;
+}
+
+/* Starts what has not started, and looks at what has ended. */
+static enum level_result try_level(struct step *s, struct fence_target *t)
+{
+    struct fence_walk w = {.level = t->level};
     uint32_t devices = 0, off = 0;
     bool has_failed = false;
 
+    if (is_out_of_reach(s, t))
+        return LEVEL_FAILED;
     while (fence_walk_next(s->in, &w, t->node)) {
-        if (w.device->level != t->level)
-            continue;
         devices++;
         const struct fence_run *run = find_run(s->fsm, t, w.device->name);
         if (!run)

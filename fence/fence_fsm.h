@@ -9,9 +9,9 @@
  * Pure: no clock, no I/O, no memory of its own; credentials never come here. The shell carries out
  * the actions: a run goes to the hamgr-fence of member `by`, its result comes back by its id.
  *
- * What it never does: take a timeout, an unknown outcome or a lost connection for evidence; fence
- * outside an open view, on a node that is not its leader, or while the cluster is disarmed; use a
- * result of an earlier view.
+ * What it never does: take a timeout, an unknown outcome, a lost connection, or a level of which a
+ * device is out of reach for evidence; fence outside an open view, on a node that is not its
+ * leader, or while the cluster is disarmed; use a result of an earlier view.
  */
 #ifndef FENCE_FENCE_FSM_H
 #define FENCE_FENCE_FSM_H
@@ -58,16 +58,19 @@ enum fence_step {
 struct fence_device {
     char name[HA_NAME_MAX];
     char agent[HA_NAME_MAX];
-    uint8_t level;                  /* 1..9, lower first; all devices of a level must verify off */
+    /* 1..9, lower first. All devices that anybody names for a level must verify off. */
+    uint8_t level;
     uint32_t timeout_ms;            /* 0 = FENCE_DEVICE_MS */
     bool is_for_all;                /* any node; else only targets[] */
     uint32_t target_count;          /* <= HA_NODES_MAX */
     uint32_t targets[HA_NODES_MAX]; /* node ids */
 };
 
-/* What one member can reach. Ascending by node in fence_input. */
+/* What one node of the state said it can reach, ascending by node in fence_input. One that is no
+ * member now is not asked, but what it knows of the levels counts. */
 struct fence_member {
     uint32_t node;
+    bool is_mute;                       /* its hamgr-fence is gone: it can't be asked, either */
     uint32_t device_count;              /* <= HA_DEVICES_MAX */
     const struct fence_device *devices; /* borrowed for the call */
 };
@@ -76,7 +79,7 @@ struct fence_input {
     const struct ha_state *state;
     const struct ha_runtime *rt;
     uint32_t member_count;
-    const struct fence_member *members; /* borrowed for the call */
+    const struct fence_member *members; /* at most HA_NODES_MAX, borrowed for the call */
     bool is_quorate; /* a quorum is heard now: whom this view lacks is in no other (I11) */
     /* All parallel to state->nodes. */
     bool is_needed[HA_NODES_MAX]; /* UNCLEAN, but a process under its id is heard, and no quorum is

@@ -45,15 +45,24 @@ static bool can_be_asked(const struct fence_input *in, const struct fence_member
 {
     const struct ha_node *node = ha_state_node(in->state, member->node);
 
-    return member->node != target && node && node->status == HA_NODE_MEMBER;
+    return member->node != target && !member->is_mute && node && node->status == HA_NODE_MEMBER;
 }
 
+/* Who cannot be asked still knows what a level consists of. */
+static bool counts(const struct fence_input *in, const struct fence_walk *w,
+                   const struct fence_member *member, uint32_t target)
+{
+    return w->level != 0 || can_be_asked(in, member, target);
+}
+
+/* level 0: whatever its level is. */
 static const struct fence_device *device_of(const struct fence_member *member, const char *name,
-                                            uint32_t target)
+                                            uint32_t target, uint8_t level)
 {
     for (uint32_t i = 0; i < member->device_count && i < HA_DEVICES_MAX; i++) {
         const struct fence_device *device = &member->devices[i];
-        if (covers(device, target) && strncmp(device->name, name, HA_NAME_MAX) == 0)
+        if (covers(device, target) && (level == 0 || device->level == level) &&
+            strncmp(device->name, name, HA_NAME_MAX) == 0)
             return device;
     }
     return NULL;
@@ -64,10 +73,15 @@ static bool is_seen_before(const struct fence_input *in, const struct fence_walk
 {
     for (uint32_t i = 0; i < w->position; i++) {
         const struct fence_member *member = member_at(in, i);
-        if (can_be_asked(in, member, target) && device_of(member, name, target))
+        if (counts(in, w, member, target) && device_of(member, name, target, w->level))
             return true;
     }
-    return device_of(w->member, name, target) != w->device;
+    return device_of(w->member, name, target, w->level) != w->device;
+}
+
+static bool is_wanted(const struct fence_walk *w, uint32_t target)
+{
+    return covers(w->device, target) && (w->level == 0 || w->device->level == w->level);
 }
 
 bool fence_walk_next(const struct fence_input *in, struct fence_walk *w, uint32_t target)
@@ -79,14 +93,14 @@ bool fence_walk_next(const struct fence_input *in, struct fence_walk *w, uint32_
             if (!w->member)
                 return false;
         }
-        if (!can_be_asked(in, w->member, target) || w->index >= w->member->device_count ||
+        if (!counts(in, w, w->member, target) || w->index >= w->member->device_count ||
             w->index >= HA_DEVICES_MAX) {
             w->member = NULL;
             w->position++;
             continue;
         }
         w->device = &w->member->devices[w->index++];
-        if (covers(w->device, target) && !is_seen_before(in, w, w->device->name, target))
+        if (is_wanted(w, target) && !is_seen_before(in, w, w->device->name, target))
             return true;
     }
 }
@@ -110,10 +124,10 @@ const struct fence_member *fence_walk_member(const struct fence_input *in, uint3
     uint32_t able = 0;
 
     for (uint32_t i = 0; (member = member_at(in, i)) != NULL; i++)
-        able += can_be_asked(in, member, target) && device_of(member, name, target);
+        able += can_be_asked(in, member, target) && device_of(member, name, target, 0);
     uint32_t wanted = able ? (attempt - 1) % able : 0;
     for (uint32_t i = 0; (member = member_at(in, i)) != NULL; i++) {
-        if (can_be_asked(in, member, target) && device_of(member, name, target) && wanted-- == 0)
+        if (can_be_asked(in, member, target) && device_of(member, name, target, 0) && wanted-- == 0)
             return member;
     }
     return NULL;

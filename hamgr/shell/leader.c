@@ -30,6 +30,7 @@ struct fence_request {
 struct announced {
     uint32_t node;
     struct ha_digest digest; /* as leader_devices was told */
+    bool is_mute;            /* hamgr-fence, which told us, is gone since */
     uint32_t count;
     struct fencep_device *list;
 };
@@ -94,6 +95,7 @@ void leader_devices(struct hamgrd *d, uint32_t node, struct ha_digest digest,
         memcpy(a->list, devices->list, size);
     a->count = devices->count;
     a->digest = digest;
+    a->is_mute = false;
     l->is_device_news = true;
 }
 
@@ -164,9 +166,12 @@ static void fill_input(struct hamgrd *d)
     for (uint32_t i = 0; i < d->state.node_count; i++) { /* ascending */
         uint32_t id = d->state.nodes[i].id;
         const struct announced *a = announced_by(l, id);
-        if (a && d->state.nodes[i].status == HA_NODE_MEMBER)
-            l->members[in->member_count++] = (struct fence_member){
-                .node = id, .device_count = a->count, .devices = l->devices[a - l->announced]};
+        if (a) /* also of who is gone: it may have known more of a level than who is left */
+            l->members[in->member_count++] =
+                (struct fence_member){.node = id,
+                                      .is_mute = a->is_mute,
+                                      .device_count = a->count,
+                                      .devices = l->devices[a - l->announced]};
         in->evidence_ms[i] = log_evidence_ms(d->log, id, d->rt.now_ms);
         in->is_needed[i] = in->is_quorate && d->state.nodes[i].status == HA_NODE_UNCLEAN &&
                            !log_hears_quorum_without(d->log, id);
@@ -396,7 +401,8 @@ static void on_down(void *user, const char *why)
 
     qb_log(LOG_WARNING, "hamgr-fence: connection lost: %s", why);
     d->own_devices.count = 0;
-    leader_devices(d, d->identity.node, (struct ha_digest){0}, &d->own_devices);
+    for (uint32_t i = 0; i < d->leader->announced_count; i++)
+        d->leader->announced[i].is_mute |= d->leader->announced[i].node == d->identity.node;
     for (uint32_t i = 0; i < RUNS_MAX; i++) {
         struct fence_request r = d->leader->requests[i];
         if (!r.id)

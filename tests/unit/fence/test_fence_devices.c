@@ -33,6 +33,122 @@ static void all_devices_of_a_level_must_be_off(void **state)
     rig_free(r);
 }
 
+/* --- Levels of which a part is out of reach (I7) --- */
+
+/* One supply's device only in the fence.conf of a node that is gone: the other supply, verified
+ * off, proves nothing, and is left on. */
+static void a_level_that_a_lost_node_knew_more_of_proves_nothing(void **state)
+{
+    struct rig *r = rig_new();
+
+    (void)state;
+    add_device(r, 2, "feed-a", 1, VICTIM);
+    add_device(r, 3, "feed-b", 1, VICTIM);
+    BUILD_OPEN(r->b, true, 1, 2);
+    step(r);
+    for (uint32_t i = 0; i < r->out.count; i++)
+        fence_fsm_result(&r->fsm, r->out.list[i].run, FENCEP_VERIFIED_OFF, "off");
+    assert_null(only(r, 0));
+    assert_int_equal(step_of(r, VICTIM), FENCE_BACKOFF);
+    assert_false(r->progress[3].has_no_device);
+    assert_string_equal(r->progress[3].text, "level 1 needs feed-b, too, says n3: name it in "
+                                             "fence.conf of n2, or bring that node back");
+    r->in.evidence_ms[3] = r->progress[3].wait_ms; /* T_wait goes on */
+    assert_non_null(only(r, FENCE_ACT_PROPOSE));
+    assert_int_equal(r->out.list[0].cmd.u.fenced.evidence, HA_EVIDENCE_LEASE);
+    rig_free(r);
+}
+
+static void a_level_is_whole_again_when_who_knew_it_returns(void **state)
+{
+    struct rig *r = rig_new();
+
+    (void)state;
+    add_device(r, 2, "feed-a", 1, VICTIM);
+    add_device(r, 3, "feed-b", 1, VICTIM);
+    BUILD_OPEN(r->b, true, 1, 2);
+    assert_null(only(r, 0));
+    BUILD_OPEN(r->b, true, 1, 2, 3);
+    step(r);
+    assert_int_equal(r->out.count, 2);
+    assert_int_equal(r->out.list[0].by, 2);
+    assert_int_equal(r->out.list[1].by, 3);
+    rig_free(r);
+}
+
+/* Where the missing device is named here, too, by whatever level, it is run. */
+static void whoever_names_a_device_can_drive_it_for_another_s_level(void **state)
+{
+    struct rig *r = rig_new();
+
+    (void)state;
+    add_device(r, 2, "feed-a", 1, VICTIM);
+    add_device(r, 2, "feed-b", 2, VICTIM);
+    add_device(r, 3, "feed-b", 1, VICTIM);
+    BUILD_OPEN(r->b, true, 1, 2);
+    step(r);
+    assert_int_equal(r->out.count, 2);
+    assert_string_equal(r->out.list[0].device, "feed-a");
+    assert_string_equal(r->out.list[1].device, "feed-b");
+    fence_fsm_result(&r->fsm, r->out.list[0].run, FENCEP_VERIFIED_OFF, "off");
+    assert_null(only(r, 0));
+    rig_free(r);
+}
+
+static void the_next_level_is_tried_where_one_is_out_of_reach(void **state)
+{
+    struct rig *r = rig_new();
+
+    (void)state;
+    add_device(r, 1, "feed-a", 1, VICTIM);
+    add_device(r, 1, "ipmi", 2, VICTIM);
+    add_device(r, 4, "feed-b", 1, 0); /* the victim's own word, for all nodes */
+    lose(r, true);
+    const struct fence_action *action = only(r, FENCE_ACT_START);
+    assert_non_null(action);
+    assert_string_equal(action->device, "ipmi");
+    assert_string_equal(r->progress[3].text,
+                        "level 1 needs feed-b, too, says n4: name it in fence.conf of n1");
+    fence_fsm_result(&r->fsm, action->run, FENCEP_VERIFIED_OFF, "off");
+    assert_non_null(only(r, FENCE_ACT_PROPOSE));
+    rig_free(r);
+}
+
+/* The leader's hamgr-fence dies: what it had said is known on, but can't be asked for. */
+static void a_mute_member_knows_its_devices_on(void **state)
+{
+    struct rig *r = rig_new();
+
+    (void)state;
+    add_device(r, 1, "feed-a", 1, VICTIM);
+    add_device(r, 2, "feed-b", 1, VICTIM);
+    r->members[0].is_mute = true;
+    lose(r, true);
+    assert_null(only(r, 0));
+    assert_string_equal(r->progress[3].text, "level 1 needs feed-a, too, which only n1 can drive: "
+                                             "start hamgr-fence there");
+    r->members[1].device_count = 0; /* and a level that nobody can be asked for is none */
+    BUILD_OPEN(r->b, true, 1, 2);
+    assert_null(only(r, 0));
+    assert_true(r->progress[3].has_no_device);
+    rig_free(r);
+}
+
+/* Of other nodes, or other levels: not this target's. */
+static void what_else_a_lost_node_knew_does_not_matter(void **state)
+{
+    struct rig *r = rig_new();
+
+    (void)state;
+    add_device(r, 2, "feed-a", 1, VICTIM);
+    add_device(r, 3, "feed-b", 1, 2);
+    add_device(r, 3, "ipmi", 3, VICTIM);
+    BUILD_OPEN(r->b, true, 1, 2);
+    fence_fsm_result(&r->fsm, start(r), FENCEP_VERIFIED_OFF, "off");
+    assert_non_null(only(r, FENCE_ACT_PROPOSE));
+    rig_free(r);
+}
+
 static void one_failure_leads_to_the_next_level(void **state)
 {
     struct rig *r = rig_new();
@@ -303,6 +419,12 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(all_devices_of_a_level_must_be_off),
+        cmocka_unit_test(a_level_that_a_lost_node_knew_more_of_proves_nothing),
+        cmocka_unit_test(a_level_is_whole_again_when_who_knew_it_returns),
+        cmocka_unit_test(whoever_names_a_device_can_drive_it_for_another_s_level),
+        cmocka_unit_test(the_next_level_is_tried_where_one_is_out_of_reach),
+        cmocka_unit_test(a_mute_member_knows_its_devices_on),
+        cmocka_unit_test(what_else_a_lost_node_knew_does_not_matter),
         cmocka_unit_test(one_failure_leads_to_the_next_level),
         cmocka_unit_test(retries_back_off),
         cmocka_unit_test(another_member_runs_what_the_leader_can_not),

@@ -65,6 +65,8 @@ static int teardown(void **state)
     close(r->peer);
     free(r->d.leader);
     free(r->d.fence);
+    free(r->d.plan);
+    free(r->d.plan_scratch);
     free(r->d.log_memory);
     free(r);
     return 0;
@@ -216,8 +218,9 @@ static void an_order_is_vouched_for_while_it_stands(void **state)
 }
 
 /* This node leads; n3 is in the log, gone, and an operator wants it off. */
-static void lead(struct rig *r, struct ha_guest *guests)
+static void lead(struct rig *r)
 {
+    static struct ha_guest guests[1];
     struct ha_state *s = &r->d.state;
 
     promise(&r->d, 6, SELF);
@@ -231,6 +234,9 @@ static void lead(struct rig *r, struct ha_guest *guests)
     r->d.rt.self = SELF;
     r->d.rt.view = s->view;
     r->d.limits.proposals_max = HA_PROPOSALS_MAX;
+    r->d.plan = calloc(1, sizeof(*r->d.plan));
+    r->d.plan_scratch = calloc(1, sizeof(*r->d.plan_scratch));
+    assert_true(r->d.plan && r->d.plan_scratch);
 }
 
 static void add_victim(struct rig *r)
@@ -249,7 +255,6 @@ static void add_victim(struct rig *r)
 static void a_device_may_name_a_node_not_known_yet(void **state)
 {
     struct rig *r = *state;
-    static struct ha_guest guests[1];
     static struct peer_devices devices = {
         .count = 1,
         .list = {
@@ -257,10 +262,7 @@ static void a_device_may_name_a_node_not_known_yet(void **state)
     struct ha_digest digest = {1, 2};
     uint64_t id;
 
-    r->d.plan = calloc(1, sizeof(*r->d.plan));
-    r->d.plan_scratch = calloc(1, sizeof(*r->d.plan_scratch));
-    assert_true(r->d.plan && r->d.plan_scratch);
-    lead(r, guests);
+    lead(r);
     assert_false(leader_knows_devices(&r->d, SELF, digest));
     leader_devices(&r->d, SELF, digest, &devices);
     assert_true(leader_knows_devices(&r->d, SELF, digest));
@@ -272,8 +274,28 @@ static void a_device_may_name_a_node_not_known_yet(void **state)
     assert_int_equal(heard(r, &id), FENCEP_RUN);
     leader_devices(&r->d, SELF, (struct ha_digest){0}, &(struct peer_devices){0});
     assert_false(leader_knows_devices(&r->d, SELF, digest));
-    free(r->d.plan);
-    free(r->d.plan_scratch);
+}
+
+/* What a node that is gone said of a level is known on: without its device the rest is left alone.
+ */
+static void a_lost_node_s_devices_are_not_forgotten(void **state)
+{
+    struct rig *r = *state;
+    static struct peer_devices devices = {
+        .count = 1, .list = {{.name = "feed-a", .level = 1, .node_count = 1, .nodes = {"n3"}}}};
+    struct ha_state *s = &r->d.state;
+    uint64_t id;
+
+    lead(r);
+    s->nodes[s->node_count++] =
+        (struct ha_node){.id = 2, .name = "n2", .status = HA_NODE_LEFT, .incarnation = 1};
+    leader_devices(&r->d, SELF, (struct ha_digest){1, 2}, &devices);
+    snprintf(devices.list[0].name, sizeof(devices.list[0].name), "feed-b");
+    leader_devices(&r->d, 2, (struct ha_digest){3, 4}, &devices);
+    add_victim(r);
+    leader_run(&r->d);
+    assert_int_equal(heard(r, &id), 0);
+    assert_non_null(strstr(r->d.rt.fences[2].text, "feed-b"));
 }
 
 int main(void)
@@ -285,6 +307,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_leader_takes_its_order_back, setup, teardown),
         cmocka_unit_test_setup_teardown(an_order_is_vouched_for_while_it_stands, setup, teardown),
         cmocka_unit_test_setup_teardown(a_device_may_name_a_node_not_known_yet, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_lost_node_s_devices_are_not_forgotten, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
