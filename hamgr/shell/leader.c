@@ -374,6 +374,7 @@ static void on_devices(struct hamgrd *d, const struct ha_packet *packet)
     memcpy(d->own_devices.list, d->incoming_devices.list,
            d->incoming_devices.count * sizeof(d->incoming_devices.list[0]));
     d->incoming_devices.count = 0;
+    d->is_fence_listed = true;
     leader_devices(d, d->identity.node, (struct ha_digest){0}, &d->own_devices);
     d->devices_sent_ms = 0; /* tell the others at once */
     shell_wake(d);
@@ -401,6 +402,7 @@ static void on_down(void *user, const char *why)
 
     qb_log(LOG_WARNING, "hamgr-fence: connection lost: %s", why);
     d->own_devices.count = 0;
+    d->is_fence_listed = false;
     for (uint32_t i = 0; i < d->leader->announced_count; i++)
         d->leader->announced[i].is_mute |= d->leader->announced[i].node == d->identity.node;
     for (uint32_t i = 0; i < RUNS_MAX; i++) {

@@ -150,12 +150,17 @@ static void take_report(struct hamgrd *d, uint32_t from, const struct ha_report 
         shell_wake(d);
 }
 
+/* That fence.conf names none any more is told as well, or the others go on asking for what it named
+ * and count it in. A hamgr-fence that is gone has not forgotten its file. */
 static void tell_devices(struct hamgrd *d, uint64_t now_ms)
 {
-    if (d->own_devices.count == 0 ||
+    bool is_emptied = d->own_devices.count == 0 && d->is_fence_listed && d->has_told_devices;
+
+    if ((d->own_devices.count == 0 && !is_emptied) ||
         (d->devices_sent_ms && now_ms < d->devices_sent_ms + DEVICES_EVERY_MS))
         return;
     d->devices_sent_ms = now_ms;
+    d->has_told_devices = true;
     peers_send(d, PEER_DEVICES, 0, put_devices, &d->own_devices);
 }
 

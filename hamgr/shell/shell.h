@@ -177,6 +177,7 @@ struct hamgrd {
     /* fencing */
     struct link *fence_link;
     struct peer_devices own_devices;
+    bool is_fence_listed; /* own_devices is what hamgr-fence said, else it is gone */
     struct peer_devices incoming_devices;
     struct fence_fsm *fence;
     struct leader *leader;
@@ -223,6 +224,7 @@ struct hamgrd {
     uint64_t report_sent_ms;
     struct ha_report report_sent;
     uint64_t devices_sent_ms; /* 0: nobody, or not everybody, was told of own_devices */
+    bool has_told_devices;    /* the others may know of some */
 };
 
 /* shell.c */

@@ -298,6 +298,30 @@ static void a_lost_node_s_devices_are_not_forgotten(void **state)
     assert_non_null(strstr(r->d.rt.fences[2].text, "feed-b"));
 }
 
+static bool tells_devices(struct rig *r, uint32_t count, bool is_listed)
+{
+    r->d.own_devices.count = count;
+    r->d.is_fence_listed = is_listed;
+    r->d.devices_sent_ms = 0;
+    peers_report(&r->d);
+    return r->d.devices_sent_ms != 0;
+}
+
+/* fence.conf was emptied: the others hear of it. But hamgr-fence that is gone says nothing. */
+static void an_emptied_list_is_told(void **state)
+{
+    struct rig *r = *state;
+
+    lead(r);
+    snprintf(r->d.own_devices.list[0].name, HA_NAME_MAX, "feed-a");
+    r->d.own_devices.list[0].level = 1;
+    assert_false(tells_devices(r, 0, false));
+    assert_false(tells_devices(r, 0, true)); /* who never named one */
+    assert_true(tells_devices(r, 1, true));
+    assert_false(tells_devices(r, 0, false));
+    assert_true(tells_devices(r, 0, true));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -308,6 +332,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_order_is_vouched_for_while_it_stands, setup, teardown),
         cmocka_unit_test_setup_teardown(a_device_may_name_a_node_not_known_yet, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lost_node_s_devices_are_not_forgotten, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_emptied_list_is_told, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
