@@ -28,10 +28,9 @@ static bool has_word(const char *words, const char *name)
     return false;
 }
 
-static bool is_for(const struct ha_fact_item *item, const char *name)
+static bool is_for(const struct ha_fact_item *item, uint16_t list, const char *name)
 {
-    return item->list == HA_LIST_DEVICE &&
-           (strcmp(item->text, "*") == 0 || has_word(item->text, name));
+    return item->list == list && (strcmp(item->text, "*") == 0 || has_word(item->text, name));
 }
 
 /* A device of another node's: what a node can do to itself helps nobody when it is lost. */
@@ -40,7 +39,8 @@ static bool is_fenceable(const struct doctor *d, const struct ha_node *node)
     for (uint32_t i = 0; i < d->in->node_count; i++) {
         const struct ha_doctor_node *other = &d->in->nodes[i];
         for (uint32_t n = 0; other->facts && n < other->facts->item_count; n++) {
-            if (other->id != node->id && is_for(&other->facts->items[n], node->name))
+            if (other->id != node->id &&
+                is_for(&other->facts->items[n], HA_LIST_DEVICE, node->name))
                 return true;
         }
     }
@@ -68,6 +68,67 @@ static void judge_proof(struct doctor *d, const struct ha_doctor_node *node,
              node->name);
 }
 
+/* Longer lists of nodes may have been cut. */
+#define NODES_WHOLE (HA_FACT_TEXT_MAX - HA_NAME_MAX - 2u)
+
+/* Does its file name a device for target on the level; that of `item`, if item is given? */
+static bool names(const struct ha_facts *facts, uint64_t level, const char *target,
+                  const struct ha_fact_item *item)
+{
+    for (uint32_t i = 0; i < facts->item_count; i++) {
+        const struct ha_fact_item *own = &facts->items[i];
+        if (own->list != HA_LIST_FENCE_LEVEL || own->value != level)
+            continue;
+        bool is_whole = strlen(own->text) < NODES_WHOLE;
+        if (item ? strcmp(own->subject, item->subject) == 0 &&
+                       (!is_whole || is_for(own, HA_LIST_FENCE_LEVEL, target))
+                 : is_for(own, HA_LIST_FENCE_LEVEL, target))
+            return true;
+    }
+    return false;
+}
+
+/* Whom node could switch off by a part of a level only that this item of another's file is in. Not
+ * itself: nobody asks it to. */
+static const struct ha_node *halved_target(const struct doctor *d,
+                                           const struct ha_doctor_node *node,
+                                           const struct ha_fact_item *item)
+{
+    for (uint32_t i = 0; i < d->in->state->node_count; i++) {
+        const struct ha_node *target = &d->in->state->nodes[i];
+        if (target->id != node->id && is_for(item, HA_LIST_FENCE_LEVEL, target->name) &&
+            names(node->facts, item->value, target->name, NULL) &&
+            !names(node->facts, item->value, target->name, item))
+            return target;
+    }
+    return NULL;
+}
+
+/* The first difference to another's file: with its mending the next is told. */
+static void judge_levels(struct doctor *d, const struct ha_doctor_node *node)
+{
+    for (uint32_t i = 0; i < d->in->node_count; i++) {
+        const struct ha_doctor_node *other = &d->in->nodes[i];
+        for (uint32_t n = 0; other->facts && n < other->facts->item_count; n++) {
+            const struct ha_fact_item *item = &other->facts->items[n];
+            const struct ha_node *target = halved_target(d, node, item);
+            if (!target)
+                continue;
+            struct ha_finding *f =
+                doctor_find(d, HA_FINDING_FENCES_DIFFER, HA_SEVERITY_WARNING, node->id);
+            snprintf(f->what, sizeof(f->what),
+                     "%s: its fence.conf names a part of level %" PRIu64
+                     " for %s only: %s's names %.60s, too",
+                     node->name, item->value, target->name, other->name, item->subject);
+            snprintf(f->fix, sizeof(f->fix),
+                     "name %.60s with level %" PRIu64 " in /etc/hamgr/fence.conf of %s, or, if no "
+                     "power comes through it, take it out of %s's",
+                     item->subject, item->value, node->name, other->name);
+            return;
+        }
+    }
+}
+
 void doctor_fencing(struct doctor *d)
 {
     const struct ha_state *state = d->in->state;
@@ -87,6 +148,8 @@ void doctor_fencing(struct doctor *d)
         const struct ha_doctor_node *node = &d->in->nodes[i];
         for (uint32_t n = 0; node->facts && n < node->facts->item_count; n++)
             judge_proof(d, node, &node->facts->items[n]);
+        if (node->facts)
+            judge_levels(d, node);
     }
 }
 

@@ -75,7 +75,8 @@
     X(HA_LIST_DEVICE, 3, "fence_device")           /* subject name; value proven, wall ms; text */ \
                                                    /* " n1 n2 " or "*" */                          \
     X(HA_LIST_VOLATILE, 4, "volatile")             /* subject path on a file system in memory */   \
-    X(HA_LIST_SWAP, 5, "swap") /* subject device or file; value KiB; text local, shared, memory */
+    X(HA_LIST_SWAP, 5, "swap") /* subject device or file; value KiB; text local, shared, memory */ \
+    X(HA_LIST_FENCE_LEVEL, 6, "fence_level") /* of a fence_device: subject and text as there */
 
 #define X(symbol, number, name) symbol = number,
 enum ha_fact_number { HA_FACT_NUMBERS(X) };

@@ -39,8 +39,9 @@ static void add_device(const struct fencep_device *device, struct ha_facts *fact
             break;
         used += (size_t)snprintf(nodes + used, sizeof(nodes) - used, "%s ", device->nodes[i]);
     }
-    ha_facts_add(facts, HA_LIST_DEVICE, device->name, device->proven_wall_ms,
-                 device->is_for_all ? "*" : nodes);
+    const char *text = device->is_for_all ? "*" : nodes;
+    ha_facts_add(facts, HA_LIST_DEVICE, device->name, device->proven_wall_ms, text);
+    ha_facts_add(facts, HA_LIST_FENCE_LEVEL, device->name, device->level, text);
 }
 
 /* What other facts tell already is not told again. */

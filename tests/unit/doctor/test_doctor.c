@@ -492,6 +492,44 @@ static void who_can_be_fenced_is_asked_of_the_others(void **state)
     rig_free(r);
 }
 
+/* Two power supplies, and a file that knows of one. */
+static void files_that_halve_a_level_are_found(void **state)
+{
+    struct rig *r = rig_new();
+
+    (void)state;
+    ha_facts_add(&r->facts[0], HA_LIST_FENCE_LEVEL, "feed-a", 1, " n2 n3 ");
+    ha_facts_add(&r->facts[0], HA_LIST_FENCE_LEVEL, "feed-b", 2, "*");
+    ha_facts_add(&r->facts[1], HA_LIST_FENCE_LEVEL, "feed-a", 1, " n1 n3 ");
+    ha_facts_add(&r->facts[1], HA_LIST_FENCE_LEVEL, "feed-b", 1, " n2 "); /* n2 by itself, too */
+    expect_one(r, HA_FINDING_FENCES_DIFFER, HA_SEVERITY_WARNING, 1,
+               "n1: its fence.conf names a part of level 1 for n2 only: n2's names feed-b, too");
+    ha_facts_add(&r->facts[0], HA_LIST_FENCE_LEVEL, "feed-b", 1, " n2 ");
+    diagnose(r);
+    assert_int_equal(r->out.count, 0);
+    ha_facts_add(&r->facts[1], HA_LIST_FENCE_LEVEL, "feed-c", 1, " n3 ");
+    expect_one(r, HA_FINDING_FENCES_DIFFER, HA_SEVERITY_WARNING, 1, "for n3 only: n2's names");
+    rig_free(r);
+}
+
+/* Who names none of a level is asked for none; a list that may be cut says nothing. */
+static void files_for_other_nodes_do_not_differ(void **state)
+{
+    struct rig *r = rig_new();
+    char nodes[HA_FACT_TEXT_MAX] = " ";
+
+    (void)state;
+    memset(nodes + 1, 'n', 70);
+    ha_facts_add(&r->facts[0], HA_LIST_FENCE_LEVEL, "feed-a", 1, " n3 ");
+    ha_facts_add(&r->facts[0], HA_LIST_FENCE_LEVEL, "feed-b", 1, nodes);
+    ha_facts_add(&r->facts[1], HA_LIST_FENCE_LEVEL, "feed-a", 1, " n1 n3 ");
+    ha_facts_add(&r->facts[1], HA_LIST_FENCE_LEVEL, "feed-b", 1, " n1 n3 ");
+    ha_facts_add(&r->facts[2], HA_LIST_FENCE_LEVEL, "feed-c", 1, " n2 ");
+    diagnose(r);
+    assert_int_equal(r->out.count, 0);
+    rig_free(r);
+}
+
 static void voters_are_counted(void **state)
 {
     struct rig *r = rig_new();
@@ -688,6 +726,8 @@ int main(void)
         cmocka_unit_test(a_guest_that_no_node_admits_is_told),
         cmocka_unit_test(a_guests_elevator_is_told),
         cmocka_unit_test(who_can_be_fenced_is_asked_of_the_others),
+        cmocka_unit_test(files_that_halve_a_level_are_found),
+        cmocka_unit_test(files_for_other_nodes_do_not_differ),
         cmocka_unit_test(voters_are_counted),
         cmocka_unit_test(promises_are_compared_with_memory),
         cmocka_unit_test(arming_is_expected_of_guarded_nodes_only),
