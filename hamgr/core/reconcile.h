@@ -46,7 +46,8 @@ struct ha_local_verb {
     bool is_restore_done;  /* restore complete, paused */
     bool is_restore_failed;
     bool is_handover;       /* the source's HANDOVER for this ticket was received */
-    bool is_run_failed;     /* HV_FAILED of run on an arrived copy: proof that it never resumed */
+    bool is_run_failed;     /* HV_FAILED of run: that run did not resume it. Proof that nothing ever
+                               did only while has_run is false, too: an earlier run may have */
     bool has_run;           /* the gate made this copy runnable in this hamgrd's life; set it before
                                RUN is sent, and take it back only on HV_FAILED of the first RUN: a
                                REVERT rests on it */
