@@ -133,7 +133,8 @@ struct log_action {
         } lease;
         struct {
             uint64_t seq;
-            uint64_t index; /* committed there; 0: lost, may be proposed again by a new seq */
+            uint64_t index;  /* committed there; 0: lost, may be proposed again by a new seq... */
+            bool is_unknown; /* ...or, if so, perhaps committed, or going to be: index is 0 */
         } proposed;
         struct {
             uint32_t node;

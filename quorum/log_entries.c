@@ -519,7 +519,7 @@ void log_snapshot_installed(struct log *log, const struct log_event *event)
     if (log_view_cmp(event->u.snapshot.log_view, log->log_view) > 0)
         log->log_view = event->u.snapshot.log_view;
     log_trace(log, "snapshot at %llu stored -> go on from there", (unsigned long long)index);
-    log_propose_snapshot(log, index);
+    log_propose_snapshot(log, index, event->u.snapshot.log_view);
     if (log->phase == LOG_PHASE_ADOPTED && index >= log->current.open_index)
         log_view_opened(log);
     acknowledge(log);

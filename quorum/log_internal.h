@@ -175,6 +175,7 @@ struct log_pending {
     uint64_t seq;
     uint8_t kind;
     bool is_done, is_sent, is_told;
+    bool is_unknown; /* done: nobody here can know whether it is committed */
     uint64_t index;  /* in the log, 0 not yet */
     uint64_t offset; /* of its body */
     uint32_t body_size;
@@ -376,7 +377,8 @@ void log_propose_seen(struct log *log, const struct log_entry *entry);
 void log_propose_committed(struct log *log, uint64_t first, uint64_t last);
 /* The view opened: what is not committed by now was lost with an older view. */
 void log_propose_settle(struct log *log);
-void log_propose_snapshot(struct log *log, uint64_t index);
+/* A snapshot at index, whose last OPEN is of view, took the place of the log. */
+void log_propose_snapshot(struct log *log, uint64_t index, struct log_view view);
 
 /* ---- lease.c */
 /* View of the last OPEN in this log; {0, 0} while it is not durable. */

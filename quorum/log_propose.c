@@ -56,12 +56,13 @@ static bool keep_body(struct log_pendings *p, struct log_pending *slot, const ui
     return true;
 }
 
-static void tell(struct log *log, uint64_t seq, uint64_t index)
+static void tell(struct log *log, uint64_t seq, uint64_t index, bool is_unknown)
 {
     struct log_action *action = log_act(log, LOG_ACT_PROPOSED);
 
     action->u.proposed.seq = seq;
     action->u.proposed.index = index;
+    action->u.proposed.is_unknown = is_unknown;
 }
 
 static bool is_sound(const struct log_event *event)
@@ -85,7 +86,7 @@ void log_propose_local(struct log *log, const struct log_event *event)
     if (log->phase != LOG_PHASE_OPEN || !is_sound(event) || p->high - p->low >= LOG_PENDING_MAX ||
         slot.seq <= p->seq_high ||
         !keep_body(p, &slot, event->u.propose.body, event->u.propose.body_size)) {
-        tell(log, event->u.propose.seq, 0);
+        tell(log, event->u.propose.seq, 0, false);
         return;
     }
     p->seq_high = slot.seq;
@@ -252,7 +253,7 @@ static void tell_fates(struct log *log)
         if (!slot->is_done || slot->is_told)
             continue;
         slot->is_told = true;
-        tell(log, slot->seq, slot->index);
+        tell(log, slot->seq, slot->index, slot->is_unknown);
     }
     while (p->low < p->high && slot_at(p, p->low)->is_told)
         p->low++;
@@ -361,14 +362,21 @@ void log_propose_settle(struct log *log)
     }
 }
 
-void log_propose_snapshot(struct log *log, uint64_t index)
+/* The entries that would tell are not seen here. One that this log had from the view of the
+ * snapshot is inside: a view has one leader, which gives a number once. One that never went out is
+ * nowhere. All others may be inside, or on their way to a leader that still takes them: called
+ * lost, they would be proposed and applied once more, behind what others have ordered since. */
+void log_propose_snapshot(struct log *log, uint64_t index, struct log_view view)
 {
     struct log_pendings *p = &log->pending;
-    bool is_same_view = log->phase == LOG_PHASE_OPEN;
 
     for (uint64_t i = p->low; i < p->high; i++) {
         struct log_pending *slot = slot_at(p, i);
-        bool is_inside = is_same_view && slot->index != 0 && slot->index <= index;
+        bool is_inside =
+            slot->index != 0 && slot->index <= index && log_view_cmp(slot->view, view) == 0;
+        if (slot->is_done)
+            continue;
+        slot->is_unknown = !is_inside && (slot->is_sent || slot->index != 0);
         resolve(slot, is_inside ? slot->index : 0);
     }
 }

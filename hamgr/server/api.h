@@ -62,7 +62,8 @@ struct server_api {
     const struct ha_plan_limits *(*limits)(void *user);
     /* Proposes cmd (fields actor and reason already set). done is called exactly once: outcome 0 =
      * applied, and took effect; HA_E_REFUSED = applied as no-op, reason says why; HA_E_NO_QUORUM =
-     * never accepted; HA_E_UNKNOWN = may or may not be applied (the view closed meanwhile). */
+     * never accepted; HA_E_UNKNOWN = may or may not be applied (the view closed meanwhile, or
+     * a snapshot replaced what would tell). */
     void (*propose)(void *user, const struct ha_cmd *cmd,
                     void (*done)(void *done_user, int outcome, uint16_t reason, uint64_t index),
                     void *done_user);

@@ -2,7 +2,8 @@
  *
  * Local proposals from their making to their fate. The fate is told when the entry is applied here
  * (took effect, or a no-op with its reason) or when the log gives it up. A proposal that was under
- * way when the view closed has an unknown outcome: its entry may still be adopted.
+ * way when the view closed has an unknown outcome: its entry may still be adopted. It stays unknown
+ * when a snapshot comes in place of the entries that would tell.
  */
 #include "hamgr/shell/shell.h"
 
@@ -189,6 +190,16 @@ void propose_lost(struct hamgrd *d, uint64_t seq)
         tail = &(*tail)->next;
     *tail = p;
     shell_wake(d);
+}
+
+/* Again would perhaps be twice, and may undo what another operator has ordered since. What this
+ * node does by itself follows from the state, and comes up anew if it was not done. */
+void propose_unknown(struct hamgrd *d, uint64_t seq)
+{
+    struct proposal **place = find(d, seq);
+
+    if (*place)
+        resolve(d, place, HA_E_UNKNOWN, HA_REASON_NONE, 0);
 }
 
 /* Behind the COMMIT that applies it, so that what is still open then was in a snapshot: done, and

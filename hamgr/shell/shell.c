@@ -156,7 +156,9 @@ static void carry_out(struct hamgrd *d, const struct log_action *action)
         keeperlink_lease(d, action->u.lease.end_ms);
         break;
     case LOG_ACT_PROPOSED:
-        if (action->u.proposed.index == 0)
+        if (action->u.proposed.is_unknown)
+            propose_unknown(d, action->u.proposed.seq);
+        else if (action->u.proposed.index == 0)
             propose_lost(d, action->u.proposed.seq);
         else
             propose_committed(d, action->u.proposed.seq, action->u.proposed.index);

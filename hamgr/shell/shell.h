@@ -272,7 +272,10 @@ uint64_t propose_voter(struct hamgrd *d, const struct log_voter_change *change, 
 void propose_pump(struct hamgrd *d);
 void propose_applied(struct hamgrd *d, const struct log_entry *entry,
                      const struct ha_applied *applied);
+/* It is committed nowhere and never will be. */
 void propose_lost(struct hamgrd *d, uint64_t seq);
+/* Nobody here can know whether it was committed: told so, and never proposed again. */
+void propose_unknown(struct hamgrd *d, uint64_t seq);
 /* Median time of the newest own proposals from made to applied, in microseconds; 0 = none. */
 uint32_t propose_median_us(const struct hamgrd *d);
 /* It is committed at index. If it came here inside a snapshot, it will never be seen applied. */

@@ -198,10 +198,6 @@ static void finish_write(struct world *w, struct world_node *n, struct world_wri
         event.u.snapshot.voters[i].store_id = write->voters.list[i].store_id;
     }
     if (is_ok) {
-        for (uint32_t i = 0; i < n->proposal_count; i++) {
-            if (!n->proposals[i].is_told)
-                n->proposals[i].is_certain = false;
-        }
         n->applied = write->index;
         n->open_applied = write->open;
         n->voters = write->voters;

@@ -61,7 +61,7 @@ struct world_proposal {
     uint64_t seq;
     bool is_told;
     uint64_t index;
-    bool is_certain; /* false: a snapshot made its fate unknown */
+    bool is_certain; /* false: the log does not know its fate */
 };
 
 struct world_node {
@@ -152,7 +152,8 @@ struct world {
     bool has_no_shell; /* no fencing and voter rules: scripted tests do it themselves */
     uint32_t ring_entries;
     uint32_t stops;
-    uint64_t messages, steps, fences, views, snapshots, committed, tells; /* of the whole run */
+    uint64_t messages, steps, fences, views, snapshots, committed, tells,
+        unknown; /* of the whole run */
     char failure[400];
     char last_trace[WORLD_ACTORS][200];
     struct log_actions actions;

@@ -142,7 +142,8 @@ static void take_lease(struct world *w, struct world_node *n, uint64_t end_ms)
     }
 }
 
-static void tell_fate(struct world *w, struct world_node *n, uint64_t seq, uint64_t index)
+static void tell_fate(struct world *w, struct world_node *n, uint64_t seq, uint64_t index,
+                      bool is_unknown)
 {
     if (seq == 0 || seq > n->proposal_count) {
         world_fail(w, "n%u: fate of unknown proposal %llu", n->id, (unsigned long long)seq);
@@ -152,7 +153,9 @@ static void tell_fate(struct world *w, struct world_node *n, uint64_t seq, uint6
     if (p->is_told)
         world_fail(w, "n%u: fate of proposal %llu told twice", n->id, (unsigned long long)seq);
     p->is_told = true;
+    p->is_certain = !is_unknown;
     p->index = index;
+    w->unknown += is_unknown;
     w->tells++;
     if (index == 0)
         return;
@@ -281,7 +284,7 @@ static void carry_out(struct world *w, struct world_node *n, const struct log_ac
         take_lease(w, n, a->u.lease.end_ms);
         return;
     case LOG_ACT_PROPOSED:
-        tell_fate(w, n, a->u.proposed.seq, a->u.proposed.index);
+        tell_fate(w, n, a->u.proposed.seq, a->u.proposed.index, a->u.proposed.is_unknown);
         return;
     case LOG_ACT_SNAPSHOT_SEND:
         send_snapshot(w, n, a->u.snapshot.node);
@@ -318,7 +321,7 @@ static uint64_t propose(struct world *w, uint32_t node, uint8_t kind, const uint
 
     n->proposals =
         world_grow(n->proposals, n->proposal_count, &n->proposal_capacity, sizeof(n->proposals[0]));
-    n->proposals[n->proposal_count++] = (struct world_proposal){.is_certain = true};
+    n->proposals[n->proposal_count++] = (struct world_proposal){0};
     event.u.propose.seq = n->proposal_count;
     event.u.propose.kind = kind;
     event.u.propose.body = body;

@@ -306,7 +306,7 @@ static void check_progress(struct world *w)
 }
 
 struct sums {
-    uint64_t messages, steps, committed, views, fences, snapshots, tells;
+    uint64_t messages, steps, committed, views, fences, snapshots, tells, unknown;
 };
 
 static void describe(const struct world *w, const struct world_node *n)
@@ -361,6 +361,7 @@ static bool run_seed(uint64_t seed, uint64_t ms, bool is_verbose, struct sums *s
     sums->fences += w->fences;
     sums->snapshots += w->snapshots;
     sums->tells += w->tells;
+    sums->unknown += w->unknown;
     world_free(w);
     return is_ok;
 }
@@ -402,10 +403,10 @@ int main(int argc, char **argv)
             failed++;
     }
     printf("%llu seeds, %u failed: %llu messages, %llu steps, %llu committed, %llu views, %llu "
-           "fences, %llu snapshots, %llu fates\n",
+           "fences, %llu snapshots, %llu fates, %llu of them unknown\n",
            to - from + 1, failed, (unsigned long long)sums.messages, (unsigned long long)sums.steps,
            (unsigned long long)sums.committed, (unsigned long long)sums.views,
            (unsigned long long)sums.fences, (unsigned long long)sums.snapshots,
-           (unsigned long long)sums.tells);
+           (unsigned long long)sums.tells, (unsigned long long)sums.unknown);
     return failed ? 1 : 0;
 }

@@ -531,6 +531,39 @@ static void joiner_copies_outside_the_view(void **state UNUSED)
     finish(w);
 }
 
+/* A follower that is still in its view is fed a snapshot. What it proposed is in there, seen by it
+ * or not: neither may be told as lost, or it is proposed again and applied twice. */
+static void what_a_snapshot_may_hold_is_not_lost(void **state UNUSED)
+{
+    struct world *w = whole_world(3);
+    struct world_node *n = &w->nodes[3];
+    uint64_t last = log_last_index(n->log);
+
+    uint64_t seen = world_propose(w, 3, 20);
+    while (log_last_index(n->log) == last && w->now_us < 60000000)
+        world_run_ms(w, 1);
+    w->links[1][3].is_cut = w->links[2][3].is_cut = true; /* it is heard, and hears nobody */
+    uint64_t unseen = world_propose(w, 3, 20);
+    world_run_ms(w, 20);
+    assert_int_equal(log_last_index(n->log), last + 1);
+    assert_int_equal(w->commit_count, last + 2);
+    struct world_event *arrival = world_new_event(w, EV_SNAPSHOT_ARRIVES, 3, 0);
+    arrival->snapshot = world_new_snapshot(&w->nodes[1], WRITE_INSTALL);
+    assert_non_null(arrival->snapshot);
+    world_push(w, arrival);
+    assert_true(n->is_open);
+    world_run_ms(w, 20);
+    assert_true(n->is_open);
+    assert_int_equal(n->applied, last + 2);
+    assert_int_equal(fate_of(w, 3, seen), last + 1);
+    assert_true(n->proposals[seen - 1].is_certain);
+    assert_int_equal(fate_of(w, 3, unseen), 0);
+    assert_false(n->proposals[unseen - 1].is_certain);
+    world_heal(w);
+    run_whole(w);
+    finish(w);
+}
+
 /* H12: a store that fails resigns its vote; the node stays, keeps its lease and follows. */
 static void failed_store_resigns(void **state UNUSED)
 {
@@ -731,6 +764,7 @@ int main(void)
         cmocka_unit_test(who_stands_back_leads_where_nobody_else_can),
         cmocka_unit_test(hung_member_is_evicted),
         cmocka_unit_test(joiner_copies_outside_the_view),
+        cmocka_unit_test(what_a_snapshot_may_hold_is_not_lost),
         cmocka_unit_test(failed_store_resigns),
         cmocka_unit_test(failed_store_of_the_leader_moves_the_lead),
         cmocka_unit_test(stalled_store_of_the_leader_moves_the_lead),

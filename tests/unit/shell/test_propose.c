@@ -118,11 +118,32 @@ static void one_that_is_lost_again_and_again_is_given_up(void **state)
     assert_int_equal(fate.outcome, HA_E_UNKNOWN);
 }
 
+/* It may be committed already: proposed again it would be applied twice. */
+static void one_whose_fate_is_unknown_is_not_proposed_again(void **state)
+{
+    struct hamgrd *d = *state;
+    struct fate fate = {0};
+    uint64_t seq = propose(d, &fate);
+
+    d->verbs[0].proposal = seq;
+    d->verbs[0].v.is_proposed = true;
+    propose_unknown(d, seq);
+    assert_int_equal(fate.count, 1);
+    assert_int_equal(fate.outcome, HA_E_UNKNOWN);
+    assert_null(d->proposals);
+    assert_false(d->verbs[0].v.is_proposed); /* what is still to be said of that guest is said */
+    propose_unknown(d, seq);
+    propose_lost(d, seq);
+    assert_int_equal(fate.count, 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(one_inside_a_snapshot_is_told_as_unknown, setup, teardown),
         cmocka_unit_test_setup_teardown(one_that_is_applied_is_told_by_its_entry, setup, teardown),
+        cmocka_unit_test_setup_teardown(one_whose_fate_is_unknown_is_not_proposed_again, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(one_that_is_lost_again_and_again_is_given_up, setup,
                                         teardown),
     };
