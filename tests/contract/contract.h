@@ -51,6 +51,9 @@ struct contract_driver {
     uint64_t (*damages)(uint32_t number);
     /* Offsets in a stream: of a byte of page content that matters, and of the last page's end. */
     size_t (*page_byte)(const uint8_t *stream, size_t size);
+    /* Of the 80 bytes at a stream's begin and 20 of its last 88: whose damage is refused, at least.
+     * The others say nothing that this driver reads. */
+    unsigned refused_min;
 };
 
 /* The drivers of this build; a NULL ends the list. */

@@ -147,6 +147,7 @@ const struct contract_driver contract_embedded = {
     .is_checked = is_checked,
     .damages = damages,
     .page_byte = page_byte,
+    .refused_min = 80,
 };
 
 const struct contract_driver *const contract_drivers[] = {&contract_embedded, NULL};

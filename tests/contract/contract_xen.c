@@ -217,6 +217,7 @@ static const struct contract_driver contract_xen = {
     .is_checked = is_checked,
     .damages = damages_of,
     .page_byte = page_byte,
+    .refused_min = 60, /* PVH: 69 */
 };
 
 const struct contract_driver *const contract_drivers[] = {&contract_xen, NULL};
