@@ -2,8 +2,7 @@
  *
  * hamgr-fence and the devices behind it: a switched power strip that every node reaches, and
  * management controllers, one per node. Which there are is drawn with the seed; each order may be
- * slow, fail, or be done without an answer. In half of the seeds whose hosts have two supplies the
- * nodes' fence.conf differ: many name the device of one supply only.
+ * slow, fail, or be done without an answer.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -26,35 +25,15 @@ struct order {
     struct fence_order stands;
 };
 
-enum { NAMES_CONTROLLERS = 1, NAMES_STRIP = 2, NAMES_BOTH = 3 };
-
 static enum layout layout;
-static uint8_t named[SIM_NODES + 1]; /* by each node's fence.conf */
 static struct order orders[ORDERS_MAX];
 static uint64_t order_high;
-
-/* Drawn beside the seed's generator, so that other seeds stay as they are; of those kept in
- * seeds.txt and told of in MUTANTS.md none is drawn. Somebody names each device: who is in every
- * cluster. */
-static void draw_files(void)
-{
-    struct ha_rng rng = {.state = sim.options.seed * UINT64_C(0xd6e8feb86659fd93) + 36826};
-
-    memset(named, NAMES_BOTH, sizeof(named));
-    if (layout != BOTH_ONE_LEVEL || ha_rng_below(&rng, 2))
-        return;
-    for (uint32_t id = 1; id <= SIM_NODES; id++)
-        named[id] = (uint8_t)(1 + ha_rng_below(&rng, 3));
-    if ((named[1] | named[2]) != NAMES_BOTH)
-        named[2] = NAMES_BOTH;
-}
 
 void sim_fencer_reset(void)
 {
     memset(orders, 0, sizeof(orders));
     order_high = 0;
     layout = sim_script_is_on() ? NO_DEVICES : (enum layout)sim_below(LAYOUTS);
-    draw_files();
 }
 
 bool sim_has_fencing(void)
@@ -96,14 +75,11 @@ static void send_devices(struct sim_conn *conn)
     uint32_t count = 0;
     char name[32];
 
-    bool has_controllers = layout >= CONTROLLERS && (named[conn->node->id] & NAMES_CONTROLLERS);
-    bool has_strip =
-        layout != NO_DEVICES && layout != CONTROLLERS && (named[conn->node->id] & NAMES_STRIP);
-    for (uint32_t i = 0; i < sim.node_count && has_controllers; i++) {
+    for (uint32_t i = 0; i < sim.node_count && layout >= CONTROLLERS; i++) {
         snprintf(name, sizeof(name), "bmc-%s", sim.nodes[i].name);
         add(list, &count, name, 1, &sim.nodes[i]);
     }
-    if (has_strip)
+    if (layout != NO_DEVICES && layout != CONTROLLERS)
         add(list, &count, "strip", layout == BOTH_LEVELS ? 2 : 1, NULL);
     for (uint32_t i = 0; i < count || (count == 0 && i == 0); i++) {
         static struct fencep_devices part;
