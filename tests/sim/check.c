@@ -176,8 +176,9 @@ static void check_lease(const struct sim_node *node, const struct sim_domain *do
     if (node->keeper.state == KEEPER_DISARMED || !node->watchdog.is_armed)
         sim_violation("I6", node->id, "%s is made runnable without a watchdog", domain->d.name);
     /* A node that rejoins within a boot keeps its L and W: its guests go on while ARMED is renewed.
-     */
-    if (n && !n->is_armed && n->lease_ms == 0)
+     * Behind DISARM and ARM it has none until then, and what ran before goes on all the same: by a
+     * lease and a watchdog, as was asked above. */
+    if (n && !n->is_armed && n->lease_ms == 0 && !domain->has_run)
         sim_violation("I6", node->id, "%s runs before ARMED is applied", domain->d.name);
 }
 
