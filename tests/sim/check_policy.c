@@ -101,7 +101,7 @@ static bool is_same_boot(const struct ha_state *state, const struct sim_node *no
 static uint64_t slept_ns(const struct sim_node *node)
 {
     const struct sim_sleep *sleep = &node->sleep;
-    uint64_t done_ns = sleep->is_asleep ? sim.now - node->clock.from : sleep->span_ns;
+    uint64_t done_ns = sleep->is_asleep ? sim.now - sleep->fell_at : sleep->span_ns;
 
     return sleep->is_asleep || sim_is_slept_through(node) ? done_ns : 0;
 }
@@ -443,6 +443,8 @@ void sim_check_policy(const struct ha_state *before, const struct log_entry *ent
     check_numbered_once(entry);
     if (applied->kind == LOG_KIND_OPEN)
         note_open(before, entry);
+    if (applied->kind == LOG_KIND_VOTER)
+        sim_check_network(); /* who hears a quorum depends on who is one, too */
     check_memory(entry);
     if (applied->kind != LOG_KIND_STATE)
         return;

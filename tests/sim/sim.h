@@ -94,6 +94,7 @@ struct sim_sleep {
     uint32_t kinds; /* bits of those that it stopped */
     uint64_t span_ns, hv_late_ns, keeper_late_ns;
     uint64_t lease_end_ns;         /* its keeper's, as it fell asleep */
+    uint64_t fell_at;              /* true time of that */
     uint64_t woke_at, woke_raw_ns; /* true time and its own; 0: not in this boot */
 };
 

@@ -162,6 +162,7 @@ void sim_sleep(struct sim_node *node, uint64_t draw)
     }
     sim_clock_rate(node, node->clock.ppm); /* from here on it stands still */
     sleep->is_asleep = true;
+    sleep->fell_at = sim.now;
     node->watchdog.due =
         sim.now + sleep->span_ns + sim_span(node, node->keeper_watchdog_ms * NS_MS);
     if (sleep->kinds >> SIM_COROSYNC & 1)
