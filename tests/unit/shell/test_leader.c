@@ -296,6 +296,8 @@ static void a_lost_node_s_devices_are_not_forgotten(void **state)
     leader_run(&r->d);
     assert_int_equal(heard(r, &id), 0);
     assert_non_null(strstr(r->d.rt.fences[2].text, "feed-b"));
+    for (uint32_t node = SELF; node <= 2; node++) /* gives back what the list took */
+        leader_devices(&r->d, node, (struct ha_digest){0}, &(struct peer_devices){0});
 }
 
 static bool tells_devices(struct rig *r, uint32_t count, bool is_listed)
