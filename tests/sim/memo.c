@@ -41,9 +41,10 @@ void sim_memo_reset(void)
     memset(is_written, 0, sizeof(is_written));
 }
 
-void sim_memo_sent(struct sim_memo *memo, size_t size)
+void sim_memo_sent(struct sim_memo *memo, const uint8_t *from, size_t size)
 {
-    if (!newest.is_known || newest.size != size || memcmp(newest.data, memo->data, size) != 0)
+    if (!newest.is_known || newest.data != from || newest.size != size ||
+        memcmp(from, memo->data, size) != 0)
         return;
     memo->size = size;
     memo->previous = newest.previous;

@@ -333,7 +333,7 @@ void transport_send(struct transport *t, const uint8_t *data, size_t size, bool 
     message->size = size;
     message->memo = (struct sim_memo){.data = message->data};
     memcpy(message->data, data, size);
-    sim_memo_sent(&message->memo, size - sizeof(struct ha_digest));
+    sim_memo_sent(&message->memo, data, size - sizeof(struct ha_digest));
     *item = (struct queued){.message = message};
     *s->end = item;
     s->end = &item->next;

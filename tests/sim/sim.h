@@ -355,9 +355,9 @@ struct sim_memo {
     bool is_decoded; /* it was a heartbeat, kept if none came since */
 };
 void sim_memo_reset(void);
-/* Its data was copied from what the sender has just made a digest of: its first `size` bytes. If
- * they are the very same, that digest is the first to be remembered. */
-void sim_memo_sent(struct sim_memo *memo, size_t size);
+/* Its data was copied from `from`. If the newest digest is of the first `size` bytes there, it is
+ * the first to be remembered. */
+void sim_memo_sent(struct sim_memo *memo, const uint8_t *from, size_t size);
 /* What is computed of its data is remembered from now on; NULL: nothing. */
 void sim_memo_open(struct sim_memo *memo);
 
