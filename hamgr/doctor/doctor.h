@@ -101,10 +101,8 @@ enum ha_severity {
     X(HA_FINDING_FENCE_UNPROVEN, "fence-unproven",                                                 \
       "a device that was never tried fails on the day it is needed")                               \
     X(HA_FINDING_FENCES_DIFFER, "fences-differ",                                                   \
-      "a node counts as off when all devices say so that anybody names for a level: one that "     \
-      "only "                                                                                      \
-      "a lost node can drive holds its guests up, and one that nobody remembers proves too "       \
-      "little")                                                                                    \
+      "off is what all devices prove that anybody names for a level: one that only a lost node "   \
+      "can drive holds guests up, and without one that nobody remembers it is no proof")           \
     X(HA_FINDING_VERSIONS_DIFFER, "versions-differ",                                               \
       "hamgrds of two versions do not understand each other fully")                                \
     X(HA_FINDING_FEW_VOTERS, "few-voters",                                                         \
