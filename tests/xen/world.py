@@ -150,7 +150,8 @@ class World:
         if self.lab.settings is None:
             self.lab.up(argparse.Namespace(nodes=nodes, hypervisor=kind.hypervisor, driver="xen",
                                            xen_helper=kind.helper, build=options.build, disks=4,
-                                           token=3000, watchdog=15, memory=0), self.note)
+                                           token=3000, watchdog=15, memory=0, cold=False),
+                        self.note)
         self.settings = self.lab.settings
         self.nodes = {m.name: m for m in self.lab.machines}
         self.cut = set()  # names of nodes without their cable: nobody to ask

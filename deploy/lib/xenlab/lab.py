@@ -44,7 +44,7 @@ class Lab:
             raise LabError(f"lab {self.place.name} is up already; end it with: deploy/lab down")
         self.place.need_image()
         began = time.monotonic()
-        kept = None if getattr(options, "cold", False) else self.keep_memory(options.hypervisor, say)
+        kept = None if options.cold else self.keep_memory(options.hypervisor, say)
         shutil.rmtree(self.place.lab, ignore_errors=True)
         os.makedirs(self.place.lab, mode=0o700)
         self.settings = {"nodes": options.nodes, "hypervisor": options.hypervisor,
