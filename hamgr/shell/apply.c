@@ -132,7 +132,7 @@ static void maybe_snapshot(struct hamgrd *d)
     struct log_loaded voters;
     uint32_t every = d->snapshot_every > 0 ? d->snapshot_every : SHELL_SNAPSHOT_EVERY;
 
-    if (d->snapshot_token || d->state.applied == d->snapshot_index ||
+    if (d->snapshot_token || transfer_is_storing(d) || d->state.applied == d->snapshot_index ||
         (d->state.applied < d->snapshot_index + every && !log_snapshot_is_due(d->log)))
         return;
     int64_t size = encode_state(d, &data);

@@ -292,6 +292,9 @@ void transfer_begin(struct hamgrd *d, uint32_t node, uint64_t have);
 void transfer_chunk(struct hamgrd *d, uint32_t from, const struct peer_chunk *chunk);
 void transfer_ack(struct hamgrd *d, uint32_t from, const struct peer_chunk *chunk);
 void transfer_tick(struct hamgrd *d);
+/* A received snapshot is on its way into the store: one of the state from before it would take its
+ * place. */
+bool transfer_is_storing(const struct hamgrd *d);
 /* True if the completion was a transfer's. */
 bool transfer_stored(struct hamgrd *d, const struct store_done *done);
 

@@ -5,6 +5,10 @@
  * acknowledgements, so that heartbeats and entries always get through between them.
  *
  * Blob: u32 state size, state, u32 definition count, then per definition its digest and a blob.
+ *
+ * A receiver takes all of it or nothing: everything is checked before anything is stored, and the
+ * state in use is replaced when the store has the new one, in the turn in which the log hears of
+ * it.
  */
 #include "hamgr/shell/shell.h"
 
@@ -167,20 +171,22 @@ void transfer_ack(struct hamgrd *d, uint32_t from, const struct peer_chunk *chun
 /* ---- receiver ----------------------------------------------------------------------------------
  */
 
-static int take_definitions(struct hamgrd *d, struct ha_reader *r)
+/* Reads the definitions behind the state. is_dry: only whether they can be read to the end. */
+static int read_definitions(struct hamgrd *d, struct ha_reader r, bool is_dry)
 {
-    uint32_t count = ha_get_u32(r);
+    uint32_t count = ha_get_u32(&r);
 
     if (count > HA_GUESTS_MAX)
         return -HA_E_CORRUPT;
-    for (uint32_t i = 0; i < count && !r->failed; i++) {
+    for (uint32_t i = 0; i < count && !r.failed; i++) {
         size_t size = 0;
-        struct ha_digest digest = ha_get_digest(r);
-        const uint8_t *bytes = ha_get_blob(r, HA_DEFINITION_MAX, &size);
-        if (bytes && ha_digest_equal(ha_digest_bytes((struct ha_digest){0}, bytes, size), digest))
+        struct ha_digest digest = ha_get_digest(&r);
+        const uint8_t *bytes = ha_get_blob(&r, HA_DEFINITION_MAX, &size);
+        if (!is_dry && bytes &&
+            ha_digest_equal(ha_digest_bytes((struct ha_digest){0}, bytes, size), digest))
             store_put_definition(d->store, digest, bytes, size);
     }
-    return ha_reader_is_done(r) ? 0 : -HA_E_CORRUPT;
+    return ha_reader_is_done(&r) ? 0 : -HA_E_CORRUPT;
 }
 
 /* Tells the log that the snapshot replaced everything; NULL: nothing was replaced. */
@@ -205,52 +211,72 @@ static void tell_log(struct hamgrd *d, const struct transfer *t)
 }
 
 /* Decodes into a state of its own: a damaged blob must not cost the one in use. */
-static int try_state(struct hamgrd *d, const struct transfer *t, const uint8_t *bytes, size_t size)
+static int try_state(struct hamgrd *d, const struct transfer *t, const uint8_t *bytes, size_t size,
+                     struct log_loaded *ret_voters)
 {
-    struct ha_guest *guests = calloc(HA_GUESTS_MAX, sizeof(*guests));
+    struct ha_guest *guests = calloc(d->state.guest_capacity, sizeof(*guests));
     struct ha_state *state = calloc(1, sizeof(*state));
     int rc = guests && state ? 0 : -HA_E_NO_MEMORY;
 
     if (rc == 0) {
-        ha_state_init(state, guests, HA_GUESTS_MAX);
+        ha_state_init(state, guests, d->state.guest_capacity);
         rc = ha_state_decode(state, bytes, size);
     }
     if (rc == 0 && (state->applied != t->index || !ha_digest_equal(state->digest, t->digest) ||
                     !ha_uuid_equal(state->cluster_id, d->identity.cluster_id)))
         rc = -HA_E_CORRUPT;
+    if (rc == 0)
+        apply_voters(state, ret_voters);
     free(state);
     free(guests);
     return rc;
 }
 
-/* A complete blob: into the state, then into the store; the log hears of it when that is durable.
- */
+/* The state's bytes, borrowed from the blob; ret_rest: what is behind them. */
+static const uint8_t *state_bytes(const struct transfer *t, uint32_t *ret_size,
+                                  struct ha_reader *ret_rest)
+{
+    *ret_rest = ha_reader_of(t->data, t->total);
+    *ret_size = ha_get_u32(ret_rest);
+    return ha_get_raw(ret_rest, *ret_size);
+}
+
+/* A complete blob: checked, then into the store; the rest is transfer_stored's. */
 static int install(struct hamgrd *d, struct transfer *t)
 {
-    struct ha_reader r = ha_reader_of(t->data, t->total);
-    uint32_t state_size = ha_get_u32(&r);
-    const uint8_t *state_bytes = ha_get_raw(&r, state_size);
+    struct ha_reader definitions;
     struct log_loaded voters;
+    uint32_t size = 0;
+    const uint8_t *bytes = state_bytes(t, &size, &definitions);
 
-    if (!state_bytes)
-        return -HA_E_CORRUPT;
-    int rc = try_state(d, t, state_bytes, state_size);
+    int rc = bytes ? try_state(d, t, bytes, size, &voters) : -HA_E_CORRUPT;
+    if (rc == 0)
+        rc = read_definitions(d, definitions, true);
     if (rc < 0)
         return rc;
     if (!log_snapshot_begin_at(d->log, t->index, t->view))
         return -HA_E_STALE; /* it has more than that by now */
-    rc = ha_state_decode(&d->state, state_bytes, state_size);
-    if (rc == 0)
-        rc = take_definitions(d, &r);
-    if (rc == 0) {
-        apply_voters(&d->state, &voters);
-        t->token = --d->token_high;
-        rc = store_install(d->store, t->token, t->index, t->digest, t->view, state_bytes,
-                           state_size, &voters);
-    }
+    /* In front of the state that names them. */
+    (void)read_definitions(d, definitions, false);
+    uint64_t token = --d->token_high;
+    rc = store_install(d->store, token, t->index, t->digest, t->view, bytes, size, &voters);
     if (rc < 0)
         tell_log(d, NULL);
+    else
+        t->token = token;
     return rc;
+}
+
+/* The store has it. The bytes are those that were tried. */
+static void replace_state(struct hamgrd *d, const struct transfer *t)
+{
+    struct ha_reader rest;
+    uint32_t size = 0;
+    const uint8_t *bytes = state_bytes(t, &size, &rest);
+    int rc = ha_state_decode(&d->state, bytes, size);
+
+    ha_assert(rc == 0);
+    d->snapshot_index = t->index;
 }
 
 void transfer_chunk(struct hamgrd *d, uint32_t from, const struct peer_chunk *chunk)
@@ -287,10 +313,21 @@ void transfer_chunk(struct hamgrd *d, uint32_t from, const struct peer_chunk *ch
     }
     struct peer_chunk ack = {.transfer = t->number, .offset = t->received};
     peers_send(d, PEER_SNAPSHOT_ACK, from, put_chunk, &ack);
-    if (t->received == t->total && install(d, t) < 0) {
-        qb_log(LOG_ERR, "the snapshot from %s is damaged: asking again", shell_node_name(d, from));
+    int rc = t->received == t->total ? install(d, t) : 0;
+    if (rc < 0) {
+        qb_log(LOG_ERR, "the snapshot from %s is not taken, another is asked for if need be: %s",
+               shell_node_name(d, from), ha_err_text(rc));
         drop(find(d, false, from));
     }
+}
+
+bool transfer_is_storing(const struct hamgrd *d)
+{
+    const struct transfer *t = d->transfers;
+
+    while (t && !t->token)
+        t = t->next;
+    return t != NULL;
 }
 
 bool transfer_stored(struct hamgrd *d, const struct store_done *done)
@@ -302,7 +339,8 @@ bool transfer_stored(struct hamgrd *d, const struct store_done *done)
     if (!*place)
         return false;
     struct transfer *t = *place;
-    d->snapshot_index = t->index;
+    if (done->is_ok)
+        replace_state(d, t);
     tell_log(d, done->is_ok ? t : NULL);
     drop(find(d, false, t->node));
     return true;
