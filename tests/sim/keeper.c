@@ -7,7 +7,8 @@
 
 #include "tests/sim/sim.h"
 
-#define PET_NS          (250 * NS_MS)
+#define PET_MS          250u
+#define PET_NS          (PET_MS * NS_MS)
 #define WATCHDOG_MIN_MS 1000u
 /* Each third node's device counts in such steps, and rounds up. */
 #define WATCHDOG_STEP_MS 4000u
@@ -60,9 +61,11 @@ static void hurry_device(struct sim_node *node, uint32_t ms)
     sim_at(node->watchdog.due, NULL, on_hurried, node, node->boots);
 }
 
-void sim_watchdog_off(struct sim_node *node)
+/* The next boot's keeper may be late: until it is there, none is armed. */
+void sim_keeper_power_lost(struct sim_node *node)
 {
     node->watchdog.is_armed = false;
+    keeper_init(&node->keeper, PET_MS);
 }
 
 /* ---- the daemon --------------------------------------------------------------------------------
@@ -220,7 +223,7 @@ void sim_keeper_proof(struct sim_node *node, const uint8_t *body, size_t size)
 /* A restarted keeper takes up from the page; the device's timer has not stopped meanwhile. */
 void sim_keeper_start(struct sim_node *node)
 {
-    keeper_init(&node->keeper, 250);
+    keeper_init(&node->keeper, PET_MS);
     node->keeper_told_state = KEEPER_DISARMED;
     node->is_keeper_lost = node->keeper_told_lost = false;
     if (!node->has_page) {

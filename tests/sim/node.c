@@ -187,7 +187,7 @@ void sim_power_off(struct sim_node *node, const char *why)
     sim_trace(node->id, "the power goes: %s", why);
     node->has_power = false;
     node->sleep = (struct sim_sleep){0};
-    sim_watchdog_off(node);
+    sim_keeper_power_lost(node);
     sim_host_power_lost(node);
     sim_streams_power_lost(node);
     for (uint32_t kind = 0; kind < SIM_KINDS; kind++)

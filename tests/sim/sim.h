@@ -455,7 +455,7 @@ void sim_each_conn(struct sim_node *node, enum sim_service service,
 void sim_keeper_start(struct sim_node *node);
 void sim_keeper_packet(struct sim_conn *conn, const struct ha_packet *packet);
 void sim_keeper_proof(struct sim_node *node, const uint8_t *body, size_t size);
-void sim_watchdog_off(struct sim_node *node);
+void sim_keeper_power_lost(struct sim_node *node);
 
 /* fencer.c */
 #define SIM_BOTH_SUPPLIES 3u
