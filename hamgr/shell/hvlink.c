@@ -471,6 +471,23 @@ static void log_ok(const struct hamgrd *d, const struct local_verb *verb, uint8_
                guest ? guest->name : "a guest", verb->v.epoch, shell_now_ms() - verb->asked_ms);
 }
 
+/* A verb in flight has ended; what that proves is for the inventory and the verb's memory. */
+static void verb_ended(struct hamgrd *d, struct local_verb *verb, const struct hvp_done *done)
+{
+    uint8_t which = verb->v.verb;
+
+    verb->request = 0;
+    verb->v.verb = HA_VERB_NONE;
+    if (done->outcome == HV_OK) {
+        log_ok(d, verb, which);
+        on_ok(d, verb, which, done);
+    } else {
+        on_not_ok(verb, which, done);
+    }
+    if (which == HA_VERB_SAVE || which == HA_VERB_RESTORE)
+        moves_hv_done(d, verb, which, done);
+}
+
 static void on_done(struct hamgrd *d, const struct ha_packet *packet)
 {
     struct hvp_done done;
@@ -485,20 +502,9 @@ static void on_done(struct hamgrd *d, const struct ha_packet *packet)
     doctor_hv_done(d, packet->id, &done);
     things_hv_done(d, packet->id, &done);
     for (uint32_t i = 0; i < d->verb_count; i++) {
-        struct local_verb *verb = &d->verbs[i];
-        if (verb->request != packet->id)
+        if (d->verbs[i].request != packet->id)
             continue;
-        uint8_t which = verb->v.verb;
-        verb->request = 0;
-        verb->v.verb = HA_VERB_NONE;
-        if (done.outcome == HV_OK) {
-            log_ok(d, verb, which);
-            on_ok(d, verb, which, &done);
-        } else {
-            on_not_ok(verb, which, &done);
-        }
-        if (which == HA_VERB_SAVE || which == HA_VERB_RESTORE)
-            moves_hv_done(d, verb, which, &done);
+        verb_ended(d, &d->verbs[i], &done);
         break;
     }
     hvlink_list(d);
@@ -590,12 +596,8 @@ static void on_down(void *user, const char *why)
     d->has_inventory = false;
     d->rt.is_gate_open = false;
     for (uint32_t i = 0; i < d->verb_count; i++) {
-        struct local_verb *verb = &d->verbs[i];
-        uint8_t which = verb->v.verb;
-        verb->request = 0;
-        verb->v.verb = HA_VERB_NONE;
-        if (which == HA_VERB_SAVE || which == HA_VERB_RESTORE)
-            moves_hv_done(d, verb, which, &lost);
+        if (d->verbs[i].v.verb != HA_VERB_NONE)
+            verb_ended(d, &d->verbs[i], &lost);
     }
     shell_wake(d);
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * hamgrd's listings: what is not in one is proof of absence, so one that failed, was cut or belongs
- * to an earlier question is none; and one that failed is asked for again.
+ * to an earlier question is none; and one that failed is asked for again. What is remembered of
+ * verbs that failed, or whose end nobody told.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -240,6 +241,41 @@ static void a_closed_gate_is_no_failure_of_a_run(void **state)
     assert_string_equal(alarm_of(r), "");
 }
 
+/* hamgr-hv dies of a guest's creation: unknown, as if it had said so itself, or the guest would be
+ * created for ever without its restart limit counting. */
+static void a_create_that_brings_hamgr_hv_down_counts(void **state)
+{
+    struct rig *r = *state;
+    struct local_verb *verb = hvlink_get(&r->d, (struct ha_uuid){{1}}, 3);
+
+    hvlink_verb(&r->d, verb, HA_VERB_CREATE, 0);
+    uint64_t before_ms = shell_now_ms();
+    hvlink_callbacks.down(&r->d, "end of file");
+    assert_int_equal(verb->v.verb, HA_VERB_NONE);
+    assert_int_equal(verb->request, 0);
+    assert_true(verb->v.is_create_unknown);
+    assert_false(verb->v.is_create_failed);
+    assert_true(verb->v.retry_ms >= before_ms + 500);
+    assert_non_null(strstr(verb->v.text, "connection to hamgr-hv was lost"));
+    assert_false(r->d.has_inventory); /* what is there only a new listing says */
+}
+
+static void a_run_in_flight_when_hamgr_hv_dies_may_have_run(void **state)
+{
+    struct rig *r = *state;
+    struct local_verb *verb = hvlink_get(&r->d, (struct ha_uuid){{1}}, 3);
+    struct local_verb *idle = hvlink_get(&r->d, (struct ha_uuid){{2}}, 4);
+
+    hvlink_verb(&r->d, verb, HA_VERB_RUN, 0);
+    uint64_t before_ms = shell_now_ms();
+    hvlink_callbacks.down(&r->d, "end of file");
+    assert_true(verb->v.has_run);
+    assert_false(verb->v.is_run_failed);
+    assert_true(verb->v.retry_ms >= before_ms + 500);
+    assert_int_equal(idle->v.retry_ms, 0); /* nothing of it was in flight */
+    assert_string_equal(idle->v.text, "");
+}
+
 static void the_alarm_about_foreign_domains_ends_with_them(void **state)
 {
     struct rig *r = *state;
@@ -265,6 +301,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_run_that_goes_on_failing_slows_down_and_is_told, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_closed_gate_is_no_failure_of_a_run, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_create_that_brings_hamgr_hv_down_counts, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_run_in_flight_when_hamgr_hv_dies_may_have_run, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(the_alarm_about_foreign_domains_ends_with_them, setup,
                                         teardown),
     };
