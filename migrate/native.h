@@ -17,6 +17,7 @@
 #define NATIVE_BATCH_HEAD  16u /* record header and PAGE_DATA header */
 #define NATIVE_MARKER_TYPE 0x80486d67u
 #define NATIVE_MARKER_SIZE 24u
+#define NATIVE_LAST_SIZE   8u /* a stream's last bytes, libxl's END record: all zero */
 #define NATIVE_PFN_LIMIT   (UINT64_C(1) << 32)
 /* The longest run of bytes the parser wants to see at once: a window must hold this much. */
 #define NATIVE_WINDOW_MIN (NATIVE_BATCH_HEAD + 8u * NATIVE_ENTRIES_MAX)

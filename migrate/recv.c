@@ -181,7 +181,9 @@ static int take_raw(struct receiver *d, size_t size, struct ha_err *err)
             return ha_err_set(err, HA_E_PEER, "pages in a RAW frame");
         passed += token.size;
     }
-    int rc = deliver(d, FRAME_RAW, passed, err);
+    /* What comes last waits for END's verdict: whoever restores is done with it. */
+    size_t held = native_is_done(&d->native) ? NATIVE_LAST_SIZE : 0;
+    int rc = deliver(d, FRAME_RAW, passed - held, err);
     d->carry = size - passed;
     memmove(d->buffer, d->buffer + passed, d->carry);
     return rc;
@@ -314,6 +316,7 @@ static int check_end(struct receiver *d, const struct frame_end *m, struct frame
 
 static int recv_end(struct receiver *d, const uint8_t *payload, size_t size, struct ha_err *err)
 {
+    static const uint8_t last[NATIVE_LAST_SIZE];
     struct frame_end m;
     struct frame_end_ack ack;
     int rc = frame_end_decode(payload, size, &m, err);
@@ -323,8 +326,12 @@ static int recv_end(struct receiver *d, const uint8_t *payload, size_t size, str
     if (!native_is_done(&d->native) || d->carry > 0)
         return ha_err_set(err, HA_E_PEER, "frame END before the native stream's end");
     rc = commit_before(d, UINT64_MAX, err);
+    if (rc < 0)
+        return rc;
+    count(d, last, sizeof(last), 0);
+    rc = check_end(d, &m, &ack, err);
     if (rc == 0)
-        rc = check_end(d, &m, &ack, err);
+        rc = d->sink->ops->raw(d->sink, last, sizeof(last), err);
     if (rc < 0)
         return rc;
     uint8_t *at = session_begin(d->session, FRAME_CONTROL_MAX, err);
