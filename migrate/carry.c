@@ -263,6 +263,7 @@ void session_set_control(struct session *s, struct chan *chan, uint64_t sent, ui
     if (s->chan)
         s->chan->ops->close(s->chan);
     s->chan = chan;
+    s->controls++;
     s->control = (struct inbox){
         .buffer = s->control_buffer, .capacity = sizeof(s->control_buffer), .sequence = received};
     s->send_sequence = sent;
@@ -288,6 +289,7 @@ void carry_lose(struct session *s, const struct ha_err *why)
         session_note(s, "control connection lost: %s", why->text);
     s->chan->ops->close(s->chan);
     s->chan = NULL;
+    s->controls++;
     s->out_start = s->out_end = 0;
 }
 

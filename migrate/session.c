@@ -366,15 +366,17 @@ static int write_failed(struct session *s, struct ha_err *err)
     return err && err->code != 0 ? -err->code : -ECONNRESET;
 }
 
-/* Writes all, or as much as goes without waiting (then the count is in *ret_written). */
+/* Writes all, or as much as goes without waiting (then the count is in *ret_written). A control
+ * connection that is lost or replaced meanwhile takes no more of it. */
 static int write_some(struct session *s, const uint8_t *data, size_t size, bool is_waiting,
                       size_t *ret_written, struct ha_err *err)
 {
+    uint32_t control = s->controls;
     size_t done = 0;
     int rc = 0;
 
     s->is_writing = true;
-    while (done < size && rc >= 0 && s->chan) {
+    while (done < size && rc >= 0 && s->chan && s->controls == control) {
         size_t now = allowed(s, size - done);
         ssize_t r = now > 0 ? s->chan->ops->write(s->chan, data + done, now, err) : -EAGAIN;
         if (r > 0) {
@@ -402,11 +404,14 @@ static int write_some(struct session *s, const uint8_t *data, size_t size, bool 
 
 int session_write_out(struct session *s, bool is_waiting, struct ha_err *err)
 {
+    uint32_t control = s->controls;
     size_t written = 0;
     int rc = write_some(s, s->outbox + s->out_start, s->out_end - s->out_start, is_waiting,
                         &written, err);
 
-    if (!s->chan) { /* lost on the way: what was to be said is said again on the next one */
+    if (s->controls != control) /* gone on the way: the outbox is empty, or the next one's */
+        return rc;
+    if (!s->chan) { /* what was to be said is said again on the next one */
         s->out_start = s->out_end = 0;
         return rc;
     }

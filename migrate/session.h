@@ -108,6 +108,7 @@ struct session {
     bool has_end_ack;  /* receiver: END_ACK was said; a new control connection hears it again */
     uint32_t grace_ms; /* nothing heard for this long: the peer is gone */
     uint32_t window;
+    uint32_t controls; /* grows as one is taken or lost: what was queued is for one of them only */
     struct inbox control;
     uint8_t control_buffer[FRAME_HEADER_SIZE + FRAME_CONTROL_MAX];
     uint64_t stream_sequence; /* of the next frame in a parcel */

@@ -315,6 +315,103 @@ static void repeated_and_truncated(void **state)
     tear_down(&v);
 }
 
+/* ---- the control connection, replaced at a bad moment ---- */
+
+/* Takes nothing and says nothing: a peer that keeps its window shut. */
+static ssize_t stuck_read(struct chan *chan, void *data, size_t size, struct ha_err *err)
+{
+    (void)chan;
+    (void)data;
+    (void)size;
+    (void)err;
+    return -EAGAIN;
+}
+
+static ssize_t stuck_write(struct chan *chan, const void *data, size_t size, struct ha_err *err)
+{
+    (void)chan;
+    (void)data;
+    (void)size;
+    (void)err;
+    return -EAGAIN;
+}
+
+static void stuck_close(struct chan *chan)
+{
+    close(chan->fd);
+}
+
+static const struct chan_ops stuck_ops = {
+    .name = "stuck", .read = stuck_read, .write = stuck_write, .close = stuck_close};
+
+/* Somebody who brings another control connection, once, in whatever wait comes. */
+struct bringer {
+    struct attendant attendant;
+    struct session *session;
+    struct chan *chan;
+};
+
+static unsigned bring_watch(struct attendant *a, struct pollfd *fds, unsigned room)
+{
+    (void)a;
+    (void)fds;
+    (void)room;
+    return 0;
+}
+
+static int bring(struct attendant *a, const struct pollfd *fds, unsigned count, struct ha_err *err)
+{
+    struct bringer *b = (struct bringer *)a;
+
+    (void)fds;
+    (void)count;
+    (void)err;
+    if (b->chan)
+        session_set_control(b->session, b->chan, 0, 1);
+    b->chan = NULL;
+    return 0;
+}
+
+/* A sender may join anew whenever it likes, also while END_ACK waits for room on a connection it
+ * does not read: what is left of that goes nowhere, and the new one hears it once, from its start.
+ */
+static void replaced_while_writing(void **state)
+{
+    uint8_t bytes[512] = {0};
+    struct frame_header header;
+    struct ha_err err = {0};
+    struct victim v;
+    int old[2], new[2];
+
+    (void)state;
+    set_up(&v, 4);
+    make_pair(old);
+    make_pair(new);
+    struct chan stuck = {
+        .ops = &stuck_ops, .fd = old[0], .read_wants = POLLIN, .write_wants = POLLOUT};
+    session_set_control(&v.session, &stuck, 0, 1);
+    struct bringer b = {{.watch = bring_watch, .turn = bring}, &v.session, chan_fd_new(new[0])};
+    v.session.attendant = &b.attendant;
+    assert_non_null(session_begin(&v.session, 24, &err));
+    memset(session_begin(&v.session, 24, &err), 7, 24);
+    assert_int_equal(session_commit(&v.session, FRAME_END_ACK, 24, NULL, 0, &err), 0);
+    assert_int_equal(session_flush(&v.session, &err), 0);
+    assert_null(b.chan);
+    assert_int_equal(session_flush(&v.session, &err), 0);
+    assert_int_equal(read(new[1], bytes, sizeof(bytes)), 2 * FRAME_HEADER_SIZE + 8 + 24);
+    assert_int_equal(frame_header_decode(bytes, &header, &err), 0);
+    assert_int_equal(header.type, FRAME_ACK);
+    assert_int_equal(frame_header_decode(bytes + FRAME_HEADER_SIZE + 8, &header, &err), 0);
+    assert_int_equal(header.type, FRAME_END_ACK);
+    assert_int_equal(header.sequence, 1);
+    /* Nothing is left that a later write could begin with. */
+    assert_int_equal(v.session.out_start, v.session.out_end);
+    v.session.attendant = NULL;
+    close(old[1]);
+    close(new[1]);
+    tear_down(&v);
+}
+
 /* ---- both ends, real threads, real TLS, cut again and again ---- */
 
 #define COUNT 1500u
@@ -463,8 +560,11 @@ static void cut_over_tls(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(keys),           cmocka_unit_test(hostile_parcels),
-        cmocka_unit_test(hostile_frames), cmocka_unit_test(repeated_and_truncated),
+        cmocka_unit_test(keys),
+        cmocka_unit_test(hostile_parcels),
+        cmocka_unit_test(hostile_frames),
+        cmocka_unit_test(repeated_and_truncated),
+        cmocka_unit_test(replaced_while_writing),
         cmocka_unit_test(cut_over_tls),
     };
 
