@@ -213,6 +213,9 @@ static int take_frame(struct session *s, struct ha_err *err)
         if (s->inbox.header.type != FRAME_BARRIER &&
             strcmp(frame_name(s->inbox.header.type), "unknown") != 0)
             return 1;
+        rc = session_poll(s, err); /* what is skipped may go on as long as the sender likes */
+        if (rc < 0)
+            return rc;
     }
     return rc;
 }
@@ -343,7 +346,7 @@ int carry_hear(struct session *s, struct ha_err *err)
 {
     struct ha_err why = {0};
 
-    while (s->chan && !s->is_acked) {
+    for (unsigned i = 0; i < SESSION_SWALLOW && s->chan && !s->is_acked; i++) {
         bool moved = false;
         int rc = inbox_pump(&s->control, s->chan, &moved, &why);
         if (moved)

@@ -128,10 +128,12 @@ void session_note(struct session *s, const char *fmt, ...)
     struct ha_writer w = ha_writer_of(body, sizeof(body));
     va_list args;
 
+    if (s->notes == SESSION_NOTES)
+        return;
     va_start(args, fmt);
     vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
-    ha_put_text(&w, text);
+    ha_put_text(&w, ++s->notes < SESSION_NOTES ? text : "further lines are left out");
     if (s->control_fd >= 0)
         (void)ha_sock_send(s->control_fd, STREAMP_NOTE, 0, body, w.position, NULL, 0);
 }
@@ -286,7 +288,7 @@ static int peer_aborted(struct session *s, struct ha_err *err)
 /* One complete frame, or 0. PING and unknown optional frames are swallowed. */
 static int take_frame(struct session *s, struct ha_err *err)
 {
-    for (;;) {
+    for (unsigned i = 0; i < SESSION_SWALLOW; i++) {
         bool moved = false;
         int rc = inbox_pump(&s->inbox, s->chan, &moved, err);
         if (moved)
@@ -302,6 +304,7 @@ static int take_frame(struct session *s, struct ha_err *err)
         if (type != FRAME_PING && strcmp(frame_name(type), "unknown") != 0)
             return 1;
     }
+    return 0;
 }
 
 /* Sender: between its own frames the peer may send END_ACK, and nothing else. What comes behind it

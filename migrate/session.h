@@ -29,6 +29,10 @@
 #define SESSION_WAIT_FDS  20u   /* most fds one wait may watch */
 #define SESSION_EXTRA_FDS 20u   /* most fds of an attendant */
 #define SESSION_OUTBOX    262144u
+/* So many frames without meaning for anybody are taken in one go; the others have to wait until
+ * everything else was looked after. A peer that means well sends one a second. */
+#define SESSION_SWALLOW 1024u
+#define SESSION_NOTES   200u /* lines a migration may put into the log: a peer can cause them */
 
 /* One direction's assembly of frames. The buffer is the owner's. */
 struct inbox {
@@ -97,6 +101,7 @@ struct session {
     bool is_peer_done; /* the peer sent ABORT or is gone */
     bool is_cancelled;
     bool is_connected; /* CONNECTED was sent */
+    uint32_t notes;    /* lines told to hamgrd */
     uint8_t *packet;   /* HA_IPC_MAX bytes for control messages */
     uint8_t *inbox_buffer;
     struct attendant *attendant; /* borrowed; may be NULL */
@@ -182,7 +187,8 @@ void session_abort(struct session *s, const struct ha_err *why);
 /* Ends the channel so that what was sent arrives: waits for the peer's end, at most timeout_ms. */
 void session_linger(struct session *s, unsigned timeout_ms);
 
-/* Packets to hamgrd. note: a line for the log. end: the last one, waits up to 2 s for room. */
+/* Packets to hamgrd. note: a line for the log, the first SESSION_NOTES of them. end: the last one,
+ * waits up to 2 s for room. */
 void session_note(struct session *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void session_connected(struct session *s);
 void session_end(struct session *s, bool is_ok, const char *text);

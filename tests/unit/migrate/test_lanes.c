@@ -23,6 +23,7 @@
 #include <openssl/ssl.h>
 
 #include "hamgr/base/rng.h"
+#include "hamgr/ipc/sock.h"
 #include "migrate/carry.h"
 #include "migrate/chan_tls.h"
 #include "migrate/lanes.h"
@@ -412,6 +413,130 @@ static void replaced_while_writing(void **state)
     tear_down(&v);
 }
 
+/* ---- floods: whoever has nothing to say says it without end ---- */
+
+#define FLOOD_MAX 200000u /* frames, not to hang when nobody stops reading */
+
+struct flood {
+    struct chan chan; /* first */
+    uint64_t sequence;
+    uint32_t frames;
+};
+
+static ssize_t flood_read(struct chan *chan, void *data, size_t size, struct ha_err *err)
+{
+    struct flood *f = (struct flood *)chan;
+
+    (void)err;
+    if (f->frames == FLOOD_MAX)
+        return -EAGAIN;
+    assert_int_equal(size, FRAME_HEADER_SIZE);
+    put(data, FRAME_PING, 0, 0, f->sequence++);
+    f->frames++;
+    return FRAME_HEADER_SIZE;
+}
+
+static const struct chan_ops flood_ops = {
+    .name = "flood", .read = flood_read, .write = stuck_write, .close = stuck_close};
+
+/* A socket that is always readable. */
+static int readable(int *ret_other)
+{
+    int pair[2];
+
+    make_pair(pair);
+    assert_int_equal(write(pair[1], "x", 1), 1);
+    *ret_other = pair[1];
+    return pair[0];
+}
+
+/* PINGs faster than they can be read: limits and cancel are looked at all the same. */
+static void flooded(void **state)
+{
+    struct flood f = {.chan = {.ops = &flood_ops, .read_wants = POLLIN, .write_wants = POLLOUT},
+                      .sequence = 1};
+    struct ha_err err = {0};
+    struct session single;
+    struct victim v;
+    int other;
+
+    (void)state;
+    set_up(&v, 4);
+    f.chan.fd = readable(&other);
+    session_set_control(&v.session, &f.chan, 0, 1);
+    assert_int_equal(session_wait(&v.session, NULL, 0, 0, &err), 0);
+    assert_in_range(f.frames, 1, FLOOD_MAX / 10);
+    tear_down(&v);
+    close(other);
+
+    f.sequence = f.frames = 0;
+    assert_int_equal(session_init(&single, -1, 5000, 0, &err), 0);
+    f.chan.fd = readable(&other);
+    single.chan = &f.chan;
+    assert_int_equal(session_next_frame(&single, 0, &err), 0);
+    assert_in_range(f.frames, 1, FLOOD_MAX / 10);
+    session_fini(&single);
+    close(other);
+}
+
+/* Frames that are to be skipped come as fast as parcels do: hamgrd is heard between them. */
+static void flooded_lanes(void **state)
+{
+    uint8_t bytes[FRAME_HEADER_SIZE + SMALL];
+    struct ha_err err = {0};
+    struct victim v;
+    int control[2];
+
+    (void)state;
+    set_up(&v, 4);
+    make_pair(control);
+    memset(bytes, 0, sizeof(bytes));
+    put(bytes, FRAME_PARCEL, SMALL, 0, 0);
+    put(bytes + FRAME_HEADER_SIZE, 200, 0, 0, 0);
+    bytes[FRAME_HEADER_SIZE + 6] = 1; /* OPTIONAL */
+    put(bytes + 2 * (size_t)FRAME_HEADER_SIZE, FRAME_RAW, FRAME_RAW_HEAD + 9, 0, 1);
+    say(&v, bytes, sizeof(bytes));
+    struct pollfd there = {.fd = lanes_fd(v.lanes), .events = POLLIN};
+    size_t size;
+    while (!lanes_head(v.lanes, &size))
+        assert_int_equal(poll(&there, 1, WAIT_MS), 1);
+    v.session.control_fd = control[0];
+    close(control[1]); /* hamgrd is gone */
+    assert_int_equal(session_next_frame(&v.session, 0, &err), -HA_E_CANCELLED);
+    tear_down(&v);
+    close(control[0]);
+}
+
+/* A peer that comes back again and again fills no log. */
+static void few_notes(void **state)
+{
+    static uint8_t buffer[HA_IPC_MAX];
+    char text[HA_TEXT_MAX] = "";
+    struct ha_err err = {0};
+    struct ha_packet packet;
+    struct session s;
+    unsigned heard = 0;
+    int control[2];
+
+    (void)state;
+    assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, control),
+                     0);
+    assert_int_equal(session_init(&s, control[0], 5000, 0, &err), 0);
+    for (unsigned i = 0; i < 3 * SESSION_NOTES; i++) {
+        session_note(&s, "lane %u is back", i);
+        if (ha_sock_receive(control[1], buffer, &packet) != 1)
+            continue;
+        struct ha_reader r = ha_reader_of(packet.body, packet.body_size);
+        ha_get_text(&r, text, sizeof(text));
+        assert_true(r.failed || ++heard == SESSION_NOTES || strstr(text, "is back"));
+    }
+    assert_int_equal(heard, SESSION_NOTES);
+    assert_string_equal(text, "further lines are left out");
+    session_fini(&s);
+    close(control[0]);
+    close(control[1]);
+}
+
 /* ---- both ends, real threads, real TLS, cut again and again ---- */
 
 #define COUNT 1500u
@@ -566,6 +691,9 @@ int main(void)
         cmocka_unit_test(repeated_and_truncated),
         cmocka_unit_test(replaced_while_writing),
         cmocka_unit_test(cut_over_tls),
+        cmocka_unit_test(flooded),
+        cmocka_unit_test(flooded_lanes),
+        cmocka_unit_test(few_notes),
     };
 
     signal(SIGPIPE, SIG_IGN);
