@@ -346,7 +346,11 @@ int carry_hear(struct session *s, struct ha_err *err)
 {
     struct ha_err why = {0};
 
-    for (unsigned i = 0; i < SESSION_SWALLOW && s->chan && !s->is_acked; i++) {
+    s->is_unheard = false;
+    for (unsigned i = 0; s->chan && !s->is_acked; i++) {
+        s->is_unheard = i == SESSION_SWALLOW;
+        if (s->is_unheard)
+            return 0;
         bool moved = false;
         int rc = inbox_pump(&s->control, s->chan, &moved, &why);
         if (moved)

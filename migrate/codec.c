@@ -127,6 +127,8 @@ bool codec_has_tried(const struct codec *codec)
 int codec_decode(struct codec *codec, uint8_t id, const void *src, size_t size, void *dst,
                  size_t raw_size, struct ha_err *err)
 {
+    static const uint8_t magic[] = {0x28, 0xb5, 0x2f, 0xfd};
+
     if (id == FRAME_STORE) {
         if (size != raw_size)
             return ha_err_set(err, HA_E_PEER, "stored block of %zu bytes, stated %zu", size,
@@ -137,6 +139,9 @@ int codec_decode(struct codec *codec, uint8_t id, const void *src, size_t size, 
     }
     if (id != FRAME_ZSTD)
         return ha_err_set(err, HA_E_PEER, "unknown codec %u", (unsigned)id);
+    /* The library may know formats of years before the present one, too: nobody needs those. */
+    if (size < sizeof(magic) || memcmp(src, magic, sizeof(magic)) != 0)
+        return ha_err_set(err, HA_E_PEER, "compressed block is not a zstd frame");
     if (ZSTD_getFrameContentSize(src, size) != raw_size)
         return ha_err_set(err, HA_E_PEER, "compressed block does not state %zu bytes", raw_size);
     if (ZSTD_findFrameCompressedSize(src, size) != size)

@@ -288,6 +288,7 @@ static int peer_aborted(struct session *s, struct ha_err *err)
 /* One complete frame, or 0. PING and unknown optional frames are swallowed. */
 static int take_frame(struct session *s, struct ha_err *err)
 {
+    s->is_unheard = false;
     for (unsigned i = 0; i < SESSION_SWALLOW; i++) {
         bool moved = false;
         int rc = inbox_pump(&s->inbox, s->chan, &moved, err);
@@ -304,6 +305,7 @@ static int take_frame(struct session *s, struct ha_err *err)
         if (type != FRAME_PING && strcmp(frame_name(type), "unknown") != 0)
             return 1;
     }
+    s->is_unheard = true;
     return 0;
 }
 
@@ -547,7 +549,7 @@ static int attend(struct session *s, const struct pollfd *control, const struct 
     (void)session_now(s);
     if (control->revents != 0)
         rc = take_control(s, err);
-    if (rc == 0 && peer->revents != 0)
+    if (rc == 0 && (peer->revents != 0 || (peer->fd >= 0 && s->is_unheard)))
         rc = s->lanes ? carry_hear(s, err) : hear_peer(s, err);
     if (rc == 0 && s->attendant)
         rc = s->attendant->turn(s->attendant, extra, extra_count, err);
@@ -584,7 +586,8 @@ int session_wait(struct session *s, struct pollfd *fds, unsigned count, int time
         unsigned extra_count =
             s->attendant ? s->attendant->watch(s->attendant, extra, SESSION_EXTRA_FDS) : 0;
         unsigned total_count = count + 2 + extra_count;
-        int ready = poll(all, total_count, timeout_ms == 0 ? 0 : slice);
+        bool is_more = all[1].fd >= 0 && s->is_unheard;
+        int ready = poll(all, total_count, timeout_ms == 0 || is_more ? 0 : slice);
         if (ready < 0 && errno != EINTR)
             return ha_err_set(err, errno, "poll: %s", strerror(errno));
         if (ready <= 0)
@@ -637,8 +640,8 @@ int session_next_frame(struct session *s, int timeout_ms, struct ha_err *err)
     s->heard_ms = session_now(s); /* silence counts from here: until now we did not listen */
     uint64_t until = s->clock_ms + (timeout_ms > 0 ? (uint64_t)timeout_ms : 0);
     for (;;) {
-        rc = session_wait_fd(s, s->chan->fd, s->chan->read_wants,
-                             timeout_ms >= 0 && timeout_ms < SLICE_MS ? timeout_ms : SLICE_MS, err);
+        int slice = timeout_ms >= 0 && timeout_ms < SLICE_MS ? timeout_ms : SLICE_MS;
+        rc = session_wait_fd(s, s->chan->fd, s->chan->read_wants, s->is_unheard ? 0 : slice, err);
         if (rc < 0)
             return rc;
         rc = take_frame(s, err);

@@ -101,6 +101,7 @@ struct session {
     bool is_peer_done; /* the peer sent ABORT or is gone */
     bool is_cancelled;
     bool is_connected; /* CONNECTED was sent */
+    bool is_unheard;   /* more of the peer may be there than a poll can tell */
     uint32_t notes;    /* lines told to hamgrd */
     uint8_t *packet;   /* HA_IPC_MAX bytes for control messages */
     uint8_t *inbox_buffer;

@@ -255,6 +255,7 @@ class Zstd:
     def decode(self, data, size):
         data = bytes(data)
         length = ctypes.c_size_t(len(data))
+        want(data[:4] == b"\x28\xb5\x2f\xfd", "zstd: another format")
         want(self.lib.ZSTD_getFrameContentSize(data, length) == size, "zstd: stated size")
         want(self.lib.ZSTD_findFrameCompressedSize(data, length) == len(data), "zstd: not one frame")
         out = ctypes.create_string_buffer(size)

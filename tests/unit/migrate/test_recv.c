@@ -578,6 +578,22 @@ static size_t compress(uint8_t *dst, size_t capacity, const uint8_t *src, size_t
     return r;
 }
 
+/* A frame as zstd 0.7 wrote them: magic, 2 bytes of size (less 256), stored blocks, an end block.
+ */
+static size_t put_old_frame(uint8_t *dst, const uint8_t *src, uint32_t size)
+{
+    const uint8_t head[] = {
+        0x27, 0xb5, 0x2f, 0xfd, 0x60, (uint8_t)(size - 256), (uint8_t)((size - 256) >> 8)};
+    const uint8_t block[] = {(uint8_t)(0x40 | size >> 16), (uint8_t)(size >> 8), (uint8_t)size};
+    size_t used = sizeof(head) + sizeof(block);
+
+    memcpy(dst, head, sizeof(head));
+    memcpy(dst + sizeof(head), block, sizeof(block));
+    memcpy(dst + used, src, size);
+    memcpy(dst + used + size, "\xc0\0\0", 3);
+    return used + size + 3;
+}
+
 static void bombs(void **state)
 {
     static uint8_t zeros[64u << 20];
@@ -615,7 +631,12 @@ static void bombs(void **state)
     refused(&s, "not one zstd frame");
     s = good_until(3);
     put_zstd_pages(&s, (const uint8_t *)"\x50\x2a\x4d\x18\x04\0\0\0abcd", 12, 5);
-    refused(&s, "does not state");
+    refused(&s, "not a zstd frame");
+    /* zstd 0.7's format, which the library may still take: 20480 stored bytes, well-formed. */
+    size = put_old_frame(packed, PAGES_0, 20480);
+    s = good_until(3);
+    put_zstd_pages(&s, packed, size, 5);
+    refused(&s, "not a zstd frame");
     /* A stated size that lies: the header's field changed, the content as before. */
     size = compress(packed, sizeof(packed), zeros, 30000, 1);
     struct codec *codec = codec_new(0);
