@@ -413,6 +413,80 @@ static void replaced_while_writing(void **state)
     tear_down(&v);
 }
 
+/* ---- keys ---- */
+
+#define KEY_BYTES (UINT64_C(64) << 30) /* what a key of AES-GCM may be used for */
+
+/* Takes everything at once, counts what each key was used for, and can't renew its last one. */
+struct counted {
+    struct chan chan; /* first */
+    _Atomic uint64_t total;
+    _Atomic uint64_t most; /* with one key */
+    _Atomic unsigned renewals;
+    uint64_t since; /* the lane's */
+};
+
+static ssize_t counted_write(struct chan *chan, const void *data, size_t size, struct ha_err *err)
+{
+    struct counted *c = (struct counted *)chan;
+
+    (void)data;
+    (void)err;
+    c->since += size;
+    c->most = c->since > c->most ? c->since : c->most;
+    c->total += size;
+    return (ssize_t)size;
+}
+
+static int counted_renew(struct chan *chan, struct ha_err *err)
+{
+    struct counted *c = (struct counted *)chan;
+
+    if (++c->renewals == 2) /* as with kTLS */
+        return ha_err_set(err, ECONNRESET, "time for a new key");
+    c->since = 0;
+    return 0;
+}
+
+static const struct chan_ops counted_ops = {.name = "counted",
+                                            .read = stuck_read,
+                                            .write = counted_write,
+                                            .renew = counted_renew,
+                                            .close = stuck_close};
+
+/* A lane renews its key before 64 GiB, again and again; one that can't is lost, and what comes then
+ * waits for another connection. */
+static void renewed_in_time(void **state)
+{
+    struct counted c = {
+        .chan = {.ops = &counted_ops, .read_wants = POLLIN, .write_wants = POLLOUT}};
+    struct ha_err err = {0};
+    struct lanes *lanes = lanes_new(true, 1, &err);
+    uint64_t bound = 3 * KEY_BYTES;
+    int pair[2];
+
+    (void)state;
+    assert_non_null(lanes);
+    make_pair(pair);
+    c.chan.fd = pair[0];
+    lanes_connect(lanes, 1, &c.chan);
+    while (c.total < bound && lanes_is_up(lanes, 1)) {
+        while (lanes_open(lanes))
+            lanes_queue(lanes, FRAME_PARCEL_MAX);
+        struct pollfd fd = {.fd = lanes_fd(lanes), .events = POLLIN};
+        assert_int_equal(lanes_ack(lanes, c.total / (FRAME_HEADER_SIZE + FRAME_PARCEL_MAX), &err),
+                         0);
+        (void)poll(&fd, 1, 1);
+        lanes_calm(lanes);
+    }
+    assert_int_equal(c.renewals, 2);
+    assert_in_range(c.most, 1, KEY_BYTES - 1);
+    assert_int_equal(lanes_take_loss(lanes, &err), 1);
+    assert_string_equal(err.text, "time for a new key");
+    lanes_free(lanes);
+    close(pair[1]);
+}
+
 /* ---- floods: whoever has nothing to say says it without end ---- */
 
 #define FLOOD_MAX 200000u /* frames, not to hang when nobody stops reading */
@@ -694,6 +768,7 @@ int main(void)
         cmocka_unit_test(flooded),
         cmocka_unit_test(flooded_lanes),
         cmocka_unit_test(few_notes),
+        cmocka_unit_test(renewed_in_time),
     };
 
     signal(SIGPIPE, SIG_IGN);
