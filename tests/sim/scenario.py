@@ -165,7 +165,8 @@ class Story:
     def on_admin(self, event):
         node, command = self.node(event.get("node")), event.get("cmd")
         plain = {"disarm-ha": ("disarm",), "arm-ha": ("arm",), "stop": ("kill", node),
-                 "fence-node": ("fence", node),  # no peer's: for kept/
+                 # No peer's, for kept/:
+                 "fence-node": ("fence", node), "new-board": ("board", node),
                  "enable-node-maintenance": ("maintenance", node, "on"),
                  "disable-node-maintenance": ("maintenance", node, "off")}
         need(command in plain, f"admin command {command} is not known")

@@ -163,6 +163,7 @@ static const struct verb {
     {"power", 'n', "on off"},
     {"shutdown", 'n', NULL},
     {"reboot", 'n', NULL},
+    {"board", 'n', NULL},
     {"net", 'n', "up down"},
     {"kill", 'n', NULL},
     {"disk", 'n', "#"},
@@ -530,6 +531,8 @@ static bool do_machine(const struct line *line)
         sim_power_off(node, "somebody pulled the plug");
     else if (strcmp(verb, "shutdown") == 0 || strcmp(verb, "reboot") == 0)
         shut_down(node, strcmp(verb, "reboot") == 0);
+    else if (strcmp(verb, "board") == 0) /* a new one: seen at the next boot */
+        node->hw_id = sim_uuid(6, 1000u * line->number + id);
     else if (strcmp(verb, "net") == 0)
         set_network(id, strcmp(word, "down") == 0);
     else if (strcmp(verb, "kill") == 0)
