@@ -26,6 +26,7 @@
  * front before it takes the next one: with 256 KiB that cost a fifth of the receiver's time. */
 #define READ_BUFFER  69632
 #define DEPTH_MAX    3
+#define UPDATES_MAX  32u /* of a key, one after another without data: one in 32 GiB is usual */
 #define ALPN         "\x0chamgr-stream" /* wire form: length byte first */
 #define ALPN_SIZE    13u
 #define EXPORT_LABEL "EXPORTER-hamgr-stream"
@@ -48,6 +49,7 @@ struct chan_tls {
     const struct tls_context *context;
     char verdict[HA_TEXT_MAX]; /* why the peer was refused */
     unsigned lane;
+    unsigned updates;        /* of the peer's key since its last data */
     char name[NAME_MAX_PSK]; /* PSK identity */
 };
 
@@ -136,6 +138,28 @@ static int choose_alpn(SSL *ssl, const unsigned char **out, unsigned char *out_s
     return SSL_TLSEXT_ERR_ALERT_FATAL;
 }
 
+static struct chan_tls *tls_of(SSL *ssl)
+{
+    const struct tls_context *context = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), 0);
+
+    return SSL_get_ex_data(ssl, context->context_index);
+}
+
+/* Key updates are handled inside of SSL_read, which comes back for data only: a peer that sends
+ * nothing else would keep it there. Both ways, for TCP goes on to receive what is only not read. */
+static void watch_messages(int is_written, int version, int type, const void *data, size_t size,
+                           SSL *ssl, void *user)
+{
+    (void)version;
+    (void)user;
+    if (is_written || type != SSL3_RT_HANDSHAKE || size == 0 ||
+        *(const uint8_t *)data != SSL3_MT_KEY_UPDATE)
+        return;
+    struct chan_tls *tls = tls_of(ssl);
+    if (++tls->updates > UPDATES_MAX)
+        (void)shutdown(tls->chan.fd, SHUT_RDWR);
+}
+
 /* What both kinds of context have in common. suites: in order of preference. */
 static bool configure(SSL_CTX *ctx, const char *suites)
 {
@@ -147,6 +171,7 @@ static bool configure(SSL_CTX *ctx, const char *suites)
     SSL_CTX_set_read_ahead(ctx, 1);
     SSL_CTX_set_default_read_buffer_len(ctx, READ_BUFFER);
     SSL_CTX_set_alpn_select_cb(ctx, choose_alpn, NULL);
+    SSL_CTX_set_msg_callback(ctx, watch_messages);
     return SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION) == 1 &&
            SSL_CTX_set_max_proto_version(ctx, TLS1_3_VERSION) == 1 &&
            SSL_CTX_set_num_tickets(ctx, 0) == 1 && SSL_CTX_set_max_early_data(ctx, 0) == 1 &&
@@ -228,13 +253,6 @@ static SSL_SESSION *lane_session(SSL *ssl, const struct tls_context *context, un
         return session;
     SSL_SESSION_free(session);
     return NULL;
-}
-
-static struct chan_tls *tls_of(SSL *ssl)
-{
-    const struct tls_context *context = SSL_CTX_get_ex_data(SSL_get_SSL_CTX(ssl), 0);
-
-    return SSL_get_ex_data(ssl, context->context_index);
 }
 
 static int offer_key(SSL *ssl, const EVP_MD *md, const unsigned char **id, size_t *id_size,
@@ -326,8 +344,10 @@ static ssize_t tls_read(struct chan *chan, void *data, size_t size, struct ha_er
 
     errno = 0;
     int r = SSL_read(tls->ssl, data, size > INT32_MAX ? INT32_MAX : (int)size);
-    if (r > 0)
+    if (r > 0) {
+        tls->updates = 0;
         return r;
+    }
     int code = SSL_get_error(tls->ssl, r);
     if (code == SSL_ERROR_WANT_READ || code == SSL_ERROR_WANT_WRITE) {
         chan->read_wants = code == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT;
