@@ -95,6 +95,15 @@ def changed(payload, at, layout, value):
     return bytes(out)
 
 
+def old_zstd(frames):
+    """The first RAW, stored, in the format of zstd 0.7 instead: well-formed, and libzstd takes it."""
+    index = next(i for i, (kind, _) in enumerate(frames) if kind == RAW)
+    raw = frames[index][1][8:]
+    size = struct.pack("<BB", 0x20, len(raw)) if len(raw) < 256 else struct.pack("<BH", 0x60, len(raw) - 256)
+    packed = (b"\x27\xb5\x2f\xfd" + size + (0x40 << 16 | len(raw)).to_bytes(3, "big") + raw + b"\xc0\0\0")
+    return wire([*frames[:index], (RAW, struct.pack("<II", 1, len(raw)) + packed), *frames[index + 1:]])
+
+
 def bad(made):
     """Name -> bytes; each from a good one."""
     packed, stored = made["keep-delta"], made["stored-keep-delta"]
@@ -122,6 +131,7 @@ def bad(made):
             "pages-first": edit(packed, place[PAGES], 8, "<I", 1),
             "pages-of-other-batch": edit(packed, place[PAGES], 0, "<Q", 1),
             "bomb": edit(packed, place[RAW], 4, "<I", 262144),
+            "old-zstd": old_zstd(stored),
             "codec-unknown": edit(packed, place[RAW], 0, "<B", 3),
             "batch-reserved-bits": edit(packed, place[BATCH], 24 + 7, "<B", 0x0F),
             "batch-order": edit(packed, place[BATCH], 0, "<Q", 1),
