@@ -10,6 +10,7 @@
 #include <cmocka.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "hamgr/base/assert.h"
@@ -24,18 +25,39 @@ struct rig {
     uint8_t buffer[HA_IPC_MAX];
 };
 
-static void promise(struct hamgrd *d, uint64_t counter, uint32_t leader)
+static time_t slept_s; /* so long was the host suspended, beside what it really was */
+
+int __real_clock_gettime(clockid_t id, struct timespec *ret);
+int __wrap_clock_gettime(clockid_t id, struct timespec *ret);
+
+int __wrap_clock_gettime(clockid_t id, struct timespec *ret)
 {
-    struct log_config config = {.self = {.node = SELF, .nonce = 1},
+    int rc = __real_clock_gettime(id, ret);
+
+    if (id == CLOCK_BOOTTIME)
+        ret->tv_sec += slept_s;
+    return rc;
+}
+
+/* A log of `node` with what was promised last. The other voter is n3; 1 voter: n1 alone. */
+static struct log *make_log(uint32_t node, struct log_view promised, uint32_t voter_count,
+                            void **ret_memory)
+{
+    struct log_config config = {.self = {.node = node, .nonce = node},
                                 .timing = {.heartbeat_ms = 500, .lease_ms = 6900}};
     struct log_loaded loaded = {
-        .promised = {counter, leader}, .voter_count = 1, .voters = {{.node = SELF}}};
+        .promised = promised, .voter_count = voter_count, .voters = {{.node = SELF}, {.node = 3}}};
     size_t size = (log_memory_size(&config) + 63) / 64 * 64;
 
+    *ret_memory = aligned_alloc(64, size);
+    ha_assert(*ret_memory);
+    return log_init(*ret_memory, &config, &loaded);
+}
+
+static void promise(struct hamgrd *d, uint64_t counter, uint32_t leader)
+{
     free(d->log_memory);
-    d->log_memory = aligned_alloc(64, size);
-    ha_assert(d->log_memory);
-    d->log = log_init(d->log_memory, &config, &loaded);
+    d->log = make_log(SELF, (struct log_view){counter, leader}, 1, &d->log_memory);
 }
 
 static int setup(void **state)
@@ -44,6 +66,7 @@ static int setup(void **state)
     struct rig *r = calloc(1, sizeof(*r));
     int fds[2];
 
+    slept_s = 0;
     ha_assert(r && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK, 0, fds) == 0);
     r->d.loop = qb_loop_create();
     r->d.identity.node = SELF;
@@ -276,6 +299,81 @@ static void a_device_may_name_a_node_not_known_yet(void **state)
     assert_false(leader_knows_devices(&r->d, SELF, digest));
 }
 
+/* One device for n3, which somebody wants off; no order was given yet. */
+static void lead_against_n3(struct rig *r)
+{
+    static struct peer_devices devices = {
+        .count = 1,
+        .list = {
+            {.name = "bmc", .level = 1, .timeout_ms = 1000, .node_count = 1, .nodes = {"n3"}}}};
+
+    lead(r);
+    leader_devices(&r->d, SELF, (struct ha_digest){1, 2}, &devices);
+    add_victim(r);
+}
+
+/* While the host slept the others may have taken n3 back, and nothing that came since says so. */
+static void who_woke_orders_nothing_unheard(void **state)
+{
+    struct rig *r = *state;
+    uint64_t id;
+
+    lead_against_n3(r);
+    r->d.state.nodes[1].is_fence_wanted = false;
+    leader_run(&r->d); /* awake, with nothing to do */
+    r->d.state.nodes[1].is_fence_wanted = true;
+    slept_s = 10;
+    leader_run(&r->d);
+    assert_int_equal(heard(r, &id), 0);
+    assert_non_null(strstr(r->d.rt.fences[1].text, "no quorum is heard"));
+    leader_devices(&r->d, SELF, (struct ha_digest){0}, &(struct peer_devices){0});
+}
+
+/* n1 has heard n3's first heartbeat; both are voters. */
+static void hear_n3(struct hamgrd *d)
+{
+    struct log_event members = {.type = LOG_EV_MEMBERS,
+                                .u.members = {.count = 2, .nodes = {SELF, 3}}};
+    static struct log_actions said, actions;
+    void *memory;
+    struct log *other = make_log(3, (struct log_view){6, SELF}, 2, &memory);
+
+    free(d->log_memory);
+    d->log = make_log(SELF, (struct log_view){6, SELF}, 2, &d->log_memory);
+    log_step(d->log, &members, &actions);
+    assert_false(log_hears_quorum(d->log));
+    log_step(other, &members, &said);
+    for (uint32_t i = 0; i < said.count; i++) {
+        struct log_event message = {.type = LOG_EV_MESSAGE,
+                                    .u.message = {.from = 3,
+                                                  .data = said.list[i].u.send.data,
+                                                  .size = said.list[i].u.send.size}};
+        if (said.list[i].type == LOG_ACT_SEND)
+            log_step(d->log, &message, &actions);
+    }
+    assert_true(log_hears_quorum(d->log));
+    free(memory);
+}
+
+/* Under a new incarnation it is the second of two voters: off, nobody could write down that it is.
+ */
+static void who_makes_the_quorum_is_not_switched_off(void **state)
+{
+    struct rig *r = *state;
+    uint64_t id;
+
+    lead_against_n3(r);
+    hear_n3(&r->d);
+    leader_run(&r->d);
+    assert_int_equal(heard(r, &id), 0);
+    assert_non_null(strstr(r->d.rt.fences[1].text, "no quorum without"));
+    promise(&r->d, 6, SELF); /* it votes no more */
+    hear_quorum(&r->d);
+    leader_run(&r->d);
+    assert_int_equal(heard(r, &id), FENCEP_RUN);
+    leader_devices(&r->d, SELF, (struct ha_digest){0}, &(struct peer_devices){0});
+}
+
 /* What a node that is gone said of a level is known on: without its device the rest is left alone.
  */
 static void a_lost_node_s_devices_are_not_forgotten(void **state)
@@ -333,6 +431,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_leader_takes_its_order_back, setup, teardown),
         cmocka_unit_test_setup_teardown(an_order_is_vouched_for_while_it_stands, setup, teardown),
         cmocka_unit_test_setup_teardown(a_device_may_name_a_node_not_known_yet, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_woke_orders_nothing_unheard, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_makes_the_quorum_is_not_switched_off, setup, teardown),
         cmocka_unit_test_setup_teardown(a_lost_node_s_devices_are_not_forgotten, setup, teardown),
         cmocka_unit_test_setup_teardown(an_emptied_list_is_told, setup, teardown),
     };
