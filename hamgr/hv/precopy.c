@@ -94,6 +94,24 @@ static struct precopy_decision throttle(struct precopy *p, uint64_t predicted_us
     return make(p, PRECOPY_THROTTLE, predicted_us, why);
 }
 
+/* Round 0 is no rehearsal. One that never has its like at all is believed in the end. */
+static bool is_rehearsed(const struct precopy *p, const struct precopy_round *round)
+{
+    bool is_tried =
+        p->rounds > 1 && round->dirty_pages <= round->round_pages * PRECOPY_REHEARSED_TIMES;
+
+    return round->dirty_pages == 0 || is_tried || p->rounds >= PRECOPY_ROUNDS_MAX;
+}
+
+/* No number of rounds brings the pause within the contract, and the next one hardly shortens it. */
+static bool is_hopeless(const struct precopy *p, const struct precopy_round *round)
+{
+    uint64_t small_us = round->fixed_us / PRECOPY_HOPELESS_PART;
+
+    return !is_within(p, round->fixed_us) && is_rehearsed(p, round) &&
+           (copying_us(round) <= small_us || p->flat_rounds >= PRECOPY_FLAT_ROUNDS);
+}
+
 static struct precopy_decision slow(struct precopy *p, const struct precopy_round *round,
                                     uint64_t predicted_us)
 {
@@ -102,6 +120,8 @@ static struct precopy_decision slow(struct precopy *p, const struct precopy_roun
         is_late || p->stale_rounds >= PRECOPY_STALE_ROUNDS || p->rounds >= PRECOPY_ROUNDS_MAX;
     const char *why = is_late ? "the deadline is past" : "rounds do not shrink the dirty set";
 
+    if (p->on_slow == HV_SLOW_PAUSE && is_hopeless(p, round))
+        return make(p, PRECOPY_STOP, predicted_us, "the switch alone takes longer than allowed");
     if (p->on_slow == HV_SLOW_THROTTLE) {
         if (is_late)
             return make(p, PRECOPY_ABORT, predicted_us, why);
@@ -130,15 +150,6 @@ static void take_round(struct precopy *p, const struct precopy_round *round, uin
         p->best_pages = round->dirty_pages;
     if (predicted_us < p->least_us)
         p->least_us = predicted_us;
-}
-
-/* Round 0 is no rehearsal. One that never has its like at all is believed in the end. */
-static bool is_rehearsed(const struct precopy *p, const struct precopy_round *round)
-{
-    bool is_tried =
-        p->rounds > 1 && round->dirty_pages <= round->round_pages * PRECOPY_REHEARSED_TIMES;
-
-    return round->dirty_pages == 0 || is_tried || p->rounds >= PRECOPY_ROUNDS_MAX;
 }
 
 struct precopy_decision precopy_decide(struct precopy *p, const struct precopy_round *round)

@@ -21,7 +21,8 @@
  *       many rounds or the deadline                   -> what on_slow says:
  *        THROTTLE  slow the guest down step by step (from half of the deadline on in each round);
  *                  past the lowest step, ABORT
- *        PAUSE     STOP, whatever it takes: the one that may break max_downtime
+ *        PAUSE     STOP, whatever it takes: the one that may break max_downtime; at once when the
+ *                  fixed cost alone breaks it and copying is small beside that, or does not shrink
  *        ABORT     give up, the guest runs on
  *   otherwise                                         -> GO_ON with one more round
  *
@@ -44,6 +45,8 @@
  * through free of charge would make more than that look cheap. */
 #define PRECOPY_REHEARSED_TIMES 2u
 #define PRECOPY_FLAT_ROUNDS     2u /* rounds in a row that did not shrink it by a quarter */
+/* Copying for this part of a fixed cost that breaks the contract alone is as good as none. */
+#define PRECOPY_HOPELESS_PART   8u
 #define PRECOPY_THROTTLE_ROUNDS 3u /* rounds without progress before another throttle step */
 #define PRECOPY_ROUNDS_MAX      60u
 #define PRECOPY_THROTTLE_STEPS  6u /* 80, 60, 40, 20, 10, 5 percent of what the guest used */

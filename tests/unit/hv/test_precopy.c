@@ -195,6 +195,59 @@ static void test_no_progress(void **state)
     }
 }
 
+/* The switch alone takes longer than is allowed, and the operator said PAUSE: rounds go on only as
+ * long as they shorten that pause worth a word. */
+static void test_hopeless_contracts_are_not_rehearsed_for_ever(void **state)
+{
+    struct hv_save_params params = params_of(300, 0, HV_SLOW_PAUSE);
+    struct precopy p;
+    struct precopy_round round = {.page_bytes = PAGE_BYTES,
+                                  .rate_bytes_s = RATE / 100, /* 1000 pages a second */
+                                  .fixed_us = 1200000};
+    const struct {
+        uint64_t sent, dirty;
+        enum precopy_action action;
+    } shrinking[] = {{32768, 100, PRECOPY_GO_ON}, /* round 0 is no rehearsal */
+                     {100, 151, PRECOPY_GO_ON},   /* 151 ms of 1200: more than an eighth */
+                     {151, 150, PRECOPY_STOP}},
+      flat[] = {{32768, 4000, PRECOPY_GO_ON},
+                {4000, 2900, PRECOPY_GO_ON}, /* still shrinks by a quarter */
+                {2900, 2800, PRECOPY_GO_ON},
+                {2800, 2700, PRECOPY_STOP}};
+
+    (void)state;
+    precopy_init(&p, &params, 32768);
+    for (size_t n = 0; n < sizeof(shrinking) / sizeof(shrinking[0]); n++) {
+        round.round_pages = shrinking[n].sent;
+        round.dirty_pages = shrinking[n].dirty;
+        assert_int_equal(precopy_decide(&p, &round).action, shrinking[n].action);
+    }
+    precopy_init(&p, &params, 32768);
+    for (size_t n = 0; n < sizeof(flat) / sizeof(flat[0]); n++) {
+        round.round_pages = flat[n].sent;
+        round.dirty_pages = flat[n].dirty;
+        assert_int_equal(precopy_decide(&p, &round).action, flat[n].action);
+    }
+}
+
+/* Rounds can still do it: no reason to stop before they have had their try. */
+static void test_contracts_within_reach_are_tried(void **state)
+{
+    struct hv_save_params params = params_of(300, 0, HV_SLOW_PAUSE);
+    struct precopy p;
+    struct precopy_round round = {.page_bytes = PAGE_BYTES,
+                                  .round_pages = 4000,
+                                  .dirty_pages = 4000,
+                                  .rate_bytes_s = RATE / 100,
+                                  .fixed_us = 290000};
+
+    (void)state;
+    precopy_init(&p, &params, 32768);
+    for (unsigned n = 0; n < PRECOPY_STALE_ROUNDS; n++)
+        assert_int_equal(precopy_decide(&p, &round).action, PRECOPY_GO_ON);
+    assert_int_equal(precopy_decide(&p, &round).action, PRECOPY_STOP);
+}
+
 static void test_deadline(void **state)
 {
     struct hv_save_params params = params_of(50, 5000, HV_SLOW_ABORT);
@@ -648,6 +701,8 @@ int main(void)
         cmocka_unit_test(test_may_finish),
         cmocka_unit_test(test_unknown_rate_is_a_slow_link),
         cmocka_unit_test(test_no_progress),
+        cmocka_unit_test(test_hopeless_contracts_are_not_rehearsed_for_ever),
+        cmocka_unit_test(test_contracts_within_reach_are_tried),
         cmocka_unit_test(test_deadline),
         cmocka_unit_test(test_throttle_goes_down_then_gives_up),
         cmocka_unit_test(test_throttle_that_helps),
