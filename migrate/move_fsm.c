@@ -378,3 +378,14 @@ void move_fsm_progress(const struct move_fsm *fsm, uint64_t now_ms,
     ret_progress->is_diverging = is_diverging(fsm, now_ms);
     ret_progress->elapsed_ms = until_ms > fsm->start_ms ? until_ms - fsm->start_ms : 0;
 }
+
+bool move_fsm_is_news(struct move_fsm *fsm, uint64_t now_ms, bool is_step)
+{
+    bool is_new = is_step || fsm->hv.phase != fsm->news_phase;
+
+    if (!is_new && now_ms < fsm->news_ms + MOVE_NEWS_MS)
+        return false;
+    fsm->news_ms = now_ms;
+    fsm->news_phase = fsm->hv.phase;
+    return true;
+}

@@ -43,6 +43,7 @@
 /* Rates are averages over about this long, with at least MOVE_SAMPLE_MS between samples. */
 #define MOVE_WINDOW_MS 2000u
 #define MOVE_SAMPLE_MS 125u
+#define MOVE_NEWS_MS   1000u
 #define MOVE_SAMPLES   17u /* MOVE_WINDOW_MS / MOVE_SAMPLE_MS + 1 */
 /* An estimate that gets worse is believed only when it stays worse for so long: until then the time
  * shown goes on counting down. The same for "does not converge". */
@@ -66,6 +67,8 @@ struct move_fsm {
     uint64_t bytes;       /* native stream, the largest number seen */
     uint64_t round_pages; /* pages of the present round */
     struct hv_progress hv;
+    uint64_t news_ms;       /* when the others were told last, */
+    uint8_t news_phase;     /* and of which phase */
     uint64_t eta_end_ms;    /* the end as shown; 0 = not known */
     uint64_t eta_agreed_ms; /* when an estimate last agreed with it */
     uint64_t diverged_ms;   /* since when the guest writes faster than the stream drains; 0 = not */
@@ -120,6 +123,10 @@ uint64_t move_fsm_deadline_ms(const struct move_fsm *fsm);
  * for MOVE_ETA_PATIENCE_MS; 0 when it is not known or, said by is_diverging, never comes. */
 void move_fsm_progress(const struct move_fsm *fsm, uint64_t now_ms,
                        struct ha_move_progress *ret_progress);
+/* Is it time to tell the other members how far it is? A multicast costs each of them: at once for a
+ * step (is_step) or another phase of the hypervisor's, else once in MOVE_NEWS_MS. True: they are
+ * told now. */
+bool move_fsm_is_news(struct move_fsm *fsm, uint64_t now_ms, bool is_step);
 const char *move_step_name(uint8_t step);
 
 #endif

@@ -137,15 +137,20 @@ static void show_progress(struct hamgrd *d, const struct ha_move_progress *progr
     d->rt.moves[i] = *progress;
 }
 
-static void tell_progress(struct hamgrd *d, struct move *move)
+static void tell(struct hamgrd *d, struct move *move, bool is_step)
 {
     move_fsm_progress(&move->fsm, shell_now_ms(), &move->progress);
     move->progress.ticket = move->ticket;
     /* The source knows rounds and rates; showing both in turn would be neither's truth. */
     if (move->is_source || move->source.ticket == 0 || move_fsm_is_failed(&move->fsm))
         show_progress(d, &move->progress);
-    if (move->is_source)
+    if (move->is_source && move_fsm_is_news(&move->fsm, shell_now_ms(), is_step))
         peers_send(d, PEER_MOVE_PROGRESS, 0, put_progress, &move->progress);
+}
+
+static void tell_progress(struct hamgrd *d, struct move *move)
+{
+    tell(d, move, true);
 }
 
 static void end_stream(struct move *move)
@@ -562,7 +567,7 @@ void moves_hv_progress(struct hamgrd *d, uint64_t request, const struct hv_progr
             on_stopped(d, move, progress);
         move->progress.hv = *progress;
         move_fsm_hv(&move->fsm, shell_now_ms(), progress);
-        tell_progress(d, move);
+        tell(d, move, false);
     }
 }
 

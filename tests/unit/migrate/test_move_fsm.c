@@ -474,6 +474,30 @@ static void test_divergence_is_said(void **state)
     assert_false(p.is_diverging);
 }
 
+/* Every member pays for a multicast: steps and phases are told at once, figures once a second. */
+static void others_are_told_now_and_then(void **state)
+{
+    struct move_fsm fsm;
+    struct hv_progress hv = {.phase = HV_LIVE};
+    unsigned told = 0;
+
+    (void)state;
+    move_fsm_init(&fsm, true, 0, 0, 5000);
+    assert_true(move_fsm_is_news(&fsm, 5000, true));
+    move_fsm_hv(&fsm, 5010, &hv);
+    assert_true(move_fsm_is_news(&fsm, 5010, false)); /* a phase */
+    for (uint64_t ms = 5100; ms < 15010; ms += 100) {
+        move_fsm_hv(&fsm, ms, &hv);
+        told += move_fsm_is_news(&fsm, ms, false);
+    }
+    assert_int_equal(told, 9);
+    hv.phase = HV_STOPPED;
+    move_fsm_hv(&fsm, 15011, &hv);
+    assert_true(move_fsm_is_news(&fsm, 15011, false));
+    assert_true(move_fsm_is_news(&fsm, 15012, true));
+    assert_false(move_fsm_is_news(&fsm, 15013, false));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -499,6 +523,7 @@ int main(void)
         cmocka_unit_test(later_rounds_send_what_was_dirty),
         cmocka_unit_test(nothing_overflows),
         cmocka_unit_test(steps_have_names),
+        cmocka_unit_test(others_are_told_now_and_then),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
