@@ -13,6 +13,7 @@
 #include "ctl/hactl.h"
 
 #define POLL_MS     100u
+#define POLL_MAX_MS 500u      /* of what takes long already: a look each 5 % of it */
 #define PLAIN_MS    2000u     /* without a terminal: a line that often */
 #define MOVE_MS     86400000u /* a migration ends by its own deadlines; this only bounds the wait */
 #define FAILOVER_MS 300000u   /* T_wait at its largest sensible, and a start */
@@ -189,6 +190,14 @@ static int tell_end(const json_t *envelope, const json_t *guest, const struct mi
     return EXIT_REFUSED;
 }
 
+/* A look costs both hamgrd and us, and on a slow host that is time of the migration's. */
+static unsigned next_look_ms(uint64_t elapsed_ms)
+{
+    uint64_t ms = elapsed_ms / 20;
+
+    return ms < POLL_MS ? POLL_MS : ms < POLL_MAX_MS ? (unsigned)ms : POLL_MAX_MS;
+}
+
 static int follow(const struct migration *m)
 {
     uint64_t last_ms = 0;
@@ -208,7 +217,7 @@ static int follow(const struct migration *m)
             return code;
         }
         json_decref(envelope);
-        pause_ms(POLL_MS);
+        pause_ms(next_look_ms(now_ms() - m->started_ms));
     }
     return fail_locally(EXIT_OUTCOME_UNKNOWN, "outcome-unknown", "it still moves",
                         "it goes on: look with hactl status");
