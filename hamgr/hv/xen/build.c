@@ -172,6 +172,7 @@ static void look_around(void *user, struct lx_op *op)
     if (b->is_restore && !b->why && stream_is_taken_away(&b->mark))
         b->why = "aborted";
     b->is_aborted = b->why != NULL;
+    op->is_calm = b->is_claimed;
     if (b->is_aborted)
         lx_stop(op, b->why);
 }

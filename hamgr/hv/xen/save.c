@@ -88,8 +88,8 @@ static void look_around(void *user, struct lx_op *op)
     struct xen_look look;
 
     hear_helper(s, op);
-    if (op->now.phase == HV_LIVE && xen_look_at(s->x, s->domid, &look) == 1 &&
-        look.state == HV_SUSPENDED)
+    if (!op->is_told_otherwise && op->now.phase == HV_LIVE &&
+        xen_look_at(s->x, s->domid, &look) == 1 && look.state == HV_SUSPENDED)
         op->now.phase = HV_STOPPED;
     if (!s->why && stream_is_taken_away(&s->mark))
         s->why = "aborted";
@@ -206,6 +206,8 @@ enum hv_outcome xen_save(struct hv *hv, uint32_t domid, const struct hv_save_par
     s.begin_cpu_ns = cpu_ns(x, domid);
     op.is_told_otherwise =
         xen_use_helper(x) && helper_link_open(&s.link, params, ring_fd, err) == 0;
+    op.wake_fd = s.link.fd;
+    op.is_calm = op.is_told_otherwise;
     struct lx *lx = xen_lx(x, err);
     enum hv_outcome outcome = lx ? run_save(&s, lx, params, &op, err) : HV_FAILED;
     helper_link_close(&s.link);

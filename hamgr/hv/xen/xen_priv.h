@@ -127,8 +127,11 @@ struct lx_op {
     void *user;
     struct stand_in *stand_in; /* of a save or restore: what libxl has for its stream */
     struct hv_progress now;
-    bool is_told_otherwise; /* `now` is filled by tick, not by what libxl logs */
-    uint64_t pages_before;  /* sent in earlier rounds */
+    bool is_told_otherwise; /* `now` is filled by tick, not by what libxl logs; then wake_fd, when
+                               readable (-1: never), calls for a tick at once */
+    int wake_fd;
+    bool is_calm;          /* ticks may be rare */
+    uint64_t pages_before; /* sent in earlier rounds */
     uint64_t told_ms;
     uint8_t told_phase;
 };
@@ -136,8 +139,8 @@ struct lx_op {
 /* Prepares; &op->how is given to the libxl call. */
 void lx_begin(struct lx *lx, struct lx_op *op);
 /* Waits until the operation ends, at most timeout_ms (0: for ever). call_rc: what the initiating
- * call returned. tick is called each TICK_MS and may call lx_stop. libxl's rc; its words go
- * to lx_words. */
+ * call returned. tick is called each TICK_MS, or CALM_MS, and may call lx_stop. libxl's rc; its
+ * words go to lx_words. */
 int lx_wait(struct lx_op *op, int call_rc, uint32_t timeout_ms,
             void (*tick)(void *user, struct lx_op *op), void *tick_user);
 /* Ends a save or restore: its helper is told to give up, and a restore's libxl gets no more of the
