@@ -25,6 +25,12 @@ struct chan_ops {
     /* Writes at most size bytes. Returns their number (> 0), -EAGAIN (poll fd for write_wants, then
      * call again with the same bytes in front and at least as many), or another negative error. */
     ssize_t (*write)(struct chan *chan, const void *data, size_t size, struct ha_err *err);
+    /* Optional. From now on what is written may be kept back and sent in larger pieces, so that
+     * less is spent on system calls; flush sends the rest: 0, -EAGAIN (poll fd for write_wants,
+     * then call again) or a negative error. A channel that was not told to gather keeps nothing
+     * back. */
+    void (*gather)(struct chan *chan);
+    int (*flush)(struct chan *chan, struct ha_err *err);
     /* Says once that nothing more will be written. Best effort; reading goes on. */
     void (*finish)(struct chan *chan);
     /* Fills ret_binding[CHAN_BINDING_SIZE] with what only the two ends of this very channel know

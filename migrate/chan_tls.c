@@ -25,6 +25,7 @@
 /* Four records and a bit at a time. OpenSSL moves what is left behind a record to the buffer's
  * front before it takes the next one: with 256 KiB that cost a fifth of the receiver's time. */
 #define READ_BUFFER  69632
+#define GATHER       133120 /* eight full records and what is around them: a half of a parcel */
 #define DEPTH_MAX    3
 #define UPDATES_MAX  32u /* of a key, one after another without data: one in 32 GiB is usual */
 #define ALPN         "\x0chamgr-stream" /* wire form: length byte first */
@@ -51,6 +52,7 @@ struct chan_tls {
     unsigned lane;
     unsigned updates;        /* of the peer's key since its last data */
     char name[NAME_MAX_PSK]; /* PSK identity */
+    BIO *gathered;           /* the SSL's: before its socket; NULL: nothing is kept back */
 };
 
 /* AES-GCM needs the CPU's help to be fast; without it ChaCha20 is several times faster. */
@@ -374,12 +376,45 @@ static ssize_t tls_write(struct chan *chan, const void *data, size_t size, struc
     return read_failed(tls, code, err);
 }
 
+/* Not where the kernel makes the records: there are no small pieces, and its messages must not be
+ * overtaken. No memory: nothing is gathered. */
+static void tls_gather(struct chan *chan)
+{
+    struct chan_tls *tls = (struct chan_tls *)chan;
+    BIO *socket = SSL_get_wbio(tls->ssl);
+    BIO *buffer = BIO_get_ktls_send(socket) ? NULL : BIO_new(BIO_f_buffer());
+
+    if (!buffer || BIO_set_write_buffer_size(buffer, GATHER) != 1 || BIO_up_ref(socket) != 1) {
+        BIO_free(buffer);
+        ERR_clear_error();
+        return;
+    }
+    SSL_set0_wbio(tls->ssl, BIO_push(buffer, socket));
+    tls->gathered = buffer;
+}
+
+static int tls_flush(struct chan *chan, struct ha_err *err)
+{
+    struct chan_tls *tls = (struct chan_tls *)chan;
+
+    errno = 0;
+    if (!tls->gathered || BIO_flush(tls->gathered) > 0)
+        return 0;
+    if (BIO_should_retry(tls->gathered)) {
+        chan->write_wants = POLLOUT;
+        return -EAGAIN;
+    }
+    return read_failed(tls, SSL_ERROR_SYSCALL, err);
+}
+
 static void tls_finish(struct chan *chan)
 {
     struct chan_tls *tls = (struct chan_tls *)chan;
 
     if (SSL_is_init_finished(tls->ssl))
         (void)SSL_shutdown(tls->ssl);
+    if (tls->gathered)
+        (void)BIO_flush(tls->gathered);
     ERR_clear_error();
     (void)shutdown(chan->fd, SHUT_WR);
 }
@@ -423,6 +458,8 @@ static const struct chan_ops tls_ops = {
     .name = "tls",
     .read = tls_read,
     .write = tls_write,
+    .gather = tls_gather,
+    .flush = tls_flush,
     .finish = tls_finish,
     .bind = tls_bind,
     .renew = tls_renew,

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "hamgr/base/assert.h"
+#include "migrate/present.h"
 #include "migrate/window.h"
 
 #define STACK_SIZE    1048576u /* address space; a few pages of it are used */
@@ -48,7 +49,8 @@ struct lanes {
     uint8_t *blocks[FRAME_WINDOW_MAX];              /* of the slots in use, each malloc'ed */
     size_t starts[FRAME_WINDOW_MAX];                /* sender: where in its block a parcel begins */
     uint8_t *spare[FRAME_WINDOW + FRAME_LANES_MAX]; /* the others; the last one used is on top, */
-    unsigned spare_count;                           /* as it is still in a cache */
+    unsigned spare_count;                           /* as it is still in a cache; the lowest */
+    unsigned untouched;                             /* so many were never used */
     uint32_t sizes[FRAME_WINDOW_MAX];               /* payload bytes */
     bool is_main_waiting;
     bool is_stopping; /* no connections any more */
@@ -97,7 +99,12 @@ static void tell_main(struct lanes *p)
 static uint8_t *take_block(struct lanes *p)
 {
     ha_assert(p->spare_count > 0);
-    return p->spare[--p->spare_count];
+    uint8_t *block = p->spare[--p->spare_count];
+    if (p->spare_count < p->untouched) {
+        p->untouched = p->spare_count;
+        make_present(block, FRAME_BLOCK);
+    }
+    return block;
 }
 
 /* Locked. */
@@ -178,6 +185,20 @@ static size_t allowed(struct lanes *p, size_t left)
     return result;
 }
 
+/* What the connection kept back. As write_block. */
+static int flush_block(struct lane *lane, struct chan *chan, struct ha_err *err)
+{
+    int rc = chan->ops->flush ? chan->ops->flush(chan, err) : 0;
+
+    while (rc == -EAGAIN) {
+        (void)wait_for(lane, chan, chan->write_wants, -1);
+        if (is_to_leave(lane))
+            return -ECANCELED;
+        rc = chan->ops->flush(chan, err);
+    }
+    return rc;
+}
+
 /* Writes one parcel. 0, or a negative error; -ECANCELED: called off. */
 static int write_block(struct lane *lane, struct chan *chan, const uint8_t *block, size_t size,
                        struct ha_err *err)
@@ -205,7 +226,7 @@ static int write_block(struct lane *lane, struct chan *chan, const uint8_t *bloc
                 return -ECANCELED;
         }
     }
-    return 0;
+    return flush_block(lane, chan, err);
 }
 
 /* Nothing to send: the peer says nothing on a data connection, so whatever comes is its end. */
@@ -230,6 +251,8 @@ static int send_parcels(struct lane *lane, struct chan *chan, struct ha_err *err
     uint64_t number = 0, renewed = 0;
     int rc = 0;
 
+    if (chan->ops->gather)
+        chan->ops->gather(chan);
     while (rc == 0) {
         lock(p);
         bool is_leaving = is_called_off(lane);
@@ -434,6 +457,7 @@ static bool make_blocks(struct lanes *p)
             return false;
         give_block(p, block);
     }
+    p->untouched = p->spare_count;
     return true;
 }
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "hamgr/base/assert.h"
+#include "migrate/present.h"
 
 struct worker {
     pthread_t thread;
@@ -26,6 +27,7 @@ struct pipeline {
     struct buffers *spare; /* of units not in use; the last one used is on top: it may still be in
                               the processor's cache */
     unsigned spare_count;
+    unsigned untouched; /* so many, the lowest, were never used */
     unsigned unit_count;
     uint64_t first; /* number of the oldest unit in use */
     uint64_t next;  /* number of the next to be opened */
@@ -114,6 +116,7 @@ static bool allocate_units(struct pipeline *p)
         unit->content = malloc(FRAME_PAGES_MAX * sizeof(*unit->content));
         is_good = is_good && b->in && b->out && unit->hashes && unit->content;
     }
+    p->untouched = p->spare_count;
     return is_good;
 }
 
@@ -121,6 +124,11 @@ static void take_buffers(struct pipeline *p, struct unit *unit)
 {
     const struct buffers *b = &p->spare[--p->spare_count];
 
+    if (p->spare_count < p->untouched) {
+        p->untouched = p->spare_count;
+        make_present(b->in, UNIT_BUFFER);
+        make_present(b->out, UNIT_BUFFER);
+    }
     unit->in = b->in;
     unit->out = b->out;
 }

@@ -13,6 +13,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "migrate/present.h"
+
 #define PAGE      4096u
 #define SEALS     (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW)
 #define WAIT_MS   100 /* one futex sleep: a consumer that died must not hold us longer */
@@ -216,6 +218,8 @@ int ring_acquire(struct ring *ring, int timeout_ms, uint8_t **ret_entries, uint8
         futex(&page->tail, FUTEX_WAIT, tail, &nap);
     }
     uint8_t *at = slot_at(ring, ring->next);
+    if (ring->next < ring->slot_count) /* its first use */
+        make_present(at, slot_size(ring->slot_pages));
     *ret_entries = at + SLOT_HEAD;
     *ret_pages = pages_of(ring, at);
     *ret_batch = ring->next;

@@ -94,8 +94,15 @@ static void tap_close(struct chan *chan)
     free(tap);
 }
 
-static const struct chan_ops tap_ops = {"tap",    tap_read,  tap_write, tap_finish,
-                                        tap_bind, tap_renew, tap_close};
+static const struct chan_ops tap_ops = {
+    .name = "tap",
+    .read = tap_read,
+    .write = tap_write,
+    .finish = tap_finish,
+    .bind = tap_bind,
+    .renew = tap_renew,
+    .close = tap_close,
+};
 
 struct chan *tap_new(int fd, const char *log_path, size_t cut_after)
 {

@@ -17,6 +17,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -95,6 +96,91 @@ static void keys(void **state)
     }
     tls_context_free(good);
     tls_context_free(server);
+}
+
+/* How many bytes wait at the other end of the socket, still as TLS has them. */
+static int waiting_bytes(const struct chan *chan)
+{
+    int bytes = 0;
+
+    assert_int_equal(ioctl(chan->fd, FIONREAD, &bytes), 0);
+    return bytes;
+}
+
+static void write_all(struct chan *chan, const uint8_t *data, size_t size)
+{
+    struct ha_err err = {0};
+
+    for (size_t done = 0; done < size;) {
+        ssize_t n = chan->ops->write(chan, data + done, size - done, &err);
+        assert_true(n > 0);
+        done += (size_t)n;
+    }
+}
+
+static size_t read_some(struct chan *chan, uint8_t *data, size_t size)
+{
+    struct ha_err err = {0};
+    ssize_t n = chan->ops->read(chan, data, size, &err);
+
+    assert_true(n > 0 || n == -EAGAIN);
+    return n > 0 ? (size_t)n : 0;
+}
+
+/* What is gathered leaves in pieces as large as can be, all of it with the flush, and unharmed by a
+ * socket that takes less. */
+static void gathering(void **state)
+{
+    enum { FEW = 40000, MANY = 1 << 20 };
+    static const uint8_t psk[32] = {5};
+    struct tls_context *context = context_of(psk, 5, 1), *server = context_of(psk, 5, 1);
+    uint8_t *sent = malloc(MANY), *got = calloc(1, MANY);
+    struct chan *chans[2];
+    struct ha_err err = {0};
+    struct ha_rng rng = {5};
+    size_t have = 0, done = 0;
+    int rc;
+
+    (void)state;
+    for (size_t i = 0; i < MANY; i++)
+        sent[i] = (uint8_t)ha_rng_next(&rng);
+    assert_true(shake(context, server, 1, chans, &err));
+    (void)read_some(chans[1], got, 1);
+    assert_int_equal(chans[0]->ops->flush(chans[0], &err), 0); /* nothing is kept back */
+    write_all(chans[0], sent, FEW);
+    assert_true(waiting_bytes(chans[1]) > FEW);
+    while (have < FEW)
+        have += read_some(chans[1], got + have, FEW - have);
+    assert_memory_equal(got, sent, FEW);
+
+    chans[0]->ops->gather(chans[0]);
+    write_all(chans[0], sent, FEW);
+    assert_int_equal(waiting_bytes(chans[1]), 0);
+    assert_int_equal(chans[0]->ops->flush(chans[0], &err), 0);
+    assert_true(waiting_bytes(chans[1]) > FEW);
+    for (have = 0; have < FEW;)
+        have += read_some(chans[1], got + have, FEW - have);
+
+    /* More than the socket takes: whoever reads lets it go on. */
+    for (have = 0; done < MANY;) {
+        ssize_t n = chans[0]->ops->write(chans[0], sent + done, MANY - done, &err);
+        assert_true(n > 0 || n == -EAGAIN);
+        if (n > 0)
+            done += (size_t)n;
+        else
+            have += read_some(chans[1], got + have, MANY - have);
+    }
+    while ((rc = chans[0]->ops->flush(chans[0], &err)) == -EAGAIN)
+        have += read_some(chans[1], got + have, MANY - have);
+    assert_int_equal(rc, 0);
+    while (have < MANY)
+        have += read_some(chans[1], got + have, MANY - have);
+    assert_memory_equal(got, sent, MANY);
+    hang_up(chans);
+    tls_context_free(context);
+    tls_context_free(server);
+    free(sent);
+    free(got);
 }
 
 /* Key updates before data are read over; a connection with nothing but them is ended, for a read
@@ -425,6 +511,7 @@ int main(void)
         cmocka_unit_test(hostile_frames),
         cmocka_unit_test(repeated_and_truncated),
         cmocka_unit_test(cut_over_tls),
+        cmocka_unit_test(gathering),
     };
 
     signal(SIGPIPE, SIG_IGN);
