@@ -370,7 +370,7 @@ static int recv_frame(struct receiver *d, struct ha_err *err)
 static int recv_turn(struct receiver *d, struct ha_err *err)
 {
     bool is_idle = pipeline_is_empty(d->pipeline);
-    bool is_whole = d->arena.present == d->arena.slot_count;
+    bool is_whole = arena_is_settled(&d->arena);
     int rc = session_next_frame(d->session, !is_idle ? 0 : is_whole ? -1 : AHEAD_MS, err);
 
     if (rc > 0)

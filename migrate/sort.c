@@ -163,7 +163,8 @@ static int claim_slot(struct sorter *s, uint32_t slot, struct ha_err *err)
 
 /* Which slot the page may use, and for what. A page that is sent for the first time is lent a free
  * one while groups are compressed: then bytes are dearer than the copy (STREAM.md, section 4, has
- * the figures). Where the link takes pages as they are, it would not pay. */
+ * the figures). Where the link takes pages as they are, or the kernel takes long for a slot, it
+ * would not pay. */
 static uint32_t choose_slot(struct sorter *s, struct page_record *record, bool is_again,
                             uint8_t *ret_kind)
 {
@@ -173,7 +174,7 @@ static uint32_t choose_slot(struct sorter *s, struct page_record *record, bool i
     if (slot == PAGETABLE_NO_SLOT) {
         if (is_again)
             slot = pagetable_give_slot(&s->table, record);
-        else if (record && s->level != 0)
+        else if (record && s->level != 0 && !s->arena.is_dear)
             slot = pagetable_lend_slot(&s->table, record);
         *ret_kind = slot == PAGETABLE_NO_SLOT ? FRAME_DATA : FRAME_KEEP;
     }

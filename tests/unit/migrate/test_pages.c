@@ -218,6 +218,37 @@ static void lent_slots_are_given_up(void **state)
     pagetable_fini(&t);
 }
 
+/* Where a page costs as much as compressing it, only slots that are used are touched. */
+static void dear_slots_are_not_made_present_ahead(void **state)
+{
+    enum { SLOTS = 1000 };
+    struct arena a;
+    struct ha_err err;
+
+    (void)state;
+    assert_int_equal(arena_init(&a, SLOTS, &err), 0);
+    assert_false(arena_is_settled(&a));
+    for (int n = 0; n < 3; n++) { /* slow now and then: that is nothing */
+        arena_judge(&a, 128, 128 * 40000);
+        assert_false(a.is_dear);
+    }
+    arena_judge(&a, 128, 128 * 1000);
+    for (int n = 0; n < 4; n++) {
+        assert_false(a.is_dear);
+        arena_judge(&a, 128, 128 * 40000);
+    }
+    assert_true(a.is_dear);
+    assert_true(arena_is_settled(&a));
+    assert_false(arena_ahead(&a));
+    assert_int_equal(a.present, 0);
+    arena_prepare(&a, 600); /* used: there, all the same */
+    assert_in_range(a.present, 601, SLOTS);
+    memset(arena_slot(&a, 600), 1, 4096);
+    arena_judge(&a, 0, 1000000);
+    assert_false(a.is_dear);
+    arena_fini(&a);
+}
+
 /* Idle time fills the cache from its beginning, in bounded steps, and comes to an end. */
 static void slots_are_made_present_ahead(void **state)
 {
@@ -230,11 +261,13 @@ static void slots_are_made_present_ahead(void **state)
     assert_false(arena_ahead(&none));
     assert_int_equal(arena_init(&a, SLOTS, &err), 0);
     arena_prepare(&a, 0);
+    arena_judge(&a, 512, 512 * 1000); /* whatever this machine takes */
     uint32_t before = a.present;
     assert_in_range(before, 1, SLOTS - 1);
     while (arena_ahead(&a)) {
         assert_in_range(a.present, before + 1, before + 128); /* nobody waits for long */
         before = a.present;
+        arena_judge(&a, 128, 128 * 1000);
         turns++;
     }
     assert_in_range(turns, 1, SLOTS);
@@ -285,6 +318,7 @@ int main(void)
         cmocka_unit_test(slots_have_one_owner),
         cmocka_unit_test(lent_slots_are_given_up),
         cmocka_unit_test(slots_are_made_present_ahead),
+        cmocka_unit_test(dear_slots_are_not_made_present_ahead),
         cmocka_unit_test(random_blocks_cost_only_themselves),
     };
 
