@@ -389,3 +389,11 @@ bool move_fsm_is_news(struct move_fsm *fsm, uint64_t now_ms, bool is_step)
     fsm->news_phase = fsm->hv.phase;
     return true;
 }
+
+uint32_t move_fsm_repeat_ms(struct move_fsm *fsm)
+{
+    uint32_t ms = fsm->repeat_ms == 0 ? MOVE_REPEAT_MS : fsm->repeat_ms * 2;
+
+    fsm->repeat_ms = ms < MOVE_REPEAT_MAX_MS ? ms : MOVE_REPEAT_MAX_MS;
+    return fsm->repeat_ms;
+}

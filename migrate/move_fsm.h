@@ -41,10 +41,12 @@
 /* So many times as long, while copying, when the destination's hypervisor is what takes nothing. */
 #define MOVE_PATIENCE 12u
 /* Rates are averages over about this long, with at least MOVE_SAMPLE_MS between samples. */
-#define MOVE_WINDOW_MS 2000u
-#define MOVE_SAMPLE_MS 125u
-#define MOVE_NEWS_MS   1000u
-#define MOVE_SAMPLES   17u /* MOVE_WINDOW_MS / MOVE_SAMPLE_MS + 1 */
+#define MOVE_WINDOW_MS     2000u
+#define MOVE_SAMPLE_MS     125u
+#define MOVE_NEWS_MS       1000u
+#define MOVE_REPEAT_MS     200u
+#define MOVE_REPEAT_MAX_MS 1600u
+#define MOVE_SAMPLES       17u /* MOVE_WINDOW_MS / MOVE_SAMPLE_MS + 1 */
 /* An estimate that gets worse is believed only when it stays worse for so long: until then the time
  * shown goes on counting down. The same for "does not converge". */
 #define MOVE_ETA_PATIENCE_MS 2000u
@@ -67,6 +69,7 @@ struct move_fsm {
     uint64_t bytes;       /* native stream, the largest number seen */
     uint64_t round_pages; /* pages of the present round */
     struct hv_progress hv;
+    uint32_t repeat_ms;     /* 0: nothing was said yet */
     uint64_t news_ms;       /* when the others were told last, */
     uint8_t news_phase;     /* and of which phase */
     uint64_t eta_end_ms;    /* the end as shown; 0 = not known */
@@ -127,6 +130,9 @@ void move_fsm_progress(const struct move_fsm *fsm, uint64_t now_ms,
  * step (is_step) or another phase of the hypervisor's, else once in MOVE_NEWS_MS. True: they are
  * told now. */
 bool move_fsm_is_news(struct move_fsm *fsm, uint64_t now_ms, bool is_step);
+/* READY and HANDOVER are said again until they had effect, for they may be lost: after how long
+ * this time. Ever longer, as the other end may just be busy, in the guest's pause above all. */
+uint32_t move_fsm_repeat_ms(struct move_fsm *fsm);
 const char *move_step_name(uint8_t step);
 
 #endif

@@ -25,7 +25,6 @@
 #include "migrate/stream_spawn.h"
 #include "migrate/tune.h"
 
-#define REPEAT_MS     200u  /* READY and HANDOVER may be lost: said again until they had effect */
 #define STREAM_END_MS 3000u /* hamgr-stream lingers up to 2 s for its last frame to arrive */
 #define NATIVE_BUFFER (512 << 10)
 #define REASON_MS     400u /* for a better reason of a failure than its echo */
@@ -501,7 +500,7 @@ void moves_begin_in(struct hamgrd *d, const struct ha_guest *guest)
     move->hv_fd = move->ring_fd = -1;
     hvlink_stream_verb(d, verb, HA_VERB_RESTORE, fd, ring_fd);
     peers_send(d, PEER_MOVE_READY, move->peer, put_ready, &move->ready);
-    move->repeat_ms = shell_now_ms() + REPEAT_MS;
+    move->repeat_ms = shell_now_ms() + move_fsm_repeat_ms(&move->fsm);
     tell_progress(d, move);
 }
 
@@ -526,7 +525,7 @@ void moves_ready(struct hamgrd *d, uint32_t from, const struct peer_move_ready *
 static void say_handover(struct hamgrd *d, struct move *move)
 {
     peers_send(d, PEER_HANDOVER, move->peer, put_ticket, &move->ticket);
-    move->repeat_ms = shell_now_ms() + REPEAT_MS;
+    move->repeat_ms = shell_now_ms() + move_fsm_repeat_ms(&move->fsm);
 }
 
 void moves_handover(struct hamgrd *d, uint32_t from, uint64_t ticket)
@@ -756,7 +755,7 @@ static void repeat(struct hamgrd *d, struct move *move, uint64_t now_ms)
         say_handover(d, move);
     } else if (!move->is_source && move->pid && !move_fsm_is_connected(&move->fsm)) {
         peers_send(d, PEER_MOVE_READY, move->peer, put_ready, &move->ready);
-        move->repeat_ms = now_ms + REPEAT_MS;
+        move->repeat_ms = now_ms + move_fsm_repeat_ms(&move->fsm);
     }
 }
 

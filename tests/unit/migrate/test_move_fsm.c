@@ -498,6 +498,17 @@ static void others_are_told_now_and_then(void **state)
     assert_false(move_fsm_is_news(&fsm, 15013, false));
 }
 
+static void repeats_come_ever_later(void **state)
+{
+    static const uint32_t gaps[] = {200, 400, 800, 1600, 1600, 1600};
+    struct move_fsm fsm;
+
+    (void)state;
+    move_fsm_init(&fsm, false, 0, 0, 0);
+    for (size_t n = 0; n < sizeof(gaps) / sizeof(gaps[0]); n++)
+        assert_int_equal(move_fsm_repeat_ms(&fsm), gaps[n]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -524,6 +535,7 @@ int main(void)
         cmocka_unit_test(nothing_overflows),
         cmocka_unit_test(steps_have_names),
         cmocka_unit_test(others_are_told_now_and_then),
+        cmocka_unit_test(repeats_come_ever_later),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
