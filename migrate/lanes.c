@@ -251,7 +251,10 @@ static int send_parcels(struct lane *lane, struct chan *chan, struct ha_err *err
     uint64_t number = 0, renewed = 0;
     int rc = 0;
 
-    if (chan->ops->gather)
+    lock(p);
+    bool is_capped = p->rate_mbit > 0; /* then it shall not go in bursts */
+    unlock(p);
+    if (chan->ops->gather && !is_capped)
         chan->ops->gather(chan);
     while (rc == 0) {
         lock(p);
