@@ -128,12 +128,12 @@ void session_note(struct session *s, const char *fmt, ...)
     struct ha_writer w = ha_writer_of(body, sizeof(body));
     va_list args;
 
-    if (s->notes == SESSION_NOTES)
+    if (s->notes == STREAMP_NOTES_MAX)
         return;
     va_start(args, fmt);
     vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
-    ha_put_text(&w, ++s->notes < SESSION_NOTES ? text : "further lines are left out");
+    ha_put_text(&w, ++s->notes < STREAMP_NOTES_MAX ? text : "further lines are left out");
     if (s->control_fd >= 0)
         (void)ha_sock_send(s->control_fd, STREAMP_NOTE, 0, body, w.position, NULL, 0);
 }

@@ -32,7 +32,6 @@
 /* So many frames without meaning for anybody are taken in one go; the others have to wait until
  * everything else was looked after. A peer that means well sends one a second. */
 #define SESSION_SWALLOW 1024u
-#define SESSION_NOTES   200u /* lines a migration may put into the log: a peer can cause them */
 
 /* One direction's assembly of frames. The buffer is the owner's. */
 struct inbox {
@@ -188,8 +187,8 @@ void session_abort(struct session *s, const struct ha_err *why);
 /* Ends the channel so that what was sent arrives: waits for the peer's end, at most timeout_ms. */
 void session_linger(struct session *s, unsigned timeout_ms);
 
-/* Packets to hamgrd. note: a line for the log, the first SESSION_NOTES of them. end: the last one,
- * waits up to 2 s for room. */
+/* Packets to hamgrd. note: a line for the log, the first STREAMP_NOTES_MAX of them. end: the last
+ * one, waits up to 2 s for room. */
 void session_note(struct session *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void session_connected(struct session *s);
 void session_end(struct session *s, bool is_ok, const char *text);

@@ -15,6 +15,7 @@
 #define STREAMP_LEVEL_AUTO 255u
 #define STREAMP_CACHE_MAX  1024u /* MiB */
 #define STREAMP_PROBE_MAX  1024u /* MiB */
+#define STREAMP_NOTES_MAX  200u  /* a process says no more: a peer can cause them */
 
 enum streamp_type {
     STREAMP_START = 1, /* streamp_start */

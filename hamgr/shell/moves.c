@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "hamgr/base/assert.h"
+#include "hamgr/shell/streamtalk.h"
 #include "migrate/move_fsm.h"
 #include "migrate/stream_spawn.h"
 #include "migrate/tune.h"
@@ -31,7 +32,6 @@
 /* A destination's RUN behind SWITCH: a verb, a signal, the guest's first step. */
 #define RUN_US          5000u
 #define SWITCH_LEAST_US 15000u
-#define DIALS_MAX       32u /* sockets a second for one stream: 9 connections, tried again and again */
 
 struct move {
     struct move *next;
@@ -60,8 +60,7 @@ struct move {
     bool is_over;                   /* the ticket is closed: only cleanup is left */
     uint64_t repeat_ms;
     uint64_t killed_ms;
-    uint64_t dials_ms; /* since when `dials` counts */
-    unsigned dials;
+    struct streamtalk talk;
     struct ha_move_progress progress;
 };
 
@@ -340,12 +339,12 @@ static void on_stream_end(struct hamgrd *d, struct move *move, const struct stre
 }
 
 /* A line for the log: refused stray connections, parts of the sandbox that could not be had. */
-static void log_note(const struct move *move, const struct ha_packet *packet)
+static void log_note(struct move *move, const struct ha_packet *packet)
 {
-    struct ha_reader r = ha_reader_of(packet->body, packet->body_size);
     char text[HA_TEXT_MAX];
 
-    ha_get_text(&r, text, sizeof(text));
+    if (!streamtalk_note(&move->talk, packet->body, packet->body_size, text))
+        return;
     qb_log(LOG_NOTICE, "migration %" PRIu64 ": stream: %s", move->ticket, text);
 }
 
@@ -357,16 +356,11 @@ static void give_socket(struct move *move, const struct ha_packet *packet)
     struct streamp_lane lane;
     uint8_t body[8];
     struct ha_writer w = ha_writer_of(body, sizeof(body));
-    uint64_t now_ms = shell_now_ms();
     int fd = -1;
 
     if (!move->is_source || streamp_lane_decode(packet->body, packet->body_size, &lane) < 0)
         return;
-    if (now_ms - move->dials_ms >= 1000) {
-        move->dials_ms = now_ms;
-        move->dials = 0;
-    }
-    if (++move->dials <= DIALS_MAX)
+    if (streamtalk_may_dial(&move->talk, shell_now_ms()))
         fd = movesock_connect(&move->ready, &err);
     if (fd >= 0)
         tune_socket(fd, TUNE_LANE_MS);
@@ -383,6 +377,8 @@ static void on_stream_packet(void *user, const struct ha_packet *packet)
     struct streamp_progress progress;
     struct streamp_end end;
 
+    if (!streamtalk_is_news(&move->talk, packet->type))
+        return;
     if (packet->type == STREAMP_NOTE) {
         log_note(move, packet);
     } else if (packet->type == STREAMP_CONNECT) {

@@ -295,15 +295,15 @@ static void few_notes(void **state)
     assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, control),
                      0);
     assert_int_equal(session_init(&s, control[0], 5000, 0, &err), 0);
-    for (unsigned i = 0; i < 3 * SESSION_NOTES; i++) {
+    for (unsigned i = 0; i < 3 * STREAMP_NOTES_MAX; i++) {
         session_note(&s, "lane %u is back", i);
         if (ha_sock_receive(control[1], buffer, &packet) != 1)
             continue;
         struct ha_reader r = ha_reader_of(packet.body, packet.body_size);
         ha_get_text(&r, text, sizeof(text));
-        assert_true(r.failed || ++heard == SESSION_NOTES || strstr(text, "is back"));
+        assert_true(r.failed || ++heard == STREAMP_NOTES_MAX || strstr(text, "is back"));
     }
-    assert_int_equal(heard, SESSION_NOTES);
+    assert_int_equal(heard, STREAMP_NOTES_MAX);
     assert_string_equal(text, "further lines are left out");
     session_fini(&s);
     close(control[0]);
