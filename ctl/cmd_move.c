@@ -25,6 +25,7 @@ static void print_progress(const json_t *move, uint64_t *last_ms)
 {
     bool is_tty = isatty(STDOUT_FILENO);
     uint64_t now = now_ms();
+    char packing[PACKING_TEXT];
 
     if (is_json || (!is_tty && now < *last_ms + PLAIN_MS))
         return;
@@ -37,6 +38,7 @@ static void print_progress(const json_t *move, uint64_t *last_ms)
         printf(", writes %" PRIu64 " MiB/s", number_of(move, "dirty_kib_s") >> 10);
     if (number_of(move, "throttle_percent") && number_of(move, "throttle_percent") < 100)
         printf(", slowed down to %" PRIu64 " %%", number_of(move, "throttle_percent"));
+    fputs(packing_text(move, packing), stdout);
     if (!is_true(move, "converging"))
         fputs(", does not converge: it writes faster than it can be sent", stdout);
     else if (number_of(move, "eta_ms"))

@@ -63,6 +63,7 @@ static void print_guests(const json_t *guests)
 
 static void print_moves(const json_t *moves)
 {
+    char packing[PACKING_TEXT];
     const json_t *move;
     size_t i;
 
@@ -71,6 +72,7 @@ static void print_moves(const json_t *moves)
         printf("operation %" PRIu64 ": %s from %s to %s, %s, %" PRIu64 " MiB sent",
                number_of(move, "id"), text_of(move, "guest"), text_of(move, "from"),
                text_of(move, "to"), text_of(move, "step"), number_of(move, "bytes") >> 20);
+        fputs(packing_text(move, packing), stdout);
         if (number_of(move, "eta_ms"))
             printf(", about %" PRIu64 " s left", number_of(move, "eta_ms") / 1000 + 1);
         puts("");

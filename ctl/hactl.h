@@ -93,6 +93,10 @@ void print_table(const char *const *header, unsigned columns, const char *const 
                  unsigned rows);
 /* "512 MiB", "1.5 GiB" into buffer[32]. */
 const char *size_text(uint64_t kib, char *buffer);
+/* How a migration in flight packs its pages, into buffer[PACKING_TEXT]: ", zstd 1 (link 940,
+ * codec 3200 Mbit/s)", ", stored"; empty while that is not known. */
+#define PACKING_TEXT 128u
+const char *packing_text(const json_t *move, char *buffer);
 
 struct guest_wait {
     const char *guest;

@@ -3,6 +3,7 @@
  * What commands share that is neither the connection nor the command line: reading of answers,
  * tables, waiting.
  */
+#include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -95,6 +96,26 @@ const char *size_text(uint64_t kib, char *buffer)
                  (unsigned long long)((kib & 0xfffff) * 10 >> 20));
     else
         snprintf(buffer, 32, "%llu MiB", (unsigned long long)(kib >> 10));
+    return buffer;
+}
+
+const char *packing_text(const json_t *move, char *buffer)
+{
+    const json_t *level = json_object_get(move, "level");
+    uint64_t link = number_of(move, "link_mbit"), codec = number_of(move, "codec_mbit");
+    char how[24] = "stored", link_part[32] = "", codec_part[32] = "";
+
+    buffer[0] = '\0';
+    if (!json_is_integer(level))
+        return buffer;
+    if (json_integer_value(level) != 0)
+        snprintf(how, sizeof(how), "zstd %d", (int)json_integer_value(level));
+    if (link)
+        snprintf(link_part, sizeof(link_part), "link %" PRIu64, link);
+    if (codec)
+        snprintf(codec_part, sizeof(codec_part), "codec %" PRIu64, codec);
+    snprintf(buffer, PACKING_TEXT, ", %s%s%s%s%s%s", how, link || codec ? " (" : "", link_part,
+             link && codec ? ", " : "", codec_part, link || codec ? " Mbit/s)" : "");
     return buffer;
 }
 

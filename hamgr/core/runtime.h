@@ -45,6 +45,14 @@ struct ha_fence_progress {
     char text[HA_TEXT_MAX]; /* last result */
 };
 
+/* What a migration's pages get at present, and why: level auto chooses anew all the time. */
+struct ha_packing {
+    bool is_known;       /* the source's stream has said it */
+    int8_t level;        /* of zstd; 0 = stored as they are */
+    uint32_t codec_mbit; /* what all its workers could compress at level 1; 0 = not known */
+    uint32_t link_mbit;  /* what the link takes; 0 = not known */
+};
+
 /* A migration in flight, as reported by its source (and destination). */
 struct ha_move_progress {
     uint64_t ticket; /* 0 = slot unused */
@@ -60,6 +68,7 @@ struct ha_move_progress {
     uint32_t forecast_ms; /* of hactl migrate --forecast before it; 0 = none */
     uint32_t forecast_pause_ms;
     uint64_t forecast_bytes;
+    struct ha_packing packing;
     char text[HA_TEXT_MAX];
 };
 

@@ -139,6 +139,10 @@ static json_t *move_json(const struct ha_state *state, const struct ha_runtime *
     json_object_set_new(json, "round", number(move->hv.round));
     json_object_set_new(json, "bytes", number(move->hv.bytes));
     json_object_set_new(json, "wire_bytes", number(move->wire_bytes));
+    json_object_set_new(json, "level",
+                        move->packing.is_known ? json_integer(move->packing.level) : json_null());
+    json_object_set_new(json, "codec_mbit", number(move->packing.codec_mbit));
+    json_object_set_new(json, "link_mbit", number(move->packing.link_mbit));
     json_object_set_new(json, "rate_kib_s", number(move->rate_kib_s));
     json_object_set_new(json, "dirty_kib_s", number(move->hv.dirty_kib_s));
     json_object_set_new(json, "remaining_kib", number(move->remaining_kib));

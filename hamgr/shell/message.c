@@ -214,6 +214,10 @@ void peer_progress_encode(struct ha_writer *w, const struct ha_move_progress *m)
     ha_put_u32(w, m->forecast_ms);
     ha_put_u32(w, m->forecast_pause_ms);
     ha_put_u64(w, m->forecast_bytes);
+    ha_put_u8(w, m->packing.is_known);
+    ha_put_u8(w, (uint8_t)m->packing.level);
+    ha_put_u32(w, m->packing.codec_mbit);
+    ha_put_u32(w, m->packing.link_mbit);
     ha_put_text(w, m->text);
 }
 
@@ -240,6 +244,10 @@ int peer_progress_decode(struct ha_reader *r, struct ha_move_progress *ret)
     ret->forecast_ms = ha_get_u32(r);
     ret->forecast_pause_ms = ha_get_u32(r);
     ret->forecast_bytes = ha_get_u64(r);
+    ret->packing.is_known = get_bool(r);
+    ret->packing.level = (int8_t)ha_get_u8(r);
+    ret->packing.codec_mbit = ha_get_u32(r);
+    ret->packing.link_mbit = ha_get_u32(r);
     ha_get_text(r, ret->text, sizeof(ret->text));
     if (ret->step < HA_MOVE_PREPARING || ret->step > HA_MOVE_FAILED)
         return -HA_E_CORRUPT;

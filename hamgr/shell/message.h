@@ -15,7 +15,7 @@
 #include "hamgr/ipc/fenceproto.h"
 
 #define PEER_MAGIC   0x31534d48u /* "HMS1"; the log's messages have their own */
-#define PEER_VERSION 4u          /* goes up when a layout below changes */
+#define PEER_VERSION 5u          /* goes up when a layout below changes */
 
 enum peer_type {
     PEER_REPORT = 1,    /* peer_report */

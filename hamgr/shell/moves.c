@@ -334,6 +334,8 @@ static void on_stream_end(struct hamgrd *d, struct move *move, const struct stre
             fail(d, move, why);
         return;
     }
+    if (move->is_source)
+        move->progress.packing = streamtalk_packing(&end->total);
     move_fsm_stream_done(&move->fsm, shell_now_ms());
     tell_progress(d, move);
 }
@@ -388,6 +390,8 @@ static void on_stream_packet(void *user, const struct ha_packet *packet)
     } else if (packet->type == STREAMP_PROGRESS &&
                streamp_progress_decode(packet->body, packet->body_size, &progress) == 0) {
         move->progress.wire_bytes = progress.wire_bytes;
+        if (move->is_source)
+            move->progress.packing = streamtalk_packing(&progress);
         move_fsm_bytes(&move->fsm, shell_now_ms(), progress.raw_bytes);
         move_fsm_patient(&move->fsm, progress.is_patient);
     } else if (packet->type == STREAMP_END &&

@@ -56,3 +56,11 @@ bool streamtalk_may_dial(struct streamtalk *talk, uint64_t now_ms)
     talk->dials++;
     return true;
 }
+
+struct ha_packing streamtalk_packing(const struct streamp_progress *progress)
+{
+    return (struct ha_packing){.is_known = true,
+                               .level = progress->level,
+                               .codec_mbit = progress->codec_mbit,
+                               .link_mbit = progress->link_mbit};
+}

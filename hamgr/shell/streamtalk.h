@@ -7,6 +7,7 @@
 #ifndef HAMGR_SHELL_STREAMTALK_H
 #define HAMGR_SHELL_STREAMTALK_H
 
+#include "hamgr/core/runtime.h"
 #include "hamgr/ipc/streamproto.h"
 
 #define STREAMTALK_DIALS 32u /* sockets a second: 9 connections, tried again and again */
@@ -26,6 +27,8 @@ bool streamtalk_is_news(struct streamtalk *talk, uint16_t type);
  * logged, for it is malformed, or there were STREAMP_NOTES_MAX before and the sentence about it. */
 bool streamtalk_note(struct streamtalk *talk, const uint8_t *body, size_t size,
                      char ret_text[HA_TEXT_MAX]);
+/* What the source's stream says of how it packs; the destination's knows nothing of it. */
+struct ha_packing streamtalk_packing(const struct streamp_progress *progress);
 /* CONNECT: may one more socket be opened for it now? */
 bool streamtalk_may_dial(struct streamtalk *talk, uint64_t now_ms);
 

@@ -72,6 +72,9 @@ def peers(directory):
         4: struct.pack("<Q", 9) + text16(b"ipmi") + text16(b"n1") + struct.pack("<BIBI", 1, 0, 1, 5)
         + text16(b"off"),
         5: struct.pack("<QH", 7, 7780) + text16(b"10.0.0.1") + bytes(32),
+        7: struct.pack("<QBIQQQQIBIB", 9, 2, 3, 512, 400, 12, 1 << 20, 300, 1, 4000, 90)
+        + struct.pack("<QQQIQBIIIQ", 1 << 19, 2048, 4096, 900, 1500, 0, 0, 0, 0, 0)
+        + struct.pack("<BbII", 1, -3, 3200, 940) + text16(b""),
         8: struct.pack("<QQ", 1, 9) + bytes(16) + view + struct.pack("<QQI", 4, 0, 4) + b"data",
         11: struct.pack("<Q", 5) + bytes(16) + struct.pack("<IIBBQQQIB", 2, 300, 1, 3, 1, 2, 3, 4, 1)
         + bytes(8 * 9 + 4) + text16(b"busy") + text16(b""),

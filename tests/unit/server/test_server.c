@@ -577,6 +577,34 @@ static void texts_that_are_no_utf8_are_shown(void **state)
     json_decref(answer);
 }
 
+static json_t *only_move(json_t *answer)
+{
+    json_t *moves = json_object_get(json_object_get(answer, "data"), "moves");
+
+    assert_int_equal(json_array_size(moves), 1);
+    return json_array_get(moves, 0);
+}
+
+static void a_move_tells_how_it_is_packed(void **state)
+{
+    (void)state;
+    assert_int_equal(build_migrate(rig.b, 1, 2), 0);
+    json_t *answer = rig_ask(root, "{\"cmd\":\"status\"}");
+    assert_true(json_is_null(json_object_get(only_move(answer), "level")));
+    json_decref(answer);
+    rig.rt.move_count = 1;
+    rig.rt.moves[0] = (struct ha_move_progress){
+        .ticket = build_guest_of(rig.b, 1)->ticket.id,
+        .step = HA_MOVE_COPYING,
+        .packing = {.is_known = true, .level = -3, .codec_mbit = 3200, .link_mbit = 940}};
+    answer = rig_ask(root, "{\"cmd\":\"status\"}");
+    json_t *move = only_move(answer);
+    assert_int_equal(json_integer_value(json_object_get(move, "level")), -3);
+    assert_int_equal(json_integer_value(json_object_get(move, "codec_mbit")), 3200);
+    assert_int_equal(json_integer_value(json_object_get(move, "link_mbit")), 940);
+    json_decref(answer);
+}
+
 #define HOSTILE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -602,6 +630,7 @@ int main(void)
         HOSTILE(clients_that_leave_take_nothing_along),
         HOSTILE(a_long_answer_comes_in_parts),
         HOSTILE(texts_that_are_no_utf8_are_shown),
+        HOSTILE(a_move_tells_how_it_is_packed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

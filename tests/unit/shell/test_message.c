@@ -141,6 +141,7 @@ static struct ha_move_progress a_progress(void)
         .forecast_ms = 10,
         .forecast_pause_ms = 11,
         .forecast_bytes = 12,
+        .packing = {.is_known = true, .level = -3, .codec_mbit = 13, .link_mbit = 14},
         .text = "fine"};
 }
 

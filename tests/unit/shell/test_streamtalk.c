@@ -90,6 +90,18 @@ static void sockets_are_rationed(void **state)
     assert_true(streamtalk_may_dial(&talk, 6000));
 }
 
+static void a_decision_is_passed_on(void **state)
+{
+    struct streamp_progress said = {.level = -3, .codec_mbit = 3200, .link_mbit = 940};
+    struct ha_packing packing = streamtalk_packing(&said);
+
+    (void)state;
+    assert_true(packing.is_known);
+    assert_int_equal(packing.level, -3);
+    assert_int_equal(packing.codec_mbit, 3200);
+    assert_int_equal(packing.link_mbit, 940);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -98,6 +110,7 @@ int main(void)
         cmocka_unit_test(a_line_stays_one_line),
         cmocka_unit_test(what_is_said_once_is_heard_once),
         cmocka_unit_test(sockets_are_rationed),
+        cmocka_unit_test(a_decision_is_passed_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
