@@ -137,6 +137,16 @@ static void check_owner(const struct sim_node *node, const struct sim_domain *do
         sim_violation("I8", node->id, "%s resumes on its source before ABORT", domain->d.name);
 }
 
+/* By what happened, or by the log: after a hamgrd that knew died, an arrived copy whose RUN failed
+ * may have run, so ARRIVED is said of it, and it is let go on like any other. */
+static bool has_run_before(const struct sim_node *node, const struct sim_domain *domain)
+{
+    const struct ha_guest *guest = ha_state_guest(&truth, domain->d.label.guest);
+
+    return domain->has_run || (guest && guest->phase == HA_PHASE_RUNNING &&
+                               guest->node == node->id && guest->epoch == domain->d.label.epoch);
+}
+
 bool sim_may_run_unleased(const struct sim_node *node, const struct sim_domain *domain)
 {
     const struct ha_node *n = ha_state_node(&truth, node->id);
@@ -151,7 +161,7 @@ bool sim_may_run_unleased(const struct sim_node *node, const struct sim_domain *
      * So it is I5's "unless disarmed or frozen", as long as a keeper stops for I6's reasons only,
      * which is asked for here: a rejoin alone also takes ARMED back. */
     bool is_uncounted = n && !n->is_armed && node->keeper.state == KEEPER_DISARMED &&
-                        domain->has_run && !seen.is_guarded[node->id];
+                        has_run_before(node, domain) && !seen.is_guarded[node->id];
 
     return truth.is_disarmed || (n && n->is_frozen) || is_uncounted ||
            node->gate_hello.is_disarmed || node->gate_hello.is_frozen;
@@ -178,7 +188,7 @@ static void check_lease(const struct sim_node *node, const struct sim_domain *do
     /* A node that rejoins within a boot keeps its L and W: its guests go on while ARMED is renewed.
      * Behind DISARM and ARM it has none until then, and what ran before goes on all the same: by a
      * lease and a watchdog, as was asked above. */
-    if (n && !n->is_armed && n->lease_ms == 0 && !domain->has_run)
+    if (n && !n->is_armed && n->lease_ms == 0 && !has_run_before(node, domain))
         sim_violation("I6", node->id, "%s runs before ARMED is applied", domain->d.name);
 }
 
