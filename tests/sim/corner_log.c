@@ -63,12 +63,28 @@ static bool has_majority(const struct sim_node *node, const struct sim_node *rem
     return 2 * count > sim.node_count - 1;
 }
 
+/* A voter's promises are gone, and nobody has taken its vote yet. */
+static bool is_store_lost(void)
+{
+    const struct ha_state *truth = sim_truth();
+
+    for (uint32_t i = 0; i < truth->node_count; i++) {
+        const struct ha_node *n = &truth->nodes[i];
+        if (n->is_voter &&
+            (!sim_disk_exists(sim_node(n->id)) || !sim_disk_is(sim_node(n->id), n->store_id)))
+            return true;
+    }
+    return false;
+}
+
 /* Who types, in the low byte; whose vote, in the next. */
 static void on_take_vote(void *data, uint64_t who)
 {
+    struct sim_node *at = sim_node((uint32_t)(who & 0xff)), *other = sim_node((uint32_t)(who >> 8));
+
     (void)data;
-    if (!sim.is_healing)
-        sim_operator_take_vote(sim_node((uint32_t)(who & 0xff)), sim_node((uint32_t)(who >> 8)));
+    if (!sim.is_healing && (!is_store_lost() || has_majority(at, other)))
+        sim_operator_take_vote(at, other);
 }
 
 /* As on_take_vote; behind the loss of a store only where a quorum is left that can decide it: a
@@ -77,9 +93,8 @@ static void on_take_vote_safely(void *data, uint64_t who)
 {
     struct sim_node *at = sim_node((uint32_t)(who & 0xff)), *other = sim_node((uint32_t)(who >> 8));
 
-    (void)data;
-    if (!sim.is_healing && has_majority(at, other))
-        sim_operator_take_vote(at, other);
+    if (has_majority(at, other))
+        on_take_vote(data, who);
 }
 
 /* The leader is on the smaller side; with that many votes fewer its side would be the quorum. */
