@@ -72,6 +72,24 @@ def refused_on_the_way(cluster, allowed_ms, *options):
     raise AssertionError(f"a switch gets slower and slower: {words}")
 
 
+def moved_at_last(cluster, *options):
+    """A migration that may be refused at its very end, harmlessly: on a busy machine the guest writes
+    in bursts, and what is left when it stops may be more than there is time for. Then it is asked
+    again, as an operator would. Returns the record of the one that moved."""
+    home, target = ends(cluster)
+    for count in range(1, 5):
+        try:
+            cluster.hactl("migrate", "big", "--to", target, *options, timeout_s=200)
+            return record(cluster, count)
+        except HactlError as error:
+            if not re.search(r"stopped for \d+ ms, \d+ KiB are left: longer than", str(error)):
+                raise
+            equal(error.code, 3, "exit code of a refused migration")
+            equal(cluster.homes().get("big"), home, "where the guest runs on")
+            lab.all_step(cluster)
+    raise AssertionError("four migrations were refused at their end")
+
+
 def capped(before=frozenset()):
     """Control groups of guests that are slowed down, on this machine, that were not there before."""
     return {path for root in ("/sys/fs/cgroup", "/sys/fs/cgroup/cpu")
@@ -136,9 +154,7 @@ def too_fast_is_slowed_down(context):
         return
     before = capped()  # of runs that were killed
     cluster = start(context, FASTEST, MIDDLING)
-    _, target = ends(cluster)
-    cluster.hactl("migrate", "big", "--to", target, "--max-downtime", "400ms", timeout_s=200)
-    moved = record(cluster, 1)
+    moved = moved_at_last(cluster, "--max-downtime", "400ms")
     check(moved["throttle_percent"] < 100, f"it was not slowed down: {moved}")
     check(moved["pause_us"]["guest"] <= 400000, f"a broken contract: {moved}")
     wait_until(lambda: not capped(before), "no control group is left", 20)
