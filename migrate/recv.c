@@ -7,6 +7,7 @@
 #define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
 
+#include "hamgr/base/assert.h"
 #include "migrate/native.h"
 #include "migrate/pack.h"
 #include "migrate/pipeline.h"
@@ -183,6 +184,7 @@ static int take_raw(struct receiver *d, size_t size, struct ha_err *err)
     }
     /* What comes last waits for END's verdict: whoever restores is done with it. */
     size_t held = native_is_done(&d->native) ? NATIVE_LAST_SIZE : 0;
+    ha_assert(passed >= held); /* a frame is never empty, and behind the end none parses */
     int rc = deliver(d, FRAME_RAW, passed - held, err);
     d->carry = size - passed;
     memmove(d->buffer, d->buffer + passed, d->carry);
