@@ -254,8 +254,10 @@ void log_peers_heartbeat(struct log *log, struct log_peer *peer, const struct lo
     peer->heard_ms = log->now_ms;
     peer->is_heard = true;
     check_rollback(log, peer);
-    if (hb->acked > 0)
+    if (hb->acked > 0) {
         log_note_ack(log, peer, msg->header.view, hb->acked);
+        log_commit_count(log); /* its ACK may have been lost, and no other need follow */
+    }
     log_lease_heard(log, peer, hb);
     learn_commit(log, peer);
     if (log->phase != LOG_PHASE_IDLE && log_view_cmp(hb->open, log->promised) > 0) {

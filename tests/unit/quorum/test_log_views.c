@@ -184,6 +184,23 @@ static void commit_takes_one_round_trip(void **state UNUSED)
     finish(w);
 }
 
+/* All ACKs are lost, and nothing follows the entry: the heartbeats say the same again. */
+static void lost_acknowledgements_are_made_good(void **state UNUSED)
+{
+    struct world *w = whole_world(2);
+    uint64_t index, seq = world_propose(w, 1, 20);
+
+    world_run_ms(w, 1); /* the entry is there, not yet durable */
+    w->links[1][2].is_cut = w->links[2][1].is_cut = true;
+    world_run_ms(w, 10);
+    w->links[1][2].is_cut = w->links[2][1].is_cut = false;
+    assert_int_equal(log_last_index(w->nodes[2].log), log_last_index(w->nodes[1].log));
+    assert_false(world_fate(w, 1, seq, &index));
+    world_run_ms(w, 2u * H_MS);
+    assert_true(fate_of(w, 1, seq) > 0);
+    finish(w);
+}
+
 /* Proposals that come while a write is under way share the next write and message. */
 static void proposals_are_batched(void **state UNUSED)
 {
@@ -748,6 +765,7 @@ int main(void)
         cmocka_unit_test(view_change_takes_two_round_trips),
         cmocka_unit_test(members_loss_takes_two_round_trips),
         cmocka_unit_test(commit_takes_one_round_trip),
+        cmocka_unit_test(lost_acknowledgements_are_made_good),
         cmocka_unit_test(proposals_are_batched),
         cmocka_unit_test(older_tail_loses_against_later_view),
         cmocka_unit_test(half_of_the_voters_is_no_quorum),
