@@ -19,6 +19,7 @@
 #define CLOCKS_NS (35 * NS_MS)
 /* Orders under way when a node was taken back, or a guest ordered, are nobody's fault. */
 #define UNDER_WAY_NS (5 * NS_S)
+#define GROWN_MAX    256u
 
 static struct {
     uint64_t tried_index[SIM_GUESTS]; /* last ASSIGN, without effect, too */
@@ -29,8 +30,10 @@ static struct {
     uint64_t opened_at, open_index, disarmed_at;
     uint64_t ran_epoch[SIM_GUESTS]; /* the newest that was ever made runnable */
     struct {
-        uint64_t at, was_kib;
-    } grown[SIM_NODES + 1]; /* a guest made room there, and how little there was before */
+        uint32_t node;
+        uint64_t at, index, by_kib;
+    } grown[GROWN_MAX]; /* guests made room there; a ring */
+    uint32_t grown_count;
     struct {
         uint64_t nonce, seq;
     } numbered[SIM_NODES + 1][2]; /* of the two last processes of a node that proposed */
@@ -215,29 +218,36 @@ static uint64_t room_kib(const struct ha_state *state, const struct ha_node *nod
 }
 
 /* A guest ended on a node: who planned just before did not have its room yet. */
-static void note_room(const struct ha_state *before)
+static void note_room(const struct ha_state *before, uint64_t index)
 {
     for (uint32_t i = 0; i < before->node_count; i++) {
-        uint32_t id = before->nodes[i].id;
-        const struct ha_node *now = ha_state_node(sim_truth(), id);
+        const struct ha_node *now = ha_state_node(sim_truth(), before->nodes[i].id);
         uint64_t was_kib = room_kib(before, &before->nodes[i]);
+        uint64_t kib = now ? room_kib(sim_truth(), now) : 0;
 
-        if (id > SIM_NODES || !now || room_kib(sim_truth(), now) <= was_kib)
+        if (kib <= was_kib)
             continue;
-        bool is_first = seen.grown[id].at == 0 || sim.now > seen.grown[id].at + UNDER_WAY_NS;
-        if (is_first || was_kib < seen.grown[id].was_kib)
-            seen.grown[id].was_kib = was_kib;
-        seen.grown[id].at = sim.now;
+        seen.grown[seen.grown_count % GROWN_MAX].node = now->id;
+        seen.grown[seen.grown_count % GROWN_MAX].at = sim.now;
+        seen.grown[seen.grown_count % GROWN_MAX].index = index;
+        seen.grown[seen.grown_count % GROWN_MAX].by_kib = kib - was_kib;
+        seen.grown_count++;
     }
 }
 
-static uint64_t planned_room_kib(const struct ha_state *before, const struct ha_node *node)
+/* As little as who placed `chosen` may have thought: all that was given away is gone, but of what
+ * ended since that guest became free nothing need have been known. */
+static uint64_t planned_room_kib(const struct ha_state *before, const struct ha_node *node,
+                                 const struct ha_guest *chosen)
 {
-    uint64_t kib = room_kib(before, node);
-    bool is_new = node->id <= SIM_NODES && seen.grown[node->id].at != 0 &&
-                  sim.now <= seen.grown[node->id].at + UNDER_WAY_NS;
+    uint64_t kib = room_kib(before, node), new_kib = 0;
 
-    return is_new && seen.grown[node->id].was_kib < kib ? seen.grown[node->id].was_kib : kib;
+    for (uint32_t i = 0; i < GROWN_MAX; i++) {
+        if (seen.grown[i].node == node->id && seen.grown[i].index > chosen->phase_index &&
+            sim.now <= seen.grown[i].at + UNDER_WAY_NS)
+            new_kib += seen.grown[i].by_kib;
+    }
+    return new_kib < kib ? kib - new_kib : 0;
 }
 
 /* Freed by the same entry, wanted as long, more important, not tried, and it would fit. */
@@ -267,9 +277,10 @@ static void check_assign(const struct ha_state *before, const struct ha_cmd *cmd
                       chosen->node);
     if (chosen->end_cause != 0)
         return;
+    uint64_t room = planned_room_kib(before, node, chosen);
     for (uint32_t i = 0; i < before->guest_count; i++) {
         const struct ha_guest *other = &before->guests[i];
-        if (is_passed_over(before, chosen, other, planned_room_kib(before, node)))
+        if (is_passed_over(before, chosen, other, room))
             sim_violation("I14", node->id, "%s (priority %u) is started before %s (priority %u)",
                           chosen->name, chosen->policy.priority, other->name,
                           other->policy.priority);
@@ -450,7 +461,7 @@ void sim_check_policy(const struct ha_state *before, const struct log_entry *ent
         return;
     if (!applied->is_noop)
         check_command(before, cmd);
-    note_room(before);
+    note_room(before, entry->index);
     int guest = sim_guest_index(cmd->guest);
     if (guest >= 0 && cmd->type == HA_CMD_ASSIGN)
         seen.tried_index[guest] = entry->index;
