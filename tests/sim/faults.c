@@ -17,6 +17,7 @@
 #define SETTLE_NS (55 * NS_S)
 #define STORE_NS  (30 * NS_S) /* T_wait and a view, when a store has to be made anew */
 #define CALM_NS   (2 * NS_S)  /* well for so long: it stays well */
+#define BOOT_NS   (3 * NS_S)  /* of a host at least: longer than D, see README.md */
 
 struct cut_set {
     bool is_used;
@@ -664,8 +665,19 @@ static struct sim_node *draw_left(void)
     return node;
 }
 
+/* Nodes come back: whatever took their power, somebody gives it back. */
+static void on_power_back(void *data, uint64_t boots)
+{
+    struct sim_node *node = data;
+
+    if (node->boots == boots)
+        sim_power_on(node);
+}
+
 static void heal_node(struct sim_node *node)
 {
+    uint64_t up_at = node->died + BOOT_NS;
+
     sim_disk_stall(node, 0);
     sim_disk_fail(node, false);
     sim_disk_fill(node, false);
@@ -681,7 +693,10 @@ static void heal_node(struct sim_node *node)
         node->version = SIM_VERSION_NEXT; /* what all can live with, whatever the log has seen */
     if ((is_odd || (node->d && node->d->rt.is_store_failed)) && plan.left != node)
         sim_crash(node, SIM_HAMGRD, 100 * NS_MS);
-    sim_power_on(node);
+    if (sim.now >= up_at)
+        sim_power_on(node);
+    else
+        sim_after(up_at - sim.now, NULL, on_power_back, node, node->boots);
 }
 
 static void on_heal(void *data, uint64_t arg)
@@ -702,18 +717,9 @@ static void on_heal(void *data, uint64_t arg)
     sim_after(NS_S, NULL, on_look, NULL, 0);
 }
 
-/* Nodes come back: whatever took their power, somebody gives it back. */
-static void on_power_back(void *data, uint64_t boots)
-{
-    struct sim_node *node = data;
-
-    if (node->boots == boots)
-        sim_power_on(node);
-}
-
 void sim_faults_power_lost(struct sim_node *node)
 {
-    uint64_t ns = sim.is_healing ? 5 * NS_S : (3 + below(45)) * NS_S;
+    uint64_t ns = sim.is_healing ? 5 * NS_S : BOOT_NS + below(45) * NS_S;
 
     sim_after(ns, NULL, on_power_back, node, node->boots);
 }
