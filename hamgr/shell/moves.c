@@ -10,12 +10,10 @@
  */
 #include "hamgr/shell/shell.h"
 
-#include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/random.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,8 +25,7 @@
 #include "migrate/tune.h"
 
 #define STREAM_END_MS 3000u /* hamgr-stream lingers up to 2 s for its last frame to arrive */
-#define NATIVE_BUFFER (512 << 10)
-#define REASON_MS     400u /* for a better reason of a failure than its echo */
+#define REASON_MS     400u  /* for a better reason of a failure than its echo */
 /* A destination's RUN behind SWITCH: a verb, a signal, the guest's first step. */
 #define RUN_US          5000u
 #define SWITCH_LEAST_US 15000u
@@ -209,17 +206,6 @@ static void on_stream_down(void *user, const char *why);
 static const struct link_callbacks stream_callbacks = {.packet = on_stream_packet,
                                                        .down = on_stream_down};
 
-static int make_pair(int ret_fds[2], struct ha_err *err)
-{
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ret_fds) < 0)
-        return ha_err_set(err, errno, "socketpair: %s", strerror(errno));
-    for (int i = 0; i < 2; i++) {
-        int size = NATIVE_BUFFER;
-        setsockopt(ret_fds[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
-    }
-    return 0;
-}
-
 /* A ring for the pages, if the hypervisor's driver fills one, or here takes from one. Without it,
  * or if it can't be had, they come in the stream. */
 static void make_ring(struct hamgrd *d, struct move *move)
@@ -285,7 +271,7 @@ static int spawn(struct hamgrd *d, struct move *move, int net_fd, struct ha_err 
 
     int rc = stream_load_pem(d->config.ca_path, d->config.cert_path, d->config.key_path, &pem, err);
     if (rc == 0)
-        rc = make_pair(native, err);
+        rc = movesock_pair(native, err);
     if (rc < 0) {
         close(net_fd);
         if (pem >= 0)

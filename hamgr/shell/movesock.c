@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Where migrations arrive and how they get there: TCP sockets, bound, listening or connecting. The
- * stream process gets them and speaks.
+ * stream process gets them and speaks. And the pair between it and hamgr-hv.
  */
 #include "hamgr/shell/shell.h"
 
@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#define NATIVE_BUFFER (512 << 10)
 
 static int parse_address(const char *addr, uint16_t port, struct sockaddr_storage *ret_address,
                          socklen_t *ret_size)
@@ -78,4 +80,15 @@ int movesock_connect(const struct peer_move_ready *ready, struct ha_err *err)
         return rc;
     }
     return fd; /* the stream process waits until it is connected */
+}
+
+int movesock_pair(int ret_fds[2], struct ha_err *err)
+{
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ret_fds) < 0)
+        return ha_err_set(err, errno, "socketpair: %s", strerror(errno));
+    for (int i = 0; i < 2; i++) {
+        int size = NATIVE_BUFFER;
+        setsockopt(ret_fds[i], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size));
+    }
+    return 0;
 }

@@ -366,6 +366,8 @@ void moves_ran(struct hamgrd *d, const struct local_verb *verb);
 int movesock_listen(struct hamgrd *d, struct peer_move_ready *ready, struct ha_err *err);
 /* Begins to connect. */
 int movesock_connect(const struct peer_move_ready *ready, struct ha_err *err);
+/* The native stream's two ends. */
+int movesock_pair(int ret_fds[2], struct ha_err *err);
 
 /* moverecord.c */
 /* A migration is over: its record is proposed when it is complete. epoch: the arrived copy's. */
