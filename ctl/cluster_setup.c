@@ -199,14 +199,16 @@ static int make_key(const char *etc, struct ha_err *err)
     return rc;
 }
 
-static int make_right(const char *etc, struct ha_err *err)
+int cluster_setup_right(const char *etc, struct ha_err *err)
 {
     static const char right[] = "uidgid {\n  uid: " DAEMON_USER "\n}\n";
     char dir[PATH_MAX];
 
     if (snprintf(dir, sizeof(dir), "%s/uidgid.d", etc) >= (int)sizeof(dir))
         return ha_err_set(err, ENAMETOOLONG, "%s: the name is too long", etc);
-    int rc = make_dir(dir, err);
+    int rc = make_dir(etc, err);
+    if (rc == 0)
+        rc = make_dir(dir, err);
     return rc < 0 ? rc : make_file(dir, DAEMON_USER, 0644, right, sizeof(right) - 1, err);
 }
 
@@ -220,7 +222,7 @@ int cluster_setup_files(const char *etc, const struct cluster_setup *setup, stru
     if (rc == 0)
         rc = make_key(etc, err);
     if (rc == 0)
-        rc = make_right(etc, err);
+        rc = cluster_setup_right(etc, err);
     if (rc == 0) /* last: corosync starts only when it is there, and then finds the rest */
         rc = make_file(etc, "corosync.conf", 0644, text, strlen(text), err);
     return rc;

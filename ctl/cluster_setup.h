@@ -38,6 +38,9 @@ int cluster_setup_conf(const struct cluster_setup *setup, char *ret_text, size_t
 /* Makes what is missing of corosync.conf (0644), authkey (256 random bytes, 0400) and
  * uidgid.d/hamgr (0644) in directory etc; what exists stays as it is. */
 int cluster_setup_files(const char *etc, const struct cluster_setup *setup, struct ha_err *err);
+/* Makes uidgid.d/hamgr in directory etc, if it is missing: a node that joins gets all else from
+ * others. */
+int cluster_setup_right(const char *etc, struct ha_err *err);
 /* cluster_setup_files in /etc/corosync for a cluster of this one node. */
 int cluster_setup_corosync(const char *cluster_name, uint32_t id, const char *node_name,
                            const char *addr, uint32_t token_ms, struct ha_err *err);

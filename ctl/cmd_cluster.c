@@ -140,6 +140,14 @@ static int local_failure(const struct ha_err *err)
 /* ---- init --------------------------------------------------------------------------------------
  */
 
+#define NEXT_OF_INIT                                                                               \
+    "Restart corosync and start hamgrd, then hactl cluster add-node for each further node."
+/* Debian's package brings one, of a cluster without encryption. */
+#define KEPT_CONF                                                                                  \
+    "There is a " CLUSTER_SETUP_ETC "/corosync.conf already, which stays as it is. It must name "  \
+    "this\nnode and its address, and encrypt; if your distribution brought it, put\n"              \
+    "deploy/examples/corosync.conf in its place.\n"
+
 static int run_init(const struct command *command, int argc, char **argv)
 {
     static uint8_t body[4096];
@@ -156,6 +164,7 @@ static int run_init(const struct command *command, int argc, char **argv)
         !w.addr[0])
         return usage_error(command, "--name CLUSTER and --addr IP are needed, and names of "
                                     "letters, digits, . _ -");
+    bool had_conf = access(CLUSTER_SETUP_ETC "/corosync.conf", F_OK) == 0;
     if (cluster_setup_corosync(w.cluster_name, (uint32_t)w.id, w.node_name, w.addr,
                                (uint32_t)w.token_ms, &err) < 0)
         return local_failure(&err);
@@ -177,9 +186,7 @@ static int run_init(const struct command *command, int argc, char **argv)
         return local_failure(&err);
     if (give_to_daemon(w.state_dir, &err) < 0)
         return local_failure(&err);
-    return tell_made(
-        &w, &identity,
-        "Start corosync and hamgrd, then hactl cluster add-node for each further node.");
+    return tell_made(&w, &identity, had_conf ? KEPT_CONF NEXT_OF_INIT : NEXT_OF_INIT);
 }
 
 /* ---- join --------------------------------------------------------------------------------------
@@ -203,13 +210,14 @@ static int run_join(const struct command *command, int argc, char **argv)
     identity.generation = w.generation;
     identity.store_id = random_id();
     identity.node = (uint32_t)w.id;
-    if (store_create(w.state_dir, &identity, &err) < 0)
+    if (cluster_setup_right(CLUSTER_SETUP_ETC, &err) < 0 ||
+        store_create(w.state_dir, &identity, &err) < 0)
         return local_failure(&err);
     if (give_to_daemon(w.state_dir, &err) < 0)
         return local_failure(&err);
     return tell_made(
         &w, &identity,
-        "Start corosync and hamgrd: it copies the state and becomes a voter by itself.");
+        "Restart corosync and start hamgrd: it copies the state and becomes a voter by itself.");
 }
 
 /* ---- add, remove
@@ -225,7 +233,7 @@ static void print_next_steps(const char *name, const struct setup_words *w)
            "  1. copy /etc/corosync/corosync.conf (with the new node in its nodelist) and\n"
            "     /etc/corosync/authkey from here, and its certificate from deploy/pki\n"
            "  2. hactl cluster join --cluster-id %s --generation %" PRIu64 " --id %" PRIu64 "\n"
-           "  3. start corosync and hamgrd\n",
+           "  3. restart corosync, start hamgrd and the other daemons\n",
            name, text_of(data, "cluster_id"), number_of(envelope, "generation"), w->id);
     json_decref(envelope);
 }

@@ -187,6 +187,22 @@ static void files_are_made_once(void **state)
     remove_setup(dir);
 }
 
+/* A node that joins is given all else by others. */
+static void a_right_is_made_alone(void **state)
+{
+    char *dir = make_dir();
+    char text[4096] = "";
+    struct ha_err err = {0};
+
+    (void)state;
+    assert_int_equal(cluster_setup_right(dir, &err), 0);
+    assert_int_equal(cluster_setup_right(dir, &err), 0);
+    read_file(in(dir, "uidgid.d/hamgr"), text, sizeof(text) - 1);
+    assert_string_equal(text, "uidgid {\n  uid: hamgr\n}\n");
+    assert_int_equal(access(in(dir, "authkey"), F_OK), -1);
+    remove_setup(dir);
+}
+
 struct found {
     unsigned count;
     struct ha_digest digest;
@@ -274,6 +290,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(nonsense_is_refused),
         cmocka_unit_test(a_first_store_holds_init_and_its_voter),
         cmocka_unit_test(files_are_made_once),
+        cmocka_unit_test(a_right_is_made_alone),
     };
 
     if (argc == 3 && strcmp(argv[1], "--conf") == 0)
