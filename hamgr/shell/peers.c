@@ -92,7 +92,7 @@ static void fill_alarm(const struct hamgrd *d, char *ret_alarm)
         snprintf(ret_alarm, HA_TEXT_MAX, "stopped deciding: %.200s", d->alarm);
     else if (d->rt.is_store_failed)
         snprintf(ret_alarm, HA_TEXT_MAX, "the store failed: this node's vote is resigned");
-    else if (!d->is_hv_welcomed)
+    else if (!d->is_hv_welcomed && !d->config.is_witness)
         snprintf(ret_alarm, HA_TEXT_MAX, "hamgr-hv does not answer");
     else if (!d->is_keeper_known && !d->config.is_witness)
         snprintf(ret_alarm, HA_TEXT_MAX, "hamgr-watchdog does not answer");
