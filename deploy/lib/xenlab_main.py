@@ -6,7 +6,8 @@
                                         shadow: also Debian's Xen rebuilt with shadow paging
   deploy/lab up [--nodes N]             boot N nodes with hamgr on them and make a cluster
              [--hypervisor stock|shadow] Debian's Xen, or the same with shadow paging (live PV)
-             [--driver xen|embedded|none] hamgr-hv's driver; none: no hamgr and no corosync run
+             [--driver xen|embedded|none] hamgr-hv's driver; none: no hamgr and no corosync run,
+                                        and nothing of /etc is theirs: for deploy/INSTALL.md
              [--xen-helper stock|auto]  who moves guests' memory: libxl's own helper, or hamgr's
                                         where it will do (driver xen; default stock)
              [--build DIR]              the built hamgr to install (default: the tree's build/release)

@@ -186,6 +186,13 @@ def make_own(place, machine, machines, options, corosync_key):
     archive.add("root/.ssh/lab_key", read(place.of_lab("key")), 0o600)
     archive.add("root/.ssh/config", SSH_CONFIG, 0o600)
     archive.add("root/.ssh/known_hosts", read(place.of_lab("known_hosts")))
+    if options.driver != "none":
+        configure(archive, place, machine, machines, options, corosync_key)
+    archive.done(OWN_BYTES)
+
+
+def configure(archive, place, machine, machines, options, corosync_key):
+    """What deploy/INSTALL.md has an operator write; a lab without a driver is for that operator."""
     entries = [(m.name, m.index, net.address(m.index)) for m in machines]
     archive.add("etc/corosync/corosync.conf",
                 corosync.config(entries, options.token, ping_ms=1000, idle_turns=IDLE_TURNS))
@@ -197,7 +204,6 @@ def make_own(place, machine, machines, options, corosync_key):
     for name, mode in (("ca.pem", 0o644), ("node.pem", 0o644), ("node.key", 0o640)):
         archive.add(f"etc/hamgr/pki/{name}", read(place.of_lab("pki", machine.name, name)), mode,
                     HAMGR_UID)
-    archive.done(OWN_BYTES)
 
 
 def supports(build, driver):
