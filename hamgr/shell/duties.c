@@ -134,6 +134,14 @@ static void repeat_hello(struct hamgrd *d)
         hvlink_hello(d);
 }
 
+bool duties_is_settled(struct hamgrd *d)
+{
+    const struct ha_node *self = ha_state_node(&d->state, d->identity.node);
+
+    shell_refresh(d);
+    return d->rt.is_open && self && d->has_inventory && d->inventory_applied >= self->status_index;
+}
+
 void duties_run(struct hamgrd *d)
 {
     struct ha_keeper_facts keeper = {.is_known = d->is_keeper_known,

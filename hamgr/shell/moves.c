@@ -293,15 +293,23 @@ static int spawn(struct hamgrd *d, struct move *move, int net_fd, struct ha_err 
     return 0;
 }
 
+/* The order to move may be older than the OPEN that took this node (back) in: who comes back lists
+ * what is there before it acts (I10). Until then the save waits; the idle time bounds that. */
+static void begin_save(struct hamgrd *d, struct move *move)
+{
+    int fd = move->hv_fd, ring_fd = move->ring_fd;
+
+    if (!move->is_source || fd < 0 || !move_fsm_is_connected(&move->fsm) || !duties_is_settled(d))
+        return;
+    move->hv_fd = move->ring_fd = -1;
+    hvlink_stream_verb(d, verb_of(d, move), HA_VERB_SAVE, fd, ring_fd);
+}
+
 static void on_connected(struct hamgrd *d, struct move *move)
 {
     move_fsm_connected(&move->fsm, shell_now_ms());
     move->connected_us = now_us();
-    if (move->is_source && move->hv_fd >= 0) {
-        int fd = move->hv_fd, ring_fd = move->ring_fd;
-        move->hv_fd = move->ring_fd = -1;
-        hvlink_stream_verb(d, verb_of(d, move), HA_VERB_SAVE, fd, ring_fd);
-    }
+    begin_save(d, move);
     tell_progress(d, move);
 }
 
@@ -760,6 +768,7 @@ void moves_tick(struct hamgrd *d)
             fail(d, move, late);
         if (!is_ticket_open(d, move) && !move->is_over)
             end_move(d, move, "the ticket is closed");
+        begin_save(d, move);
         repeat(d, move, now_ms);
         if (move->killed_ms && move->pid > 0 && now_ms > move->killed_ms + STREAM_END_MS)
             kill(move->pid, SIGKILL);

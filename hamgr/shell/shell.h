@@ -327,6 +327,8 @@ void keeperlink_check(struct hamgrd *d);
 
 /* duties.c */
 void duties_run(struct hamgrd *d);
+/* In an open view, and what is there was listed since the OPEN that took this process in (I10). */
+bool duties_is_settled(struct hamgrd *d);
 
 /* leader.c */
 void leader_open(struct hamgrd *d);
