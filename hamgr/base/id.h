@@ -6,6 +6,7 @@
 #ifndef HAMGR_BASE_ID_H
 #define HAMGR_BASE_ID_H
 
+#include <endian.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
@@ -28,7 +29,15 @@ static inline bool ha_uuid_equal(struct ha_uuid a, struct ha_uuid b)
 
 static inline int ha_uuid_cmp(struct ha_uuid a, struct ha_uuid b)
 {
-    return memcmp(a.b, b.b, sizeof(a.b));
+    uint64_t left[2], right[2];
+
+    memcpy(left, a.b, sizeof(left));
+    memcpy(right, b.b, sizeof(right));
+    for (unsigned i = 0; i < 2; i++) { /* as memcmp has it, without a call */
+        if (left[i] != right[i])
+            return be64toh(left[i]) < be64toh(right[i]) ? -1 : 1;
+    }
+    return 0;
 }
 
 static inline bool ha_uuid_is_zero(struct ha_uuid a)
