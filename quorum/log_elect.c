@@ -14,22 +14,22 @@
 #define VIEW_ARG(view) (unsigned long long)(view).counter, (view).leader
 #define YIELD_LEASES   10u /* between two tries to give the lead away, in L */
 
-/* Voters this node hears that could promise durably, itself included, `without` not. */
-static uint32_t count_heard_voters(const struct log *log, uint32_t without)
+/* Of the voters that could promise durably this node hears a quorum, itself included, `without`
+ * not. */
+bool log_hears_quorum_without(const struct log *log, uint32_t without)
 {
-    uint32_t count = 0;
+    const struct log_voters *voters = &log->survey.voters;
+    uint32_t quorum = log_quorum(voters);
+    uint32_t count = log->is_connected && log_peer_is_voter(log, voters, log->self);
 
-    for (uint32_t i = 0; i < log->peer_count; i++) {
+    for (uint32_t i = 0; i < log->peer_count && count < quorum; i++) {
         const struct log_peer *peer = &log->peers[i];
         if (peer == log->self || peer->node == without || !log_peer_is_trusted(peer) ||
             !log_peer_is_alive(log, peer) || (peer->hb.flags & LOG_FLAG_STORE_FAILED))
             continue;
-        if (log_peer_is_voter(log, &log->survey.voters, peer))
-            count++;
+        count += log_peer_is_voter(log, voters, peer);
     }
-    if (log->is_connected && log_peer_is_voter(log, &log->survey.voters, log->self))
-        count++;
-    return count;
+    return count >= quorum;
 }
 
 /* A log that is ahead and no longer has in memory what we would have to fetch. */
@@ -48,11 +48,6 @@ static bool is_out_of_reach(const struct log *log)
 bool log_hears_quorum(const struct log *log)
 {
     return log_hears_quorum_without(log, 0);
-}
-
-bool log_hears_quorum_without(const struct log *log, uint32_t node)
-{
-    return count_heard_voters(log, node) >= log_quorum(&log->survey.voters);
 }
 
 bool log_can_lead(const struct log *log)
