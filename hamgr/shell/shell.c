@@ -132,7 +132,7 @@ void shell_multicast(struct hamgrd *d, const uint8_t *data, size_t size, bool is
     if (!d->transport)
         return;
     ha_put_raw(&w, data, size);
-    ha_put_digest(&w, peer_digest(d->identity.node, data, size));
+    ha_put_digest(&w, peer_digest(d->identity.node, buffer, size));
     transport_send(d->transport, buffer, w.position, is_heartbeat);
 }
 
