@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Virtual time: a heap of events, processes that can be stopped, continued and killed, and the
+ * Virtual time: events in order, processes that can be stopped, continued and killed, and the
  * clocks of nodes. An event of a stopped process waits until it goes on, as timers and sockets do
  * for a process under SIGSTOP.
  */
@@ -11,19 +11,25 @@
 #include "tests/sim/sim.h"
 
 #define EVENTS_MAX 65536u
+/* Most are due within two seconds: a wheel of short lists takes them, a heap those beyond. */
+#define LISTS      512u
+#define LIST_SHIFT 22u /* each of some 4 ms */
+#define ON_WHEEL   EVENTS_MAX
+#define NOWHERE    (EVENTS_MAX + 1u)
 
 struct sim_event {
     uint64_t at, seq;
     struct sim_proc *proc;
     uint32_t life;
-    uint32_t place; /* in the heap; EVENTS_MAX: not in it */
+    uint32_t place; /* in the heap, ON_WHEEL or NOWHERE */
     uint32_t use;   /* grows with each use of this slot: stale handles are harmless */
     uint32_t index;
     sim_fn fn;
     void (*plain)(void *data); /* libqb's kind, instead of fn */
     void *data;
     uint64_t arg;
-    struct sim_event *next; /* free, or late */
+    struct sim_event *next; /* free, late, or on the wheel */
+    struct sim_event *previous;
 };
 
 static struct sim_event events[EVENTS_MAX];
@@ -31,6 +37,10 @@ static struct sim_event *free_events;
 static uint32_t event_count; /* slots ever used */
 static struct sim_event *heap[EVENTS_MAX];
 static uint32_t heap_count;
+static struct {
+    struct sim_event *first, *last;
+} wheel[LISTS];
+static uint64_t wheel_used[LISTS / 64]; /* a bit each */
 static uint64_t seq_high;
 static struct sim_arena *world; /* memory of what belongs to no process; gone with the run */
 
@@ -76,18 +86,95 @@ static void sift_down(uint32_t place, struct sim_event *e)
     put(place, e);
 }
 
-static void take(struct sim_event *e)
+static void take_from_heap(struct sim_event *e)
 {
     uint32_t place = e->place;
     struct sim_event *last = heap[--heap_count];
 
-    e->place = EVENTS_MAX;
     if (last == e)
         return;
     if (place > 0 && is_before(last, heap[(place - 1) / 4]))
         sift_up(place, last);
     else
         sift_down(place, last);
+}
+
+/* ---- the wheel ---------------------------------------------------------------------------------
+ */
+
+static uint32_t list_of(uint64_t at)
+{
+    return (uint32_t)(at >> LIST_SHIFT) % LISTS;
+}
+
+/* In order; nearly always behind all others. */
+static void put_on_wheel(struct sim_event *e)
+{
+    uint32_t list = list_of(e->at);
+    struct sim_event *previous = wheel[list].last;
+
+    while (previous && is_before(e, previous))
+        previous = previous->previous;
+    e->previous = previous;
+    e->next = previous ? previous->next : wheel[list].first;
+    *(previous ? &previous->next : &wheel[list].first) = e;
+    *(e->next ? &e->next->previous : &wheel[list].last) = e;
+    e->place = ON_WHEEL;
+    wheel_used[list / 64] |= UINT64_C(1) << list % 64;
+}
+
+static void take_from_wheel(struct sim_event *e)
+{
+    uint32_t list = list_of(e->at);
+
+    *(e->previous ? &e->previous->next : &wheel[list].first) = e->next;
+    *(e->next ? &e->next->previous : &wheel[list].last) = e->previous;
+    if (!wheel[list].first)
+        wheel_used[list / 64] &= ~(UINT64_C(1) << list % 64);
+}
+
+/* All of them are due between now and one turn later, so the lists are in order from now's on. */
+static struct sim_event *first_on_wheel(void)
+{
+    uint32_t from = list_of(sim.now), word = from / 64;
+    uint64_t used = wheel_used[word] & UINT64_MAX << from % 64;
+
+    for (uint32_t i = 0; i < LISTS / 64 && !used; i++) {
+        word = (word + 1) % (LISTS / 64);
+        used = wheel_used[word];
+    }
+    return used ? wheel[word * 64 + (uint32_t)__builtin_ctzll(used)].first : NULL;
+}
+
+/* ---- both --------------------------------------------------------------------------------------
+ */
+
+static void insert(struct sim_event *e)
+{
+    if ((e->at >> LIST_SHIFT) - (sim.now >> LIST_SHIFT) < LISTS) {
+        put_on_wheel(e);
+        return;
+    }
+    ha_assert(heap_count < EVENTS_MAX);
+    sift_up(heap_count++, e);
+}
+
+static void take(struct sim_event *e)
+{
+    if (e->place == ON_WHEEL)
+        take_from_wheel(e);
+    else
+        take_from_heap(e);
+    e->place = NOWHERE;
+}
+
+static struct sim_event *first_of_all(void)
+{
+    struct sim_event *e = first_on_wheel();
+
+    if (heap_count > 0 && (!e || is_before(heap[0], e)))
+        e = heap[0];
+    return e;
 }
 
 static void give_back(struct sim_event *e)
@@ -114,8 +201,7 @@ static struct sim_event *new_event(uint64_t at, struct sim_proc *proc)
                             .life = proc ? proc->life : 0,
                             .use = e->use,
                             .index = e->index};
-    ha_assert(heap_count < EVENTS_MAX);
-    sift_up(heap_count++, e);
+    insert(e);
     return e;
 }
 
@@ -140,7 +226,7 @@ void sim_cancel(uint64_t handle)
 
     if (handle == 0 || index >= event_count || events[index].use != (uint32_t)handle)
         return;
-    if (events[index].place == EVENTS_MAX) { /* late, or running */
+    if (events[index].place == NOWHERE) { /* late, or running */
         events[index].fn = NULL;
         events[index].plain = NULL;
         return;
@@ -154,6 +240,8 @@ void sim_sched_reset(void)
     for (uint32_t i = 0; i < event_count; i++)
         events[i].use = 0;
     heap_count = event_count = 0;
+    memset(wheel, 0, sizeof(wheel));
+    memset(wheel_used, 0, sizeof(wheel_used));
     free_events = NULL;
     seq_high = 0;
     if (!world)
@@ -182,9 +270,10 @@ static void run_event(struct sim_event *e)
 
 bool sim_step(uint64_t until)
 {
-    if (heap_count == 0 || heap[0]->at > until)
+    struct sim_event *e = first_of_all();
+
+    if (!e || e->at > until)
         return false;
-    struct sim_event *e = heap[0];
     sim.now = e->at;
     take(e);
     struct sim_proc *proc = e->proc;
@@ -266,7 +355,7 @@ void sim_proc_continue(struct sim_proc *proc)
         proc->late_first = e->next;
         e->at = sim.now;
         e->seq = ++seq_high;
-        sift_up(heap_count++, e);
+        insert(e);
     }
     proc->late_end = &proc->late_first;
 }
