@@ -42,6 +42,8 @@ int __wrap_setsockopt(int fd, int level, int name, const void *value, socklen_t 
 int __wrap_socketpair(int family, int type, int protocol, int fds[2]);
 int __wrap_kill(pid_t pid, int number);
 pid_t __wrap_waitpid(pid_t pid, int *ret_status, int options);
+void __real_log_trace(struct log *log, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void __wrap_log_trace(struct log *log, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 static int fd_high;
 
@@ -319,6 +321,19 @@ struct qb_log_callsite *qb_log_callsite_get2(const char *message_id, const char 
     site.priority = priority;
     site.lineno = lineno;
     return &site;
+}
+
+/* Nobody reads the log's lines but in a trace; that there is one counts. */
+void __wrap_log_trace(struct log *log, const char *fmt, ...)
+{
+    char line[sizeof((struct log_action){0}.u.text.line)] = "";
+    va_list args;
+
+    va_start(args, fmt);
+    if (sim.options.is_traced)
+        vsnprintf(line, sizeof(line), fmt, args);
+    va_end(args);
+    __real_log_trace(log, "%s", line);
 }
 
 void qb_log_real_(struct qb_log_callsite *cs, ...)
