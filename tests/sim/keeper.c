@@ -3,6 +3,7 @@
  * hamgr-watchdog around the production rule (fence/keeper.c), and the watchdog itself. The page in
  * /run outlives the process, not the boot. The device resets the host W after its last pet.
  */
+#include <stdatomic.h>
 #include <string.h>
 
 #include "tests/sim/sim.h"
@@ -71,19 +72,23 @@ void sim_keeper_power_lost(struct sim_node *node)
 /* ---- the daemon --------------------------------------------------------------------------------
  */
 
+/* Nobody else runs meanwhile, so none of these has to wait for the one before. */
+#define PUBLISH(page, field, value)                                                                \
+    atomic_store_explicit(&(page)->field, (value), memory_order_relaxed)
+
 static void publish(struct sim_node *node)
 {
     struct keeper_page *page = &node->page;
 
-    page->lease_end_ns = node->keeper.lease_end_ns;
-    page->is_quarantined = node->keeper.state == KEEPER_QUARANTINED;
-    page->is_armed = node->keeper.state != KEEPER_DISARMED;
-    page->lease_ms = node->keeper_lease_ms;
-    page->watchdog_ms = node->keeper_watchdog_ms;
-    page->has_slept = node->keeper.has_slept;
-    page->slept_ns = node->keeper.slept_ns;
-    page->woke_ns = node->keeper.woke_ns;
-    page->waited_end_ns = node->keeper.waited_end_ns;
+    PUBLISH(page, lease_end_ns, node->keeper.lease_end_ns);
+    PUBLISH(page, is_quarantined, node->keeper.state == KEEPER_QUARANTINED);
+    PUBLISH(page, is_armed, node->keeper.state != KEEPER_DISARMED);
+    PUBLISH(page, lease_ms, node->keeper_lease_ms);
+    PUBLISH(page, watchdog_ms, node->keeper_watchdog_ms);
+    PUBLISH(page, has_slept, node->keeper.has_slept);
+    PUBLISH(page, slept_ns, node->keeper.slept_ns);
+    PUBLISH(page, woke_ns, node->keeper.woke_ns);
+    PUBLISH(page, waited_end_ns, node->keeper.waited_end_ns);
 }
 
 static void send_status(struct sim_conn *conn, uint64_t id)

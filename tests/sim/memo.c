@@ -43,8 +43,7 @@ void sim_memo_reset(void)
 
 void sim_memo_sent(struct sim_memo *memo, const uint8_t *from, size_t size)
 {
-    if (!newest.is_known || newest.data != from || newest.size != size ||
-        memcmp(from, memo->data, size) != 0)
+    if (!newest.is_known || newest.data != from || newest.size != size)
         return;
     memo->size = size;
     memo->previous = newest.previous;

@@ -65,21 +65,25 @@ static struct timespec timespec_of(uint64_t ns)
     return (struct timespec){.tv_sec = (time_t)(ns / NS_S), .tv_nsec = (long)(ns % NS_S)};
 }
 
-/* Clocks are asked several times in each event, and stand still meanwhile. */
+/* Clocks are asked several times in each event, and stand still meanwhile. What is remembered is
+ * read as it was written, in two pieces: as one it would have to wait for both. */
 static uint64_t raw_ns(const struct sim_node *node, struct timespec *ret)
 {
     static const struct sim_node *asked;
+    static time_t seconds;
     static uint64_t at, boot_ns, ns;
-    static struct timespec answer;
+    static long rest_ns;
 
     if (node != asked || sim.now != at || node->clock.raw_ns != boot_ns) {
         asked = node;
         at = sim.now;
         boot_ns = node->clock.raw_ns;
         ns = sim_raw_ns(node);
-        answer = timespec_of(ns);
+        seconds = (time_t)(ns / NS_S);
+        rest_ns = (long)(ns % NS_S);
     }
-    *ret = answer;
+    ret->tv_sec = seconds;
+    ret->tv_nsec = rest_ns;
     return ns;
 }
 
