@@ -69,8 +69,32 @@ def save_logs(world, name, options):
                 file.write("\n".join(world.lines(node, log)) + "\n")
 
 
+def run_one(world, failure, entry, options):
+    """Runs a scenario on a lab (None: it did not come up, failure says why); True if it passed."""
+    name = name_of(entry)
+    print(f"{name}: {entry.function.__doc__.splitlines()[0]}", flush=True)
+    began = time.monotonic()
+    if world:
+        _, failure = bounded(lambda: entry.function(world), entry.timeout_s)
+    print(f"  {'FAILED' if failure else 'passed'} in {time.monotonic() - began:.1f} s", flush=True)
+    if failure:
+        print("    " + failure.strip().replace("\n", "\n    "), flush=True)
+        if world:
+            bounded(lambda: save_logs(world, name, options), 60)
+    return not failure
+
+
+def end(world, options):
+    """Ends a lab, or what went up of one before it failed."""
+    if world:
+        bounded(lambda: world.close(options.keep), 120)
+    elif not options.keep:
+        bounded(lambda: Lab(Place(DEFAULT_DIR, options.lab)).down(), 120)
+
+
 def run_all(chosen, kind, nodes, options):
-    """Runs the scenarios of one kind; returns the names of those that failed."""
+    """Runs the scenarios of one kind; returns the names of those that failed. One that fails is tried
+    once more, on a lab of its own: emulated nodes on a busy machine may stand still for seconds."""
     why = mismatch(Lab(Place(DEFAULT_DIR, options.lab)).settings, kind)
     if why:  # it is somebody's: left as it is
         print(f"{why}; end it first: deploy/lab --name {options.lab} down")
@@ -78,22 +102,15 @@ def run_all(chosen, kind, nodes, options):
     world, failure = bounded(lambda: World(options, kind, nodes), UP_S)
     failed = []
     for entry in chosen:
-        name = name_of(entry)
-        print(f"{name}: {entry.function.__doc__.splitlines()[0]}", flush=True)
-        began = time.monotonic()
-        if world:
-            _, failure = bounded(lambda entry=entry: entry.function(world), entry.timeout_s)
-        print(f"  {'FAILED' if failure else 'passed'} in {time.monotonic() - began:.1f} s",
-              flush=True)
-        if failure:
-            failed.append(name)
-            print("    " + failure.strip().replace("\n", "\n    "), flush=True)
-            if world:
-                bounded(lambda name=name: save_logs(world, name, options), 60)
-    if world:
-        bounded(lambda: world.close(options.keep), 120)
-    elif not options.keep:  # what went up before it failed
-        bounded(lambda: Lab(Place(DEFAULT_DIR, options.lab)).down(), 120)
+        if run_one(world, failure, entry, options):
+            continue
+        if not options.keep:
+            end(world, options)
+            world, failure = bounded(lambda: World(options, kind, nodes), UP_S)
+            if run_one(world, failure, entry, options):
+                continue
+        failed.append(name_of(entry))
+    end(world, options)
     return failed
 
 

@@ -3,7 +3,10 @@
 """tests/xen without a lab: what its programs make of what they hear, read and are told, and whether
 hactl has the words they use: test_xen_scenarios.py HACTL [unittest's arguments]."""
 
+import argparse
+import contextlib
 import importlib
+import io
 import json
 import os
 import re
@@ -12,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))))
 sys.dont_write_bytecode = True
@@ -123,6 +127,54 @@ class Answers(unittest.TestCase):
         self.assertIsNone(world.mismatch(settings, kind))
         for key in settings:
             self.assertIn(key, world.mismatch({**settings, key: "other"}, kind))
+
+
+class SecondTry(unittest.TestCase):
+    """A scenario that fails is tried once more, on another lab."""
+
+    class Lab:
+        """In World's place."""
+        labs = []
+
+        def __init__(self, *_):
+            self.is_open = True
+            self.labs.append(self)
+
+        def close(self, _keep):
+            self.is_open = False
+
+        def on(self):
+            return []
+
+    def run_failing(self, times, keep=False):
+        """(names of those that failed, labs) of three scenarios, the second of which fails so often."""
+        left = [times]
+
+        def good(_world):
+            """Passes."""
+
+        def bad(_world):
+            """Fails at first."""
+            left[0] -= 1
+            self.assertLess(left[0], 0)
+
+        kind = harness.Kind("shadow", "stock")
+        chosen = [harness.Scenario(f, 60, kind) for f in (good, bad, good)]
+        options = argparse.Namespace(keep=keep, lab="nolab", logs="/nonexistent")
+        self.Lab.labs = []
+        with unittest.mock.patch.object(harness, "World", self.Lab), \
+                contextlib.redirect_stdout(io.StringIO()):
+            return harness.run_all(chosen, kind, 3, options), self.Lab.labs
+
+    def test_once(self):
+        for times, failed, labs in ((0, [], 1), (1, [], 2), (2, ["bad"], 2)):
+            found = self.run_failing(times)
+            self.assertEqual((found[0], len(found[1])), (failed, labs))
+            self.assertFalse(any(lab.is_open for lab in found[1]))
+
+    def test_not_on_a_lab_that_is_kept(self):
+        failed, labs = self.run_failing(1, keep=True)
+        self.assertEqual((failed, len(labs)), (["bad"], 1))
 
 
 class Scenarios(unittest.TestCase):
