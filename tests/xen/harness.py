@@ -99,17 +99,21 @@ def run_all(chosen, kind, nodes, options):
     if why:  # it is somebody's: left as it is
         print(f"{why}; end it first: deploy/lab --name {options.lab} down")
         return [name_of(entry) for entry in chosen]
-    world, failure = bounded(lambda: World(options, kind, nodes), UP_S)
+    def up():
+        return bounded(lambda: World(options, kind, nodes), UP_S)
+    world, failure = up()
     failed = []
     for entry in chosen:
-        if run_one(world, failure, entry, options):
-            continue
-        if not options.keep:
-            end(world, options)
-            world, failure = bounded(lambda: World(options, kind, nodes), UP_S)
+        for is_last in (options.keep, True):
             if run_one(world, failure, entry, options):
-                continue
-        failed.append(name_of(entry))
+                break
+            if is_last:
+                failed.append(name_of(entry))
+            if not options.keep:  # what a failure leaves behind is nobody's
+                end(world, options)
+                world, failure = up()
+            if is_last:
+                break
     end(world, options)
     return failed
 

@@ -167,7 +167,7 @@ class SecondTry(unittest.TestCase):
             return harness.run_all(chosen, kind, 3, options), self.Lab.labs
 
     def test_once(self):
-        for times, failed, labs in ((0, [], 1), (1, [], 2), (2, ["bad"], 2)):
+        for times, failed, labs in ((0, [], 1), (1, [], 2), (2, ["bad"], 3)):
             found = self.run_failing(times)
             self.assertEqual((found[0], len(found[1])), (failed, labs))
             self.assertFalse(any(lab.is_open for lab in found[1]))
