@@ -565,8 +565,7 @@ void ha_reconcile(const struct ha_state *state, const struct ha_runtime *rt,
         const struct ha_report *report = own_report(&r);
         bool is_hv_ready = !report || report->is_hv_ready;
         r.is_fresh = inventory->is_fresh && is_hv_ready;
-        /* I10: since the OPEN that took this incarnation in, what is there has been listed. */
-        bool is_settled = inventory->applied_at_list >= r.self->status_index;
+        bool is_settled = ha_is_listed_since_open(r.self, inventory->applied_at_list);
         r.can_run = is_settled && is_hv_ready && rt->is_gate_open && !rt->is_quarantined &&
                     rt->now_ms < rt->lease_end_ms;
         tell_capacity(&r);

@@ -67,6 +67,13 @@ struct ha_inventory {
     const struct ha_local_verb *verbs; /* borrowed */
 };
 
+/* I10: since the OPEN that took this incarnation of the node in, what is there has been listed.
+ * applied_at_list: of the newest listing. */
+static inline bool ha_is_listed_since_open(const struct ha_node *self, uint64_t applied_at_list)
+{
+    return applied_at_list >= self->status_index;
+}
+
 enum ha_duty_type {
     HA_DUTY_CREATE = 1,
     HA_DUTY_RUN,

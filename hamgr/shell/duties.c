@@ -139,7 +139,8 @@ bool duties_is_settled(struct hamgrd *d)
     const struct ha_node *self = ha_state_node(&d->state, d->identity.node);
 
     shell_refresh(d);
-    return d->rt.is_open && self && d->has_inventory && d->inventory_applied >= self->status_index;
+    return d->rt.is_open && self && d->has_inventory &&
+           ha_is_listed_since_open(self, d->inventory_applied);
 }
 
 void duties_run(struct hamgrd *d)
