@@ -99,21 +99,18 @@ def run_all(chosen, kind, nodes, options):
     if why:  # it is somebody's: left as it is
         print(f"{why}; end it first: deploy/lab --name {options.lab} down")
         return [name_of(entry) for entry in chosen]
-    def up():
-        return bounded(lambda: World(options, kind, nodes), UP_S)
-    world, failure = up()
+    world, failure = bounded(lambda: World(options, kind, nodes), UP_S)
     failed = []
     for entry in chosen:
-        for is_last in (options.keep, True):
-            if run_one(world, failure, entry, options):
+        is_good = False
+        for _ in range(1 if options.keep else 2):
+            is_good = run_one(world, failure, entry, options)
+            if is_good or options.keep:
                 break
-            if is_last:
-                failed.append(name_of(entry))
-            if not options.keep:  # what a failure leaves behind is nobody's
-                end(world, options)
-                world, failure = up()
-            if is_last:
-                break
+            end(world, options)  # what a failure leaves behind is nobody's
+            world, failure = bounded(lambda: World(options, kind, nodes), UP_S)
+        if not is_good:
+            failed.append(name_of(entry))
     end(world, options)
     return failed
 

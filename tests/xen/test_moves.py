@@ -92,7 +92,8 @@ def begin_move(world, name):
 
 
 def when_copying(world, node, *words):
-    """Runs a command on a node as soon as memory is on its way there; False: it was over before."""
+    """Runs a command on a node as soon as memory is on its way there; False: it was over before, or the
+    command failed."""
     try:
         cluster.inside(world.nodes[node], "sh", "-c", WHEN_COPYING, "sh", *words, timeout_s=MOVE_S)
     except LabError:

@@ -7,7 +7,6 @@ cluster's network and asks the storage's witness; neither knows anything of hamg
 
 import argparse
 import collections
-import contextlib
 import json
 import os
 import re
@@ -215,8 +214,10 @@ class World:
             for machine in self.nodes.values():
                 if machine.state() == "off":
                     self.note(f"{machine.name} is off: switched on again")
-                    with contextlib.suppress(LabError):  # fenced only now, while it comes back
+                    try:
                         self.lab.switch_on(machine)
+                    except LabError as error:  # fenced only now, while it comes back
+                        self.note(str(error))
             return are_back(self.status(), len(self.nodes))
         wait_until(back, "all nodes are armed members", timeout_s, 1)
 
