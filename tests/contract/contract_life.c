@@ -232,7 +232,33 @@ static void test_checkpoint_is_an_answer(void **state)
 
 /* Needs most of a processor, so that a tenth of one is felt. */
 static const struct contract_guest BUSY = {
-    .name = "busy", .number = 1, .epoch = 1, .memory_mib = 8, .dirty_mib_s = 2000, .step_ms = 5};
+    .name = "busy", .number = 1, .epoch = 1, .memory_mib = 8, .dirty_mib_s = 4000, .step_ms = 5};
+
+/* By the clock, for on a busy machine we sleep longer. */
+static uint64_t steps_per_1000_s(uint32_t window_ms)
+{
+    uint64_t begin_ms = now_ms(), before = contract->steps(BUSY.number);
+
+    sleep_ms(window_ms);
+    return (contract->steps(BUSY.number) - before) * 1000000 / (now_ms() - begin_ms);
+}
+
+/* A tenth of a processor is felt as less than half of what it made before, whatever the machine's
+ * speed. The neighbours of a busy machine may take that much in one round, hardly in each. */
+static bool is_throttle_felt(uint32_t domid)
+{
+    for (int round = 0; round < 5; round++) {
+        assert_int_equal(hv->ops->throttle(hv, domid, 100, NULL), HV_OK);
+        await_steps(BUSY.number, 1);
+        uint64_t whole = steps_per_1000_s(300);
+
+        assert_int_equal(hv->ops->throttle(hv, domid, 10, NULL), HV_OK);
+        await_steps(BUSY.number, 1); /* slow, not stopped */
+        if (steps_per_1000_s(500) * 2 < whole)
+            return true;
+    }
+    return false;
+}
 
 static void test_throttle(void **state)
 {
@@ -247,18 +273,9 @@ static void test_throttle(void **state)
     }
     assert_int_equal(hv->ops->throttle(hv, domid, 0, NULL), HV_FAILED);
     assert_int_equal(hv->ops->throttle(hv, domid, 101, NULL), HV_FAILED);
-    /* A step needs 2 ms of a processor or more: with a tenth of one at most 25 in half a second. */
-    assert_int_equal(hv->ops->throttle(hv, domid, 10, NULL), HV_OK);
-    await_steps(BUSY.number, 1);
-    uint64_t begin_ms = now_ms(), before = contract->steps(BUSY.number);
-    sleep_ms(500);
-    uint64_t made = contract->steps(BUSY.number) - before;
-    /* By the clock, for on a busy machine we sleep longer; and a tenth of a second's worth may have
-     * been saved up. */
-    assert_in_range(made, 0, (now_ms() - begin_ms + 100) / 20);
-    await_steps(BUSY.number, 1); /* slow, not stopped */
+    assert_true(is_throttle_felt(domid));
     assert_int_equal(hv->ops->throttle(hv, domid, 100, NULL), HV_OK);
-    await_steps(BUSY.number, 30);
+    await_steps(BUSY.number, 10);
 }
 
 static void await_event(void)
