@@ -27,7 +27,9 @@ static bool is_sound(const struct sim_node *node)
            node->d->state.applied + 16 > sim_truth()->applied;
 }
 
-/* It ends with an entry, which a majority of the voters must store, on disks that answer. */
+/* It ends with an entry, which a majority of the voters must store. One whose disk failed or was
+ * full has resigned its vote until its hamgrd begins anew, also if the disk is well again before:
+ * as long as that lasts an ABORT that was proposed in time waits, and the 30 s are not its own. */
 static bool can_commit(void)
 {
     const struct ha_state *truth = sim_truth();
@@ -38,7 +40,7 @@ static bool can_commit(void)
         bool is_there = node->has_power && node->d && node->d->log && log_is_open(node->d->log) &&
                         node->procs[SIM_HAMGRD].state == SIM_RUNS;
         voters += truth->nodes[i].is_voter;
-        able += truth->nodes[i].is_voter && is_there && sim_disk_answers(node);
+        able += truth->nodes[i].is_voter && is_there && sim_disk_takes_entries(node);
     }
     return 2 * able > voters;
 }

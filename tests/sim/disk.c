@@ -166,9 +166,14 @@ bool sim_disk_exists(const struct sim_node *node)
     return node->disk->exists;
 }
 
-bool sim_disk_answers(const struct sim_node *node)
+/* A store that failed once writes nothing more, whatever becomes of its disk. */
+bool sim_disk_takes_entries(const struct sim_node *node)
 {
-    return node->disk->exists && node->disk->stall_until <= sim.now && !node->disk->is_failing;
+    const struct sim_disk *disk = node->disk;
+    const struct store *store = node->d ? node->d->store : NULL;
+
+    return store && !store->is_failed && disk->exists && disk->stall_until <= sim.now &&
+           !disk->is_failing && !disk->is_full;
 }
 
 bool sim_disk_is(const struct sim_node *node, struct ha_uuid store_id)

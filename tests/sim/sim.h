@@ -414,7 +414,8 @@ void sim_disk_empty(struct sim_node *node, uint64_t number); /* a new store, of 
 void sim_disk_lose(struct sim_node *node);
 void sim_disk_free(struct sim_node *node);
 bool sim_disk_exists(const struct sim_node *node);
-bool sim_disk_answers(const struct sim_node *node); /* it is there, neither stalled nor failing */
+/* It is there, neither stalled, failing nor full, and did not fail its hamgrd since that began. */
+bool sim_disk_takes_entries(const struct sim_node *node);
 /* It holds a command of this type behind the first `committed` entries. */
 bool sim_disk_has_command(const struct sim_node *node, uint8_t cmd_type, uint64_t committed);
 bool sim_disk_is(const struct sim_node *node, struct ha_uuid store_id);
