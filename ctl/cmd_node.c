@@ -10,7 +10,6 @@
 #include "ctl/hactl.h"
 
 #define DRAIN_MS 3600000u
-#define POLL_MS  200u
 
 static int need_node(const struct command *command, int argc, int wanted)
 {
@@ -52,49 +51,6 @@ static int run_confirm(const struct command *command, int argc, char **argv)
     return ask_and_tell("confirm-fenced", json_pack("{s:s, s:s}", "node", argv[1], "typed", typed),
                         "confirmed: its guests are free to start elsewhere. If a new machine "
                         "under its name runs hamgrd already, restart that to take it in");
-}
-
-/* A migration that is decided and not yet over: its source still has a copy to remove. */
-static bool is_moving(const json_t *moves, const char *node)
-{
-    const json_t *move;
-    size_t i;
-
-    json_array_foreach(moves, i, move)
-    {
-        if (strcmp(text_of(move, "from"), node) == 0 || strcmp(text_of(move, "to"), node) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* Waits until the node owns no guest and no migration has an end there; *ret_envelope is the status
- * that says so. */
-static int wait_drained(const char *node, uint64_t timeout_ms, json_t **ret_envelope)
-{
-    uint64_t end_ms = now_ms() + timeout_ms, last = UINT64_MAX;
-    char message[192];
-
-    for (;;) {
-        json_t *data;
-        int code = ask_data("status", json_object(), ret_envelope, &data);
-        if (code != EXIT_DONE)
-            return code;
-        const json_t *line = find_named(json_object_get(data, "nodes"), node);
-        uint64_t left = number_of(line, "guests");
-        if (left == 0 && !is_moving(json_object_get(data, "moves"), node))
-            return EXIT_DONE;
-        json_decref(*ret_envelope);
-        *ret_envelope = NULL;
-        snprintf(message, sizeof(message), "%" PRIu64 " guests left on %.100s", left, node);
-        if (left != last && !is_json)
-            puts(message);
-        last = left;
-        if (now_ms() >= end_ms)
-            return fail_locally(EXIT_OUTCOME_UNKNOWN, "timeout", message,
-                                "it goes on: hactl explain GUEST names what keeps one");
-        pause_ms(POLL_MS);
-    }
 }
 
 static int drain_and_tell(const char *node, json_t *request)
@@ -229,7 +185,11 @@ const struct command node_commands[] = {
      "NODE [--i-have-looked NODE]",
      "The last resort when no fence device answers: recorded with your name.\n", run_confirm},
     {"maintenance", "Move all guests off a node, or let it have some again", "NODE on|off [--wait]",
-     "Example: hactl maintenance n2 on --wait\n", run_maintenance},
+     "A guest whose pause would be longer than it may stays, and is tried again;\n"
+     "--wait says so, and the command that moves it all the same.\n"
+     "\n"
+     "Example: hactl maintenance n2 on --wait\n",
+     run_maintenance},
     {"freeze", "Let a node's guests run unguarded, for long work on hamgr there", "NODE", "",
      run_freeze},
     {"unfreeze", "Guard a frozen node again", "NODE", "", run_unfreeze},

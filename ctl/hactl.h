@@ -110,4 +110,10 @@ struct guest_wait {
  * at the end of the time; other codes when it can't come true. */
 int wait_guest(const struct guest_wait *wanted, json_t **ret_envelope, const json_t **ret_guest);
 
+/* ---- drain.c ---- */
+/* Waits until the node owns no guest and no migration has an end there; *ret_envelope is the status
+ * that says so, the caller's. Meanwhile people are told how many are left, and of a guest that stays
+ * why. EXIT_OUTCOME_UNKNOWN at the end of the time. */
+int wait_drained(const char *node, uint64_t timeout_ms, json_t **ret_envelope);
+
 #endif

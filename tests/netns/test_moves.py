@@ -5,6 +5,7 @@
 import glob
 import os
 import re
+import subprocess
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
@@ -279,6 +280,39 @@ def pause_is_the_operators_word(context):
                   timeout_s=200)
     moved = record(cluster, 1)
     check(moved["pause_us"]["guest"] > 50000, f"{moved}")
+    lab.all_step(cluster)
+    lab.no_harm(cluster)
+
+
+def read_until(process, words, seen):
+    """Reads a program's lines into seen until one has the words; False at its end."""
+    for line in process.stdout:
+        seen.append(line)
+        if words in line:
+            return True
+    return False
+
+
+@scenario(240)
+def drain_says_what_stays(context):
+    """A drain keeps a guest's contract: it names the guest that can't leave within it, why, and the
+    command that moves it all the same; taken, the node is empty."""
+    cluster = start(context, FAST, SLOW + "on-slow = abort\n")
+    home, target = ends(cluster)
+    node = next(node for node in cluster.nodes if node.name == home)
+    seen = []
+    process = node.popen(["timeout", "200", "hactl", "maintenance", home, "on", "--wait"], text=True,
+                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        check(read_until(process, "hactl migrate big --on-slow pause", seen), f"no way out: {seen}")
+        check(any("big did not move" in line and "--max-downtime" in line for line in seen), f"{seen}")
+        equal(cluster.homes().get("big"), home, "where a guest is that can't keep its contract")
+        cluster.hactl("migrate", "big", "--to", target, "--on-slow", "pause", timeout_s=200)
+        check(read_until(process, f"{home} is empty", seen), f"not empty: {seen}")
+        equal(process.wait(timeout=30), 0, f"exit code of the drain: {seen}")
+    finally:
+        process.kill()
+        process.wait()
     lab.all_step(cluster)
     lab.no_harm(cluster)
 
