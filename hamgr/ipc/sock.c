@@ -164,6 +164,16 @@ static int parse_header(const uint8_t *buffer, size_t size, struct ha_packet *pa
     return 1;
 }
 
+static ssize_t receive(int fd, struct msghdr *message)
+{
+    ssize_t r;
+
+    do
+        r = recvmsg(fd, message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    while (r < 0 && errno == EINTR);
+    return r < 0 ? -errno : r;
+}
+
 int ha_sock_receive(int fd, uint8_t *buffer, struct ha_packet *ret_packet)
 {
     char control[CMSG_SPACE(sizeof(int) * 2 * HA_SOCK_FDS_MAX)];
@@ -174,13 +184,13 @@ int ha_sock_receive(int fd, uint8_t *buffer, struct ha_packet *ret_packet)
                              .msg_controllen = sizeof(control)};
     ssize_t r;
 
-    do
-        r = recvmsg(fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
-    while (r < 0 && errno == EINTR);
-    if (r < 0)
-        return -errno;
-    if (r == 0)
-        return 0;
+    r = receive(fd, &message);
+    /* Who closes with words unread resets the connection, and the kernel says that first, once:
+     * what was sent before, the reason of an end for instance, still waits behind it. */
+    if (r == -ECONNRESET)
+        r = receive(fd, &message);
+    if (r <= 0)
+        return (int)r;
     memset(ret_packet, 0, sizeof(*ret_packet));
     for (unsigned i = 0; i < HA_SOCK_FDS_MAX; i++)
         ret_packet->fds[i] = -1;
