@@ -252,7 +252,9 @@ static void cancel_request(struct hamgrd *d, struct fence_request *r)
     link_send(d->fence_link, FENCEP_CANCEL, 0, body, w.position, NULL, 0);
 }
 
-/* hamgr-fence begins no order behind our last word: we may hang, or be cut off and left behind. */
+/* hamgr-fence begins no order behind our last word: we may hang, or be cut off and left behind. In
+ * no open view we learn neither that the order's view is over nor that its leader took it back, a
+ * quorum in reach or not: what was said with the order, four heartbeats, is all then. */
 static void vouch(struct hamgrd *d, struct fence_request *r)
 {
     uint8_t body[32];
@@ -260,7 +262,8 @@ static void vouch(struct hamgrd *d, struct fence_request *r)
 
     if (!r->id || r->is_cancelled)
         return;
-    if (d->rt.now_ms >= r->vouch_ms && log_hears_quorum(d->log) && is_awake(d)) {
+    if (r->is_of_open_view && d->rt.now_ms >= r->vouch_ms && log_hears_quorum(d->log) &&
+        is_awake(d)) {
         r->vouch_ms = next_vouch_ms(d);
         fencep_vouch_encode(&w, &(struct fencep_vouch){.id = r->id,
                                                        .end_ms = fence_order_end_ms(
