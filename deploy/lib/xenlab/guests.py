@@ -63,7 +63,9 @@ def config(place, name, index, options):
         console = "ttyS0 console=hvc0"
     if options.disk:
         extra += ["lab.disk=/dev/xvda", f"lab.write_ms={options.write_ms}"]
-        lines.append(f'disk = ["format=raw,vdev=xvda,access=rw,target={storage.device(index)}"]')
+        # Of an HVM guest, hamgr wants to be told that QEMU has no part in its disks.
+        backend = "backendtype=phy," if options.type == "hvm" else ""
+        lines.append(f'disk = ["format=raw,vdev=xvda,access=rw,{backend}target={storage.device(index)}"]')
     lines.append(f'extra = "console={console} quiet panic=1 net.ifnames=0 {" ".join(extra)}"')
     lines += ['on_crash = "destroy"', 'on_reboot = "destroy"', 'on_poweroff = "destroy"']
     return "\n".join(lines) + "\n"

@@ -76,16 +76,20 @@ static int add_disk(void)
     return connected();
 }
 
-/* As Debian's script: an address that no bridge takes for its own, in the bridge, up. */
+/* As Debian's script: an address that no bridge takes for its own, in the bridge, up. The kernel
+ * changes the address of a device that is down only, and QEMU may have put its own up. */
 static int add_cable(const char *name, const char *bridge)
 {
-    struct ifreq port = {.ifr_hwaddr = {.sa_family = ARPHRD_ETHER}}, to = {0};
+    struct ifreq port = {0}, to = {0};
     int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 
     if (fd < 0)
         return failed("socket");
     snprintf(port.ifr_name, sizeof(port.ifr_name), "%s", name);
     snprintf(to.ifr_name, sizeof(to.ifr_name), "%s", bridge);
+    if (ioctl(fd, SIOCSIFFLAGS, &port) != 0)
+        return failed(name);
+    port.ifr_hwaddr = (struct sockaddr){.sa_family = ARPHRD_ETHER};
     memcpy(port.ifr_hwaddr.sa_data, "\xfe\xff\xff\xff\xff\xff", 6);
     if (ioctl(fd, SIOCSIFHWADDR, &port) != 0)
         return failed("its address");
@@ -96,22 +100,29 @@ static int add_cable(const char *name, const char *bridge)
     if (ioctl(fd, SIOCSIFFLAGS, &port) != 0)
         return failed(name);
     close(fd);
-    return connected();
+    return EXIT_SUCCESS;
+}
+
+/* "online" is about the guest's cable, "add" about the one of its emulated card, QEMU's (HVM). */
+static int add_network(const char *verb)
+{
+    bool is_emulated = strcmp(verb, "add") == 0;
+    const char *name = getenv(is_emulated ? "INTERFACE" : "vif");
+    char *bridge = read_key("bridge");
+    int rc = bridge && name ? add_cable(name, bridge) : failed("bridge");
+
+    free(bridge);
+    return rc != EXIT_SUCCESS || is_emulated ? rc : connected();
 }
 
 static int run(const char *program, const char *verb)
 {
-    const char *name = getenv("vif");
     bool is_disk = strcmp(program, "block") == 0;
 
     if (is_disk && strcmp(verb, "add") == 0)
         return add_disk();
-    if (!is_disk && (strcmp(verb, "online") == 0 || strcmp(verb, "add") == 0)) {
-        char *bridge = read_key("bridge");
-        int rc = bridge && name ? add_cable(name, bridge) : failed("bridge");
-        free(bridge);
-        return rc;
-    }
+    if (!is_disk && (strcmp(verb, "online") == 0 || strcmp(verb, "add") == 0))
+        return add_network(verb);
     return EXIT_SUCCESS; /* what goes takes with it what was set up for it */
 }
 
