@@ -269,10 +269,11 @@ class World:
     def where(self, name):
         return self.guest(name).get("node")
 
-    def other(self, name):
-        """A member that does not run it."""
+    def other(self, name, but=None):
+        """A member that does not run it, and not that one."""
+        out = (self.where(name), but)
         return next(n["name"] for n in self.status().get("nodes", [])
-                    if n["status"] == "member" and n["name"] != self.where(name))
+                    if n["status"] == "member" and n["name"] not in out)
 
     def domains(self, name):
         """[(node, state)] of all domains of that name, by xl."""
