@@ -17,16 +17,18 @@ import traceback
 from world import DEFAULT_DIR, ROOT, Lab, Place, World, mismatch
 
 Kind = collections.namedtuple("Kind", "hypervisor helper")
-Scenario = collections.namedtuple("Scenario", "function timeout_s kind")
+Scenario = collections.namedtuple("Scenario", "function timeout_s kind is_extra")
 SCENARIOS = []
 UP_S = 900
 HELPERS = ("stock", "auto")
 
 
-def scenario(timeout_s, hypervisor="shadow", helpers=HELPERS[:1]):
-    """Registers a scenario that must be over within timeout_s on that hypervisor, with each helper."""
+def scenario(timeout_s, hypervisor="shadow", helpers=HELPERS[:1], extra=()):
+    """Registers a scenario that must be over within timeout_s on that hypervisor, with each helper; with
+    those in extra only in full or by its name."""
     def register(function):
-        SCENARIOS.extend(Scenario(function, timeout_s, Kind(hypervisor, h)) for h in helpers)
+        SCENARIOS.extend(Scenario(function, timeout_s, Kind(hypervisor, h), h in extra)
+                         for h in HELPERS if h in (*helpers, *extra))
         return function
     return register
 
@@ -38,10 +40,11 @@ def name_of(chosen):
     return chosen.function.__name__ + (f"-{'-'.join(extra)}" if extra else "")
 
 
-def choose(names, helper=None):
+def choose(names, helper=None, full=False):
     """The scenarios of these names (all, if there are none) and, if given, that helper."""
     return [s for s in SCENARIOS
-            if (not names or s.function.__name__ in names or name_of(s) in names)
+            if (s.function.__name__ in names or name_of(s) in names or
+                (not names and (full or not s.is_extra)))
             and helper in (None, s.kind.helper)]
 
 
@@ -119,6 +122,7 @@ def main(nodes=3):
     parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
     parser.add_argument("names", nargs="*", help="scenarios (default: all)")
     parser.add_argument("--xen-helper", choices=HELPERS, help="only scenarios with this one")
+    parser.add_argument("--full", action="store_true", help="three round trips, and all scenarios")
     parser.add_argument("--build", default=os.path.join(ROOT, "build", "release"))
     parser.add_argument("--lab", default="test", help="the lab's name; one that is up is used as it is")
     parser.add_argument("--keep", action="store_true", help="leave the lab up")
@@ -126,7 +130,7 @@ def main(nodes=3):
     parser.add_argument("--list", action="store_true", help="name the scenarios and end")
     options = parser.parse_args()
     options.build = os.path.abspath(options.build)
-    chosen = choose(options.names, options.xen_helper)
+    chosen = choose(options.names, options.xen_helper, options.full)
     if options.list:
         for entry in chosen:
             print(f"{name_of(entry)}: {entry.function.__doc__.splitlines()[0]}")

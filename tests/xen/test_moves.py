@@ -15,16 +15,16 @@ from world import FAILOVER_S, check, wait_until
 def pv_live(world):
     """A PV guest moves live there and back, on a hypervisor with shadow paging."""
     ready(world, "pv1", "pv")
-    move(world, "pv1", "--on-slow", "pause")
-    move(world, "pv1", "--on-slow", "pause")
+    for _ in range(2 * world.trips):
+        move(world, "pv1", "--on-slow", "pause")
 
 
 @scenario(1200, helpers=HELPERS)
 def pvh_live(world):
     """A PVH guest moves live there and back."""
     ready(world, "pvh1", "pvh")
-    move(world, "pvh1", "--on-slow", "pause")
-    move(world, "pvh1", "--on-slow", "pause")
+    for _ in range(2 * world.trips):
+        move(world, "pvh1", "--on-slow", "pause")
 
 
 def cancelled_once(world, name):

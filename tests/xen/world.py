@@ -145,6 +145,7 @@ class World:
     """A lab that is up, with an ear."""
 
     def __init__(self, options, kind, nodes):
+        self.trips = 3 if getattr(options, "full", False) else 1
         self.place = Place(DEFAULT_DIR, options.lab)
         self.lab = Lab(self.place)
         if self.lab.settings is None:

@@ -159,7 +159,7 @@ class SecondTry(unittest.TestCase):
             self.assertLess(left[0], 0)
 
         kind = harness.Kind("shadow", "stock")
-        chosen = [harness.Scenario(f, 60, kind) for f in (good, bad, good)]
+        chosen = [harness.Scenario(f, 60, kind, False) for f in (good, bad, good)]
         options = argparse.Namespace(keep=keep, lab="nolab", logs="/nonexistent")
         self.Lab.labs = []
         with unittest.mock.patch.object(harness, "World", self.Lab), \
@@ -201,7 +201,7 @@ class Scenarios(unittest.TestCase):
             self.assertLessEqual({name, f"{name}-auto"}, names)
 
     def test_choosing(self):
-        self.assertEqual(harness.choose([]), harness.SCENARIOS)
+        self.assertEqual(harness.choose([], full=True), harness.SCENARIOS)
         self.assertEqual([harness.name_of(s) for s in harness.choose(["pv_live"])],
                          ["pv_live", "pv_live-auto"])
         self.assertEqual([harness.name_of(s) for s in harness.choose(["pv_live-auto"])],
