@@ -25,8 +25,9 @@ static struct {
     uint64_t tried_index[SIM_GUESTS]; /* last ASSIGN, without effect, too */
     uint64_t told_at[SIM_GUESTS];     /* by an operator */
     uint64_t member_since[SIM_NODES + 1];
-    uint64_t held_at[SIM_NODES + 1]; /* a guest, or an end of a ticket, before the last entry */
-    bool is_held[SIM_NODES + 1];     /* absent in a view that followed another with a gap */
+    uint64_t held_at[SIM_NODES + 1];   /* a guest, or an end of a ticket, before the last entry */
+    uint64_t wanted_at[SIM_NODES + 1]; /* off, by an operator, before the last entry */
+    bool is_held[SIM_NODES + 1];       /* absent in a view that followed another with a gap */
     uint64_t opened_at, open_index, disarmed_at;
     uint64_t ran_epoch[SIM_GUESTS]; /* the newest that was ever made runnable */
     struct {
@@ -162,8 +163,9 @@ static uint64_t under_way_ns(void)
     return UNDER_WAY_NS + slept;
 }
 
-/* I11: an agent is sent against who is absent, or whom an operator wants off; after a reunion not
- * before H. A hamgrd that hung may carry out an order late, but not for long. */
+/* I11: an agent is sent against who is absent, or whom an operator wants off, or wanted off before
+ * he took that back (DISARM does); after a reunion not before H. A hamgrd that hung may carry out
+ * an order late, but not for long. */
 void sim_check_fence_target(const struct sim_node *target)
 {
     const struct ha_node *n = ha_state_node(sim_truth(), target->id);
@@ -173,7 +175,8 @@ void sim_check_fence_target(const struct sim_node *target)
         sim_violation("I11", target->id, "is to be switched off while the cluster is disarmed");
     if (!n || n->is_fence_wanted)
         return;
-    if (n->status == HA_NODE_MEMBER && sim.now > seen.member_since[target->id] + late_ns)
+    if (n->status == HA_NODE_MEMBER && sim.now > seen.member_since[target->id] + late_ns &&
+        sim.now > seen.wanted_at[target->id] + late_ns)
         sim_violation("I11", target->id, "is to be switched off although it is a member");
     if (n->status == HA_NODE_UNCLEAN && !holds_something(sim_truth(), target->id) &&
         sim.now > seen.held_at[target->id] + late_ns)
@@ -449,6 +452,8 @@ void sim_check_policy(const struct ha_state *before, const struct log_entry *ent
         uint32_t id = before->nodes[i].id;
         if (id <= SIM_NODES && holds_something(before, id))
             seen.held_at[id] = sim.now;
+        if (id <= SIM_NODES && before->nodes[i].is_fence_wanted)
+            seen.wanted_at[id] = sim.now;
     }
     check_durable(entry);
     check_numbered_once(entry);
