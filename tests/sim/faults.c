@@ -642,7 +642,8 @@ bool sim_is_left_hung(const struct sim_node *node)
 }
 
 /* In some seeds one hamgrd hangs for ever, and the others are well all the same (L1): they are a
- * quorum, and T_wait can count against it. */
+ * quorum, and T_wait can count against it. Also of the voters that a change leaves which one disk
+ * has and no quorum yet: whoever has it counts by it. */
 static struct sim_node *draw_left(void)
 {
     struct sim_node *node = sim_node(1 + (uint32_t)below(sim.node_count));
@@ -656,7 +657,8 @@ static struct sim_node *draw_left(void)
     for (uint32_t i = 0; i < truth->node_count; i++) {
         const struct ha_node *other = &truth->nodes[i];
         if (!other->is_voter || !sim_disk_exists(sim_node(other->id)) ||
-            !sim_disk_is(sim_node(other->id), other->store_id))
+            !sim_disk_is(sim_node(other->id), other->store_id) ||
+            sim_disk_has_vote_pending(sim_node(other->id), truth->applied))
             return NULL;
     }
     sim_trace(node->id, "its hamgrd hangs for ever");
