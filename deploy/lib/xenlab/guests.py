@@ -62,10 +62,10 @@ def config(place, name, index, options):
         lines += ['vga = "none"', 'serial = "pty"', "vnc = 0"]
         console = "ttyS0 console=hvc0"
     if options.disk:
-        extra += ["lab.disk=/dev/xvda", f"lab.write_ms={options.write_ms}"]
-        # Of an HVM guest, hamgr wants to be told that QEMU has no part in its disks.
-        backend = "backendtype=phy," if options.type == "hvm" else ""
-        lines.append(f'disk = ["format=raw,vdev=xvda,access=rw,{backend}target={storage.device(index)}"]')
+        # Of an HVM guest's first four disks QEMU has a hand in: nobody could prove those quiet.
+        vdev, backend = ("xvde", "backendtype=phy,") if options.type == "hvm" else ("xvda", "")
+        extra += [f"lab.disk=/dev/{vdev}", f"lab.write_ms={options.write_ms}"]
+        lines.append(f'disk = ["format=raw,vdev={vdev},access=rw,{backend}target={storage.device(index)}"]')
     lines.append(f'extra = "console={console} quiet panic=1 net.ifnames=0 {" ".join(extra)}"')
     lines += ['on_crash = "destroy"', 'on_reboot = "destroy"', 'on_poweroff = "destroy"']
     return "\n".join(lines) + "\n"

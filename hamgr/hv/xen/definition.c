@@ -283,6 +283,16 @@ static int read_ends(const json_t *root, struct xen_ends *ret, struct ha_err *er
     return rc;
 }
 
+/* An HVM guest's first four disks are QEMU's as well, whatever their backend (libxl_dm.c): until
+ * the guest's drivers unplug them, QEMU writes to them from this dom0, through its page cache. */
+static bool is_emulated(const json_t *disk, uint8_t kind)
+{
+    const char *vdev = word_of(disk, "vdev");
+    bool is_later_one = strncmp(vdev, "xvd", 3) == 0 && vdev[3] >= 'e' && vdev[3] <= 'z';
+
+    return kind == XEN_KIND_HVM && !is_later_one;
+}
+
 static bool is_block_disk(const json_t *disk, uint8_t kind)
 {
     const char *backend = word_of(disk, "backend"), *format = word_of(disk, "format");
@@ -290,8 +300,9 @@ static bool is_block_disk(const json_t *disk, uint8_t kind)
     bool is_phy = strcmp(backend, "phy") == 0 ||
                   (is_nothing(json_object_get(disk, "backend")) && kind != XEN_KIND_HVM);
 
-    return is_phy && (format[0] == '\0' || strcmp(format, "raw") == 0) &&
-           strncmp(path, "/dev/", 5) == 0 && is_nothing(json_object_get(disk, "script"));
+    return is_phy && !is_emulated(disk, kind) &&
+           (format[0] == '\0' || strcmp(format, "raw") == 0) && strncmp(path, "/dev/", 5) == 0 &&
+           is_nothing(json_object_get(disk, "script"));
 }
 
 static uint8_t read_disks(const json_t *root, uint8_t kind)

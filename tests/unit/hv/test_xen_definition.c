@@ -204,6 +204,36 @@ static void test_disks(void **state)
                      XEN_DISKS_OTHER);
 }
 
+/* QEMU has a hand in the first four disks of an HVM guest, whatever their backend. */
+static void test_disks_of_hvm(void **state)
+{
+    static const struct {
+        const char *vdev;
+        uint8_t disks;
+    } rows[] = {
+        {"xvda", XEN_DISKS_OTHER},  {"xvdd", XEN_DISKS_OTHER}, {"hda", XEN_DISKS_OTHER},
+        {"sde", XEN_DISKS_OTHER},   {"", XEN_DISKS_OTHER},     {"xvde", XEN_DISKS_BLOCK},
+        {"xvde1", XEN_DISKS_BLOCK},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        struct xen_definition d;
+        struct ha_err err = {0};
+        char text[512];
+        snprintf(text, sizeof(text),
+                 "{\"c_info\":{\"type\":\"hvm\",\"name\":\"web1\"},\"b_info\":{"
+                 "\"max_vcpus\":1,\"avail_vcpus\":[0],\"max_memkb\":131072,"
+                 "\"target_memkb\":131072,\"type.hvm\":{}},\"disks\":[{\"pdev_path\":"
+                 "\"/dev/vg/web1\",\"vdev\":\"%s\",\"backend\":\"phy\",\"readwrite\":1}]}",
+                 rows[i].vdev);
+        if (parse(text, &ALLOW, &d, &err) != 0)
+            fail_msg("%s", err.text);
+        assert_int_equal(d.kind, XEN_KIND_HVM);
+        assert_int_equal(d.disks, rows[i].disks);
+    }
+}
+
 static void test_without_a_list(void **state)
 {
     struct xen_definition d;
@@ -337,6 +367,7 @@ int main(void)
         cmocka_unit_test(test_names_and_kinds),
         cmocka_unit_test(test_elevator),
         cmocka_unit_test(test_disks),
+        cmocka_unit_test(test_disks_of_hvm),
         cmocka_unit_test(test_without_a_list),
         cmocka_unit_test(test_not_json),
         cmocka_unit_test(test_things),
