@@ -112,8 +112,8 @@ int wait_guest(const struct guest_wait *wanted, json_t **ret_envelope, const jso
 
 /* ---- drain.c ---- */
 /* Waits until the node owns no guest and no migration has an end there; *ret_envelope is the status
- * that says so, the caller's. Meanwhile people are told how many are left, and of a guest that stays
- * why. EXIT_OUTCOME_UNKNOWN at the end of the time. */
+ * that says so, the caller's. Meanwhile people are told how many are left, and of a guest that
+ * stays why. EXIT_OUTCOME_UNKNOWN at the end of the time. */
 int wait_drained(const char *node, uint64_t timeout_ms, json_t **ret_envelope);
 
 #endif
