@@ -80,7 +80,7 @@ struct fence_input {
     const struct ha_runtime *rt;
     uint32_t member_count;
     const struct fence_member *members; /* at most HA_NODES_MAX, borrowed for the call */
-    bool is_quorate; /* a quorum is heard now: whom this view lacks is in no other (I11) */
+    bool is_quorate; /* a quorum backs this view now: whom it lacks is in no other (I11) */
     /* All parallel to state->nodes. */
     bool is_needed[HA_NODES_MAX]; /* UNCLEAN, but a process under its id is heard, and no quorum is
                                    * without it */

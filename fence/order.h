@@ -3,7 +3,7 @@
  * How long an order to run a fence device stands at hamgr-fence. Who gave it may hang, be cut off
  * and be left behind; the node it is about may be a member again by then, and the word that takes
  * the order back never comes. So hamgrd vouches for an order for a short time only, and goes on
- * doing so with each heartbeat while the order's view stands and a quorum is heard. No agent is
+ * doing so with each heartbeat while the order's view stands and a quorum backs it. No agent is
  * begun behind that; one that has begun is finished, for a half-done `off` must be verified.
  *
  * Much shorter than the lease L: in L a hung leader is left behind, and whom it fenced is back.

@@ -204,6 +204,10 @@ bool log_is_leader(const struct log *log); /* of the open view */
 bool log_hears_quorum(const struct log *log);
 /* The same if `node`, which is not this one, fell silent now. */
 bool log_hears_quorum_without(const struct log *log, uint32_t node);
+/* A quorum is heard of voters that have promised no later view than this node: who could still
+ * commit what is decided in it. A leader that was left behind is open until its lease ends and may
+ * hear a quorum again, of processes that began anew, too; backed it is not. */
+bool log_is_backed(const struct log *log);
 /* The state does not take this member in (another machine under its node's id, a node that left):
  * it votes, but lets another lead where one can, for it would neither plan nor fence. */
 void log_stand_back(struct log *log, bool is_back);

@@ -15,8 +15,8 @@
 #define YIELD_LEASES   10u /* between two tries to give the lead away, in L */
 
 /* Of the voters that could promise durably this node hears a quorum, itself included, `without`
- * not. */
-bool log_hears_quorum_without(const struct log *log, uint32_t without)
+ * not; is_backed: of those that have promised no later view. */
+static bool hears_quorum(const struct log *log, uint32_t without, bool is_backed)
 {
     const struct log_voters *voters = &log->survey.voters;
     uint32_t quorum = log_quorum(voters);
@@ -26,6 +26,8 @@ bool log_hears_quorum_without(const struct log *log, uint32_t without)
         const struct log_peer *peer = &log->peers[i];
         if (peer == log->self || peer->node == without || !log_peer_is_trusted(peer) ||
             !log_peer_is_alive(log, peer) || (peer->hb.flags & LOG_FLAG_STORE_FAILED))
+            continue;
+        if (is_backed && log_view_cmp(peer->promised, log->promised) > 0)
             continue;
         count += log_peer_is_voter(log, voters, peer);
     }
@@ -47,7 +49,17 @@ static bool is_out_of_reach(const struct log *log)
 
 bool log_hears_quorum(const struct log *log)
 {
-    return log_hears_quorum_without(log, 0);
+    return hears_quorum(log, 0, false);
+}
+
+bool log_hears_quorum_without(const struct log *log, uint32_t node)
+{
+    return hears_quorum(log, node, false);
+}
+
+bool log_is_backed(const struct log *log)
+{
+    return hears_quorum(log, 0, true);
 }
 
 bool log_can_lead(const struct log *log)

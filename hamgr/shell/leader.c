@@ -160,7 +160,7 @@ static void fill_input(struct hamgrd *d)
     in->rt = &d->rt;
     in->member_count = 0;
     in->members = l->members;
-    in->is_quorate = log_hears_quorum(d->log) && is_awake(d);
+    in->is_quorate = log_is_backed(d->log) && is_awake(d);
     if (!d->rt.is_leader)
         return; /* there the machine looks at nothing else */
     for (uint32_t i = 0; i < d->state.node_count; i++) { /* ascending */
@@ -262,8 +262,7 @@ static void vouch(struct hamgrd *d, struct fence_request *r)
 
     if (!r->id || r->is_cancelled)
         return;
-    if (r->is_of_open_view && d->rt.now_ms >= r->vouch_ms && log_hears_quorum(d->log) &&
-        is_awake(d)) {
+    if (r->is_of_open_view && d->rt.now_ms >= r->vouch_ms && log_is_backed(d->log) && is_awake(d)) {
         r->vouch_ms = next_vouch_ms(d);
         fencep_vouch_encode(&w, &(struct fencep_vouch){.id = r->id,
                                                        .end_ms = fence_order_end_ms(
