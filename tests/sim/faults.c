@@ -643,7 +643,8 @@ bool sim_is_left_hung(const struct sim_node *node)
 
 /* In some seeds one hamgrd hangs for ever, and the others are well all the same (L1): they are a
  * quorum, and T_wait can count against it. Also of the voters that a change leaves which one disk
- * has and no quorum yet: whoever has it counts by it. */
+ * has and no quorum yet: whoever has it counts by it. And not where a DISARM waits so: no clock
+ * proves anything of who is absent when the guard is taken off. */
 static struct sim_node *draw_left(void)
 {
     struct sim_node *node = sim_node(1 + (uint32_t)below(sim.node_count));
@@ -658,7 +659,8 @@ static struct sim_node *draw_left(void)
         const struct ha_node *other = &truth->nodes[i];
         if (!other->is_voter || !sim_disk_exists(sim_node(other->id)) ||
             !sim_disk_is(sim_node(other->id), other->store_id) ||
-            sim_disk_has_vote_pending(sim_node(other->id), truth->applied))
+            sim_disk_has_vote_pending(sim_node(other->id), truth->applied) ||
+            sim_disk_has_command(sim_node(other->id), HA_CMD_DISARM, truth->applied))
             return NULL;
     }
     sim_trace(node->id, "its hamgrd hangs for ever");
