@@ -1,15 +1,16 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Nodes of real Xen that fail: power, cable, all at once; fenced by their BMCs."""
+"""Nodes of real Xen that fail: power, cable, all at once; fenced by their BMCs, or by themselves."""
 
 import sys
 import time
 
 from harness import main, scenario
-from world import FAILOVER_S, LabError, check, wait_until
-from xenlab import cluster
+from world import FAILOVER_S, LabError, check, domains_in, wait_until
+from xenlab import bmc, cluster
 
 PARTS_S = 1.0  # FENCED committed to create called, and create done to unpaused, together
+SENT_S = 5.0  # what was on its way when a cable was pulled has been heard
 
 
 def ready(world, name="pv1", kind="pv"):
@@ -53,19 +54,54 @@ def power_cut(world):
     check(before + after <= PARTS_S, f"{before:.2f} + {after:.2f} s, {PARTS_S} are allowed")
 
 
+def boot_of(world, node):
+    """Which boot a node is in; "" while it can't be asked."""
+    try:
+        return cluster.inside(world.nodes[node], "cat", "/proc/sys/kernel/random/boot_id",
+                              is_checked=False).strip()
+    except LabError:
+        return ""
+
+
+def quarantines(world, node):
+    """How often its hamgr-hv has said that it paused all and proved it."""
+    try:
+        return sum("closed, quarantined" in line for line in world.lines(node, "hamgr-hv.log"))
+    except LabError:
+        return 0
+
+
+def fate(world, node, boot, quarantined):
+    """What a node that is cut off did by itself: "quarantined" (beyond so many), or "reset" by its
+    watchdog (it is in another boot)."""
+    def done():
+        if quarantines(world, node) > quarantined:
+            return "quarantined"
+        return "reset" if boot_of(world, node) not in ("", boot) else None
+    return wait_until(done, f"{node} stops its guests by itself", FAILOVER_S, 0.5)
+
+
 @scenario(1500)
 def cable_cut(world):
-    """The node of a guest loses its cable, but not its disk: the guest runs elsewhere, once."""
+    """The node of a guest loses its cable and its BMC, not its disk: it stops the guest itself first."""
     ready(world)
-    node, since = world.where("pv1"), time.monotonic()
+    node = world.where("pv1")
+    machine, boot, quarantined = world.nodes[node], boot_of(world, node), quarantines(world, node)
+    bmc.stop(machine)  # on a switch that works it would be off before its lease ends
+    since = time.monotonic()
     world.cable(node, False)
     try:
-        elsewhere(world, "pv1", node, since)
-        # Its BMC is on a cable of its own, as in a rack: it may be off by now, or still be one that
-        # holds its copy paused, or be switched off only now, by an agent that was slow.
-        world.note(f"{node} is {world.nodes[node].state()}")
+        how, stopped = fate(world, node, boot, quarantined), time.monotonic()
+        world.note(f"{node} is {how} {stopped - since:.1f} s later")
+        if how == "quarantined":
+            states = domains_in(cluster.inside(machine, "xl", "list"), "pv1")
+            check(len(states) == 1 and "p" in states[0], f"{node} is quarantined, pv1 there is {states}")
+            early = [b for b in world.ear.of("pv1", since + SENT_S) if b.at < stopped]
+            check(not early, f"pv1 was heard before {node} had paused its copy: {early[:1]}")
+        elsewhere(world, "pv1", node, since)  # what the node that is cut off still has is paused
     finally:
         world.cable(node, True)
+        bmc.start(world.place, machine)
     world.all_back()
     world.check_guest("pv1")
 
