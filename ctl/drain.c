@@ -46,8 +46,7 @@ static void tell(struct drain *d, const char *guest, const char *words)
         return;
     json_object_set_new(d->told, guest, json_string(words));
     snprintf(d->last, sizeof(d->last), "%s", words);
-    if (!is_json)
-        puts(words);
+    puts(words);
 }
 
 static void tell_failed(struct drain *d, const json_t *move)
@@ -58,8 +57,7 @@ static void tell_failed(struct drain *d, const json_t *move)
     if (strstr(reason, "--max-downtime"))
         snprintf(way_out, sizeof(way_out),
                  "\n  hactl migrate %.64s --on-slow pause moves it whatever its pause", guest);
-    snprintf(words, sizeof(words), "%.64s did not move, and is tried again: %.250s%s", guest,
-             reason, way_out);
+    snprintf(words, sizeof(words), "%.64s did not move: %.250s%s", guest, reason, way_out);
     tell(d, guest, words);
 }
 
@@ -108,23 +106,21 @@ static void look_at_guests(struct drain *d, const json_t *guests)
     }
 }
 
-/* Says what is new. */
-static void follow(struct drain *d, const json_t *status)
+/* Says what is new, to people: a question that fails says so at once, and with --json that would be
+ * a second document. */
+static void follow(struct drain *d, const json_t *status, bool is_change)
 {
-    const json_t *line = find_named(json_object_get(status, "nodes"), d->node);
-    uint64_t left = number_of(line, "guests"), now = now_ms();
+    uint64_t now = now_ms();
 
-    if (left != d->left && !is_json)
-        printf("%" PRIu64 " guests left on %.100s\n", left, d->node);
-    if (left != d->left || is_moving(json_object_get(status, "moves"), d->node))
+    if (is_change)
+        printf("%" PRIu64 " guests left on %.100s\n", d->left, d->node);
+    if (is_change || is_moving(json_object_get(status, "moves"), d->node))
         d->still_ms = now;
-    d->left = left;
     if (now >= d->look_ms)
         look_at_moves(d, false);
     if (now - d->still_ms >= STUCK_MS)
         look_at_guests(d, json_object_get(status, "guests"));
-    if (!is_json)
-        fflush(stdout);
+    fflush(stdout);
 }
 
 static int say_timeout(const struct drain *d)
@@ -145,9 +141,13 @@ static int wait_empty(struct drain *d, uint64_t end_ms, json_t **ret_envelope)
         if (code != EXIT_DONE)
             return code;
         const json_t *line = find_named(json_object_get(data, "nodes"), d->node);
-        if (number_of(line, "guests") == 0 && !is_moving(json_object_get(data, "moves"), d->node))
+        uint64_t left = number_of(line, "guests");
+        if (left == 0 && !is_moving(json_object_get(data, "moves"), d->node))
             return EXIT_DONE;
-        follow(d, data);
+        bool is_change = left != d->left;
+        d->left = left;
+        if (!is_json)
+            follow(d, data, is_change);
         json_decref(*ret_envelope);
         *ret_envelope = NULL;
         if (now_ms() >= end_ms)
@@ -161,7 +161,8 @@ int wait_drained(const char *node, uint64_t timeout_ms, json_t **ret_envelope)
     uint64_t now = now_ms();
     struct drain d = {.node = node, .still_ms = now, .left = UINT64_MAX, .told = json_object()};
 
-    look_at_moves(&d, true);
+    if (!is_json)
+        look_at_moves(&d, true);
     int code = wait_empty(&d, now + timeout_ms, ret_envelope);
     json_decref(d.told);
     return code;

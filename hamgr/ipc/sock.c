@@ -182,9 +182,8 @@ int ha_sock_receive(int fd, uint8_t *buffer, struct ha_packet *ret_packet)
                              .msg_iovlen = 1,
                              .msg_control = control,
                              .msg_controllen = sizeof(control)};
-    ssize_t r;
+    ssize_t r = receive(fd, &message);
 
-    r = receive(fd, &message);
     /* Who closes with words unread resets the connection, and the kernel says that first, once:
      * what was sent before, the reason of an end for instance, still waits behind it. */
     if (r == -ECONNRESET)

@@ -89,8 +89,8 @@ def cable_cut(world):
     machine, boot, quarantined = world.nodes[node], boot_of(world, node), quarantines(world, node)
     bmc.stop(machine)  # on a switch that works it would be off before its lease ends
     since = time.monotonic()
-    world.cable(node, False)
     try:
+        world.cable(node, False)
         how, stopped = fate(world, node, boot, quarantined), time.monotonic()
         world.note(f"{node} is {how} {stopped - since:.1f} s later")
         if how == "quarantined":
