@@ -147,6 +147,13 @@ static bool has_run_before(const struct sim_node *node, const struct sim_domain 
                                guest->node == node->id && guest->epoch == domain->d.label.epoch);
 }
 
+/* DISARM is the last word that reached it: its keeper stopped for that, and nothing else there asks
+ * for a lease. */
+static bool knows_disarm(const struct sim_node *node)
+{
+    return node->d && node->d->state.is_disarmed;
+}
+
 bool sim_may_run_unleased(const struct sim_node *node, const struct sim_domain *domain)
 {
     const struct ha_node *n = ha_state_node(&truth, node->id);
@@ -159,9 +166,11 @@ bool sim_may_run_unleased(const struct sim_node *node, const struct sim_domain *
      * hangs. An agent's word and a new boot mean that nothing runs there; an operator's is his.
      * After SWITCH or a stop the copy is saved or destroyed by the same hamgr-hv, behind the RUN.
      * So it is I5's "unless disarmed or frozen", as long as a keeper stops for I6's reasons only,
-     * which is asked for here: a rejoin alone also takes ARMED back. */
+     * which is asked for here: a rejoin alone also takes ARMED back. The same is true of a first
+     * RUN that was on its way when DISARM came, to a hamgr-hv that hung. */
     bool is_uncounted = n && !n->is_armed && node->keeper.state == KEEPER_DISARMED &&
-                        has_run_before(node, domain) && !seen.is_guarded[node->id];
+                        (has_run_before(node, domain) || knows_disarm(node)) &&
+                        !seen.is_guarded[node->id];
 
     return truth.is_disarmed || (n && n->is_frozen) || is_uncounted ||
            node->gate_hello.is_disarmed || node->gate_hello.is_frozen;
