@@ -203,6 +203,26 @@ static void bar_by_pause(struct bars *b, const struct ha_bars_guest *guest,
              guest->kind == HA_KIND_PV ? "make the guest PVH" : "switch on VT-x or SVM there");
 }
 
+/* Its memory would be copied, and its hand-over refused then: the source can't prove that nothing
+ * it wrote is still on its way. */
+static bool bar_by_quiet(struct bars *b, const struct ha_bars_guest *guest,
+                         const struct ha_bars_node *from, const struct ha_bars_node *to)
+{
+    if (!guest->never_quiet)
+        return false;
+    struct ha_bar *bar = add(b, guest, to->node);
+    if (!bar)
+        return true;
+    bar->from = from->node;
+    snprintf(bar->text, sizeof(bar->text),
+             "%s can't prove that its disks are quiet, so it would not be handed over: %.100s",
+             from->name, guest->never_quiet);
+    snprintf(bar->fix, sizeof(bar->fix),
+             "give it raw block devices below /dev (phy:), or stop the guest and start it on %s",
+             to->name);
+    return true;
+}
+
 static void judge(struct bars *b, const struct ha_bars_guest *guest,
                   const struct ha_bars_node *node)
 {
@@ -212,7 +232,8 @@ static void judge(struct bars *b, const struct ha_bars_guest *guest,
         if (bar_by_thing(b, guest, node, guest->things[i]))
             return;
     }
-    if (!from || from == node || bar_by_cpu(b, guest, from, node))
+    if (!from || from == node || bar_by_quiet(b, guest, from, node) ||
+        bar_by_cpu(b, guest, from, node))
         return;
     bar_by_pause(b, guest, from, node);
 }

@@ -384,6 +384,11 @@ static uint32_t gather_nodes(struct hamgrd *d)
     return count;
 }
 
+static const char *never_quiet(const struct note *note)
+{
+    return note && note->is_never_quiet ? "a disk is a file, emulated or behind a script" : NULL;
+}
+
 static uint32_t pause_ms_of(const struct hamgrd *d, const struct ha_guest *guest)
 {
     uint64_t rate_bytes_s = forecast_rate(d);
@@ -408,6 +413,7 @@ static void gather_guests(struct hamgrd *d)
                                               .home = owner ? owner : guest->last_node,
                                               .pause_ms = pause_ms_of(d, guest),
                                               .contract_ms = contract_ms,
+                                              .never_quiet = never_quiet(note),
                                               .thing_count = note ? note->thing_count : 0,
                                               .things = note ? note->things : NULL};
     }
@@ -482,13 +488,11 @@ uint32_t things_guests(struct hamgrd *d, const struct ha_doctor_guest **ret_gues
         return 0;
     for (uint32_t i = 0; i < d->state.guest_count; i++) {
         const struct note *note = note_of(t, d->state.guests[i].definition);
-        t->quiet[i] = (struct ha_doctor_guest){
-            .name = d->state.guests[i].name,
-            .kind = note ? note->kind : HA_KIND_UNKNOWN,
-            .never_quiet = note && note->is_never_quiet
-                               ? "a disk is a file, emulated or behind a script"
-                               : NULL,
-            .elevator = note && note->elevator[0] ? note->elevator : NULL};
+        t->quiet[i] =
+            (struct ha_doctor_guest){.name = d->state.guests[i].name,
+                                     .kind = note ? note->kind : HA_KIND_UNKNOWN,
+                                     .never_quiet = never_quiet(note),
+                                     .elevator = note && note->elevator[0] ? note->elevator : NULL};
     }
     *ret_guests = t->quiet;
     return d->state.guest_count;

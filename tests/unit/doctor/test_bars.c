@@ -199,6 +199,28 @@ static void a_move_that_is_not_live_is_told_with_its_pause(void **state)
     assert_int_equal(make(&r), 0);
 }
 
+static void what_would_not_be_handed_over_does_not_move(void **state)
+{
+    struct rig r;
+
+    (void)state;
+    fill(&r);
+    r.guest.never_quiet = "a disk is a file";
+    assert_int_equal(make(&r), 2);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(r.bars[i].node, 2 + i);
+        assert_int_equal(r.bars[i].from, 1);     /* it may be started there */
+        assert_int_equal(r.bars[i].pause_ms, 0); /* whatever pause is allowed */
+    }
+    assert_string_equal(r.bars[0].text,
+                        "n1 can't prove that its disks are quiet, so it would not be "
+                        "handed over: a disk is a file");
+    assert_string_equal(r.bars[0].fix, "give it raw block devices below /dev (phy:), or stop the "
+                                       "guest and start it on n2");
+    r.guest.owner = 0;
+    assert_int_equal(make(&r), 0);
+}
+
 static void what_does_not_fit_is_left_out(void **state)
 {
     struct rig r;
@@ -219,6 +241,7 @@ int main(void)
         cmocka_unit_test(a_local_disk_stays_where_it_is),
         cmocka_unit_test(processors_bar_moves_only),
         cmocka_unit_test(a_move_that_is_not_live_is_told_with_its_pause),
+        cmocka_unit_test(what_would_not_be_handed_over_does_not_move),
         cmocka_unit_test(what_does_not_fit_is_left_out),
     };
 

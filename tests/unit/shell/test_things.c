@@ -19,11 +19,13 @@
 #include "tests/lib/builders.h"
 #include "tests/unit/store/storetest.h"
 
-#define PV                                                                                         \
+#define PV_OF(disk, backend)                                                                       \
     "{\"c_info\":{\"type\":\"pv\",\"name\":\"g1\"},\"b_info\":{\"max_vcpus\":1,"                   \
     "\"max_memkb\":1048576,\"target_memkb\":1048576,\"kernel\":\"/srv/vmlinuz\",\"type\":\"pv\"}," \
-    "\"disks\":[{\"pdev_path\":\"/srv/disk.img\",\"vdev\":\"xvda\",\"backend\":\"qdisk\","         \
-    "\"format\":\"raw\",\"readwrite\":1}],\"nics\":[{\"devid\":0,\"bridge\":\"xenbr0\"}]}"
+    "\"disks\":[{\"pdev_path\":\"" disk "\",\"vdev\":\"xvda\",\"backend\":\"" backend              \
+    "\",\"format\":\"raw\",\"readwrite\":1}],\"nics\":[{\"devid\":0,\"bridge\":\"xenbr0\"}]}"
+#define PV      PV_OF("/dev/san/disk", "phy")
+#define PV_FILE PV_OF("/srv/disk.img", "qdisk")
 
 struct rig {
     struct hamgrd d;
@@ -152,7 +154,7 @@ static void what_a_definition_names_is_looked_for(void **state)
     look(r, true);
     assert_int_equal(r->ask.thing_count, 3);
     assert_string_equal(r->ask.things[0].name, "/srv/vmlinuz");
-    assert_string_equal(r->ask.things[1].name, "/srv/disk.img");
+    assert_string_equal(r->ask.things[1].name, "/dev/san/disk");
     assert_string_equal(r->ask.things[2].name, "xenbr0");
     assert_true(r->ask.is_xen);
     assert_int_equal(r->d.rt.bar_count, 0);
@@ -238,10 +240,28 @@ static void doctor_is_told_of_the_guests(void **state)
     look(r, true);
     assert_int_equal(things_guests(&r->d, &guests), 1);
     assert_int_equal(guests[0].kind, HA_KIND_PV);
-    assert_non_null(guests[0].never_quiet);
+    assert_null(guests[0].never_quiet);
     things_ask(&r->d, &ask);
     assert_int_equal(ask.thing_count, 1);
-    assert_string_equal(ask.things[0].name, "/srv/disk.img");
+    assert_string_equal(ask.things[0].name, "/dev/san/disk");
+}
+
+/* Its memory would be copied, and its hand-over refused. */
+static void a_guest_on_a_file_does_not_move(void **state)
+{
+    struct rig *r = *state;
+    const struct ha_doctor_guest *guests;
+
+    r->d.state.guests[0].definition = digest_of(PV_FILE);
+    store_put_definition(r->d.store, digest_of(PV_FILE), (const uint8_t *)PV_FILE, strlen(PV_FILE));
+    look(r, true);
+    assert_int_equal(things_guests(&r->d, &guests), 1);
+    assert_non_null(guests[0].never_quiet);
+    tell(r, LOOK_BRIDGE, "xenbr0", LOOK_THERE, 7);
+    const struct ha_bar *bar = ha_bar_against(&r->d.rt, r->d.state.guests[0].id, 1, 2, UINT32_MAX);
+    assert_non_null(bar);
+    assert_int_equal(bar->from, 1);
+    assert_non_null(strstr(bar->text, "quiet"));
 }
 
 /* A node of another hypervisor looks for nothing; but as a witness it may lead, and plan. */
@@ -354,6 +374,7 @@ int main(void)
         TEST(a_pv_guest_without_shadow_paging_does_not_move_live),
         TEST(a_look_that_is_lost_is_asked_for_again),
         TEST(doctor_is_told_of_the_guests),
+        TEST(a_guest_on_a_file_does_not_move),
         TEST(other_hypervisors_only_listen),
         TEST(each_node_is_asked_what_it_lacks),
         TEST(a_definition_of_another_hypervisor_is_told),
