@@ -356,7 +356,7 @@ static void give_socket(struct move *move, const struct ha_packet *packet)
 
     if (!move->is_source || streamp_lane_decode(packet->body, packet->body_size, &lane) < 0)
         return;
-    if (streamtalk_may_dial(&move->talk, shell_now_ms()))
+    if (streamtalk_may_dial(&move->talk, move->ready.addr, move->ready.port, shell_now_ms()))
         fd = movesock_connect(&move->ready, &err);
     if (fd >= 0)
         tune_socket(fd, TUNE_LANE_MS);
@@ -761,7 +761,8 @@ void moves_tick(struct hamgrd *d)
     moves_child(d);
     while (*place) {
         struct move *move = *place;
-        const char *late = move->is_over ? NULL : move_fsm_late(&move->fsm, now_ms);
+        const char *late =
+            move->is_over ? NULL : streamtalk_late(&move->talk, move_fsm_late(&move->fsm, now_ms));
         if (!late && move->late_ms && now_ms >= move->late_ms && !move->is_over)
             late = move->late_why;
         if (late)

@@ -42,11 +42,23 @@ bool streamtalk_note(struct streamtalk *talk, const uint8_t *body, size_t size,
             ret_text, HA_TEXT_MAX,
             "it says more than hamgr-stream ever does (%u lines): nothing more of it is logged",
             STREAMP_NOTES_MAX);
+    snprintf(talk->last, sizeof(talk->last), "%s", ret_text);
     return true;
 }
 
-bool streamtalk_may_dial(struct streamtalk *talk, uint64_t now_ms)
+const char *streamtalk_late(struct streamtalk *talk, const char *late)
 {
+    if (!late || talk->is_connected || talk->peer[0] == '\0')
+        return late;
+    snprintf(talk->late, sizeof(talk->late), "%.90s (%.60s%s%.90s)", late, talk->peer,
+             talk->last[0] ? "; " : "", talk->last);
+    return talk->late;
+}
+
+bool streamtalk_may_dial(struct streamtalk *talk, const char *address, uint16_t port,
+                         uint64_t now_ms)
+{
+    snprintf(talk->peer, sizeof(talk->peer), "%.50s port %u", address, port);
     if (now_ms - talk->dials_ms >= DIALS_MS) {
         talk->dials_ms = now_ms;
         talk->dials = 0;

@@ -19,6 +19,9 @@ struct streamtalk {
     uint64_t dials_ms; /* since when `dials` counts */
     bool is_connected;
     bool is_ended;
+    char peer[HA_TEXT_MAX]; /* who is dialled; "" nobody yet */
+    char last[HA_TEXT_MAX]; /* what it said last */
+    char late[HA_TEXT_MAX];
 };
 
 /* Is a packet of this type news? CONNECTED and END are said once. */
@@ -29,7 +32,11 @@ bool streamtalk_note(struct streamtalk *talk, const uint8_t *body, size_t size,
                      char ret_text[HA_TEXT_MAX]);
 /* What the source's stream says of how it packs; the destination's knows nothing of it. */
 struct ha_packing streamtalk_packing(const struct streamp_progress *progress);
-/* CONNECT: may one more socket be opened for it now? */
-bool streamtalk_may_dial(struct streamtalk *talk, uint64_t now_ms);
+/* CONNECT: may one more socket to that address be opened for it now? */
+bool streamtalk_may_dial(struct streamtalk *talk, const char *address, uint16_t port,
+                         uint64_t now_ms);
+/* late, why a migration is given up that took too long (NULL: it did not), with who was dialled in
+ * vain, and what was said last of that. Valid until the next call. */
+const char *streamtalk_late(struct streamtalk *talk, const char *late);
 
 #endif

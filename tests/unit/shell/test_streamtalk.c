@@ -85,9 +85,9 @@ static void sockets_are_rationed(void **state)
 
     (void)state;
     for (uint64_t ms = 5000; ms < 6000; ms++)
-        given += streamtalk_may_dial(&talk, ms);
+        given += streamtalk_may_dial(&talk, "10.0.0.2", 7790, ms);
     assert_int_equal(given, STREAMTALK_DIALS);
-    assert_true(streamtalk_may_dial(&talk, 6000));
+    assert_true(streamtalk_may_dial(&talk, "10.0.0.2", 7790, 6000));
 }
 
 static void a_decision_is_passed_on(void **state)
@@ -102,6 +102,25 @@ static void a_decision_is_passed_on(void **state)
     assert_int_equal(packing.link_mbit, 940);
 }
 
+static void who_was_not_reached_is_named(void **state)
+{
+    static const char late[] = "the other end was not reached within 15 s";
+    struct streamtalk talk = {0};
+
+    (void)state;
+    assert_null(streamtalk_late(&talk, NULL));
+    assert_string_equal(streamtalk_late(&talk, late), late); /* nobody was dialled */
+    assert_true(streamtalk_may_dial(&talk, "10.0.0.2", 7790, 1));
+    assert_string_equal(streamtalk_late(&talk, late),
+                        "the other end was not reached within 15 s (10.0.0.2 port 7790)");
+    assert_true(say(&talk, "lane 0: Connection refused"));
+    assert_string_equal(streamtalk_late(&talk, late),
+                        "the other end was not reached within 15 s (10.0.0.2 port 7790; lane 0: "
+                        "Connection refused)");
+    assert_true(streamtalk_is_news(&talk, STREAMP_CONNECTED));
+    assert_string_equal(streamtalk_late(&talk, late), late);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -111,6 +130,7 @@ int main(void)
         cmocka_unit_test(what_is_said_once_is_heard_once),
         cmocka_unit_test(sockets_are_rationed),
         cmocka_unit_test(a_decision_is_passed_on),
+        cmocka_unit_test(who_was_not_reached_is_named),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
