@@ -354,6 +354,28 @@ static void failed_restore_leads_to_abort_then_destroy(void **state)
     rig_free(r);
 }
 
+/* "hamgrd was restarted" was told of migrations whose worker had died a moment ago. */
+static void a_restore_that_ended_is_not_blamed_on_a_restart(void **state)
+{
+    struct rig *r = rig_moving(HA_PHASE_MIGRATING, DST);
+    struct ha_local_verb *verb = dst_verb(r);
+
+    (void)state;
+    dst_domain(r, HV_BUILDING);
+    verb->verb = HA_VERB_NONE;
+    verb->retry_ms = r->rt.now_ms + 800;
+    assert_int_equal(rig_proposal(r), 0);
+    assert_true(r->duties.next_ms <= verb->retry_ms);
+    verb->is_restore_failed = true; /* the reason is known */
+    snprintf(verb->text, sizeof(verb->text), "the worker died");
+    assert_int_equal(rig_proposal(r), HA_CMD_ABORT);
+    assert_string_equal(r->duties.list[0].cmd.u.text.detail, "the worker died");
+    verb->is_restore_failed = false;
+    r->rt.now_ms = verb->retry_ms; /* nobody knows it */
+    assert_int_equal(rig_proposal(r), HA_CMD_ABORT);
+    rig_free(r);
+}
+
 static void destination_without_memory_aborts(void **state)
 {
     struct rig *r = rig_moving(HA_PHASE_MIGRATING, DST);
@@ -646,6 +668,7 @@ int main(void)
         cmocka_unit_test(switch_waits_for_armed),
         cmocka_unit_test(an_arrived_copy_waits_for_armed),
         cmocka_unit_test(failed_restore_leads_to_abort_then_destroy),
+        cmocka_unit_test(a_restore_that_ended_is_not_blamed_on_a_restart),
         cmocka_unit_test(destination_without_memory_aborts),
         cmocka_unit_test(destination_without_memory_runs_after_switch),
         cmocka_unit_test(a_stray_of_the_guest_goes_before_it_moves_in),
