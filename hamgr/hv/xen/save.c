@@ -8,10 +8,13 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "hamgr/hv/xen/helper/link.h"
 #include "hamgr/hv/xen/work.h"
+#include "hamgr/hv/xen/xs.h"
 
 struct save {
     struct hv_xen *x;
@@ -182,6 +185,28 @@ static enum hv_outcome run_save(struct save *s, struct lx *lx, const struct hv_s
     return HV_OK;
 }
 
+static bool read_frame(struct save *s, const char *what, uint64_t *ret)
+{
+    char path[64], text[24], *end;
+
+    snprintf(path, sizeof(path), "/local/domain/%u/%s/ring-ref", s->domid, what);
+    if (!s->x->xs || xs_client_read(s->x->xs, path, text, sizeof(text)) <= 0)
+        return false;
+    *ret = strtoull(text, &end, 10);
+    return *end == '\0' && *ret > 0;
+}
+
+/* A PV guest's rings, which its helper names to who restores it. */
+static int open_link(struct save *s, const struct hv_save_params *params, int ring_fd,
+                     const struct xen_look *look, struct ha_err *err)
+{
+    uint64_t frames[2];
+    bool is_known = look->record.kind == XEN_KIND_PV && read_frame(s, "store", &frames[0]) &&
+                    read_frame(s, "console", &frames[1]);
+
+    return helper_link_open(&s->link, params, ring_fd, is_known ? frames : NULL, err);
+}
+
 enum hv_outcome xen_save(struct hv *hv, uint32_t domid, const struct hv_save_params *params,
                          hv_progress_fn progress, void *user, struct ha_err *err)
 {
@@ -204,8 +229,7 @@ enum hv_outcome xen_save(struct hv *hv, uint32_t domid, const struct hv_save_par
     int ring_fd = params->ring_fd > 0 ? params->ring_fd : -1;
     s.begin_ms = xen_now_ms();
     s.begin_cpu_ns = cpu_ns(x, domid);
-    op.is_told_otherwise =
-        xen_use_helper(x) && helper_link_open(&s.link, params, ring_fd, err) == 0;
+    op.is_told_otherwise = xen_use_helper(x) && open_link(&s, params, ring_fd, &look, err) == 0;
     op.wake_fd = s.link.fd;
     op.is_calm = op.is_told_otherwise;
     struct lx *lx = xen_lx(x, err);

@@ -637,6 +637,36 @@ static void test_what_was_taken_is_heard(void **state)
     close_ends(&e);
 }
 
+static void test_rings_are_named_before_the_first_page(void **state)
+{
+    const uint64_t entries[] = {RAW | 1}, pfns[RINGS_COUNT] = {5, 9};
+    uint8_t head[40] = "heads", want[RINGS_RECORD], bytes[RINGS_RECORD];
+    uint8_t rest[16 + 8 + BATCH_PAGE];
+    struct iovec piece = {head, sizeof(head)};
+    struct ends e;
+
+    (void)state;
+    open_ends(&e, false);
+    rings_write(want, pfns);
+    memcpy(e.flow.before_pages, want, sizeof(want));
+    e.flow.before_size = sizeof(want);
+    assert_int_equal(flow_write(&e.flow, &piece, 1), 0);
+    for (int n = 0; n < 2; n++) {
+        make(&record, entries, 1);
+        assert_int_equal(flow_write(&e.flow, record.vector, record.pieces), 0);
+    }
+    read_all(e.pair[1], head, sizeof(head));
+    assert_string_equal(head, "heads");
+    read_all(e.pair[1], bytes, sizeof(bytes));
+    assert_memory_equal(bytes, want, sizeof(want));
+    for (int n = 0; n < 2; n++) {
+        read_all(e.pair[1], rest, sizeof(rest));
+        assert_int_equal(rest[0], 1);
+    }
+    assert_int_equal(e.flow.bytes, FLOW_BEFORE + 40 + RINGS_RECORD + 2 * sizeof(rest));
+    close_ends(&e);
+}
+
 /* ---- the link ---- */
 
 static void test_a_contract_travels(void **state)
@@ -652,20 +682,23 @@ static void test_a_contract_travels(void **state)
     struct ha_err err = {0};
     struct ha_err why = {0};
     const struct ha_err slow = {.code = HA_E_TIMEOUT, .text = "too slow"};
+    const uint64_t frames[2] = {0x1234, 0x5678};
+    uint64_t known[2];
     int ring_fd, own = eventfd(0, 0);
 
     (void)state;
-    assert_int_equal(helper_link_open(&worker, &params, own, &err), 0);
-    assert_true(helper_link_take(&helper, &taken, &ring_fd));
+    assert_int_equal(helper_link_open(&worker, &params, own, frames, &err), 0);
+    assert_true(helper_link_take(&helper, &taken, &ring_fd, known));
     assert_int_equal(taken.max_downtime_ms, 300);
     assert_int_equal(taken.deadline_ms, 60000);
     assert_int_equal(taken.on_slow, HV_SLOW_THROTTLE);
     assert_int_equal(taken.switch_us, 12345);
     assert_true(ring_fd >= 0);
+    assert_memory_equal(known, frames, sizeof(frames));
     assert_null(getenv(LINK_ENV)); /* not for children of the helper */
     helper_link_tell(&helper, &(struct hv_progress){.round = 1, .phase = HV_LIVE});
     helper_link_tell(&helper, &(struct hv_progress){.round = 2, .phase = HV_STOPPED});
-    helper_link_fail(&helper, &slow);
+    helper_link_done(&helper, &slow);
     assert_true(helper_link_read(&worker, &progress, &why));
     assert_int_equal(progress.round, 2);
     assert_int_equal(why.code, HA_E_TIMEOUT);
@@ -683,16 +716,45 @@ static void test_no_link_no_contract(void **state)
     static const char *const words[] = {"", "x", "-1", "9999", "1"};
     struct hv_save_params taken;
     struct helper_link l;
+    uint64_t known[2];
     int ring_fd;
 
     (void)state;
     unsetenv(LINK_ENV);
-    assert_false(helper_link_take(&l, &taken, &ring_fd));
+    assert_false(helper_link_take(&l, &taken, &ring_fd, known));
     for (size_t n = 0; n < sizeof(words) / sizeof(words[0]); n++) {
         setenv(LINK_ENV, words[n], 1);
-        assert_false(helper_link_take(&l, &taken, &ring_fd));
+        assert_false(helper_link_take(&l, &taken, &ring_fd, known));
         assert_int_equal(ring_fd, -1);
     }
+}
+
+static void test_what_a_mover_says(void **state)
+{
+    static const struct ha_err bad = {.code = HA_E_CORRUPT, .text = "bad mfn"};
+    struct helper_link worker, helper;
+    struct link_mover m = {0};
+    struct ha_err err = {0};
+    pid_t pid = 0;
+
+    (void)state;
+    assert_int_equal(helper_link_offer(&worker, &err), 0);
+    assert_true(helper_link_accept(&helper, &pid));
+    assert_int_equal(pid, getpid());
+    worker.inherited = -1; /* in this test one process has both ends */
+    helper_link_hear(&worker, &m);
+    assert_true(m.pid == 0 && !m.is_early && !m.is_done && !m.is_gone);
+    helper_link_say(&helper, LINK_MOVER, 4711);
+    helper_link_say(&helper, LINK_EARLY, 0);
+    helper_link_hear(&worker, &m);
+    assert_true(m.pid == 4711 && m.is_early && !m.is_done && !m.is_gone);
+    helper_link_done(&helper, &bad);
+    helper_link_close(&helper);
+    helper_link_hear(&worker, &m);
+    assert_true(m.is_done && m.is_gone);
+    assert_int_equal(m.why.code, HA_E_CORRUPT);
+    assert_string_equal(m.why.text, "bad mfn");
+    helper_link_close(&worker);
 }
 
 int main(void)
@@ -724,6 +786,8 @@ int main(void)
         cmocka_unit_test(test_what_was_taken_is_heard),
         cmocka_unit_test(test_a_contract_travels),
         cmocka_unit_test(test_no_link_no_contract),
+        cmocka_unit_test(test_what_a_mover_says),
+        cmocka_unit_test(test_rings_are_named_before_the_first_page),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

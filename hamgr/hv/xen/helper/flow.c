@@ -196,12 +196,25 @@ static int write_to_ring(struct flow *f)
     return write_all(f, &piece, 1, false);
 }
 
+static int write_before(struct flow *f)
+{
+    struct iovec piece = {f->before_pages, f->before_size};
+
+    if (f->before_size == 0)
+        return 0;
+    f->before_size = 0;
+    return write_all(f, &piece, 1, true);
+}
+
 static int write_batch(struct flow *f)
 {
     int rc = f->check ? f->check(f->user) : 0;
 
     if (rc != 0)
         return fail(f, -rc, "the contract can't be kept");
+    rc = write_before(f);
+    if (rc != 0)
+        return rc;
     if (f->is_translated)
         batch_drop_holes(&f->batch);
     if (f->batch.count == 0)

@@ -12,6 +12,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,6 +20,8 @@
 #include "hamgr/hv/xen/helper/helper.h"
 #include "hamgr/hv/xen/helper/link.h"
 #include "hamgr/hv/xen/helper/pace.h"
+
+#define M2P_CHUNK (UINT64_C(2) << 20) /* xc_map_m2p maps whole ones */
 
 struct save {
     struct helper *h;
@@ -191,20 +194,42 @@ static void take_ring(struct save *s, int ring_fd)
         ring_free(ring);
 }
 
+/* The guest's own numbers of these frames, for who restores it, in front of the first page. One
+ * that can't be had is left out: then nothing is early there. */
+static void name_rings(struct save *s, const uint64_t *frames)
+{
+    unsigned long last;
+    uint64_t pfns[RINGS_COUNT];
+
+    if (xc_maximum_ram_page(s->h->xc, &last) != 0)
+        return;
+    xen_pfn_t *table = xc_map_m2p(s->h->xc, last, PROT_READ, NULL);
+    for (int n = 0; table && n < RINGS_COUNT; n++)
+        pfns[n] = frames[n] <= last ? table[frames[n]] : UINT64_MAX;
+    if (!table)
+        return;
+    (void)munmap(table, (last * sizeof(*table) / M2P_CHUNK + 1) * M2P_CHUNK);
+    rings_write(s->flow.before_pages, pfns);
+    s->flow.before_size = RINGS_RECORD;
+}
+
 /* Without a link (started by xl): no contract, only short pauses. */
 static void prepare(struct save *s, const xc_dominfo_t *info)
 {
     const struct talk_args *a = &s->h->args;
+    uint64_t frames[RINGS_COUNT];
     int ring_fd = -1;
 
     s->params = (struct hv_save_params){.on_slow = HV_SLOW_PAUSE};
-    (void)helper_link_take(&s->link, &s->params, &ring_fd);
+    (void)helper_link_take(&s->link, &s->params, &ring_fd, frames);
     s->params.is_live = (a->flags & XCFLAGS_LIVE) != 0;
     flow_init(&s->flow, a->fd, s->h->abort_fd, info->hvm);
     s->flow.check = check;
     s->flow.moved = moved;
     s->flow.user = s;
     take_ring(s, ring_fd);
+    if (frames[RINGS_STORE] > 0 && !info->hvm)
+        name_rings(s, frames);
     pace_init(&s->pace, &OPS, s, &s->params, info->nr_pages);
 }
 
@@ -236,7 +261,7 @@ int helper_save(struct helper *h)
     int code = errno;
     if (rc != 0 && reason(s)) {
         helper_error(h, reason(s)->text);
-        helper_link_fail(&s->link, reason(s));
+        helper_link_done(&s->link, reason(s));
     }
     ring_free(s->flow.ring);
     helper_link_close(&s->link);
