@@ -1,19 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * Create and restore: a record first, then a domain of that domid, paused by the controller from
- * its first instant. A restore has another name until it is complete, and holds a claim on its
+ * its first instant. A restore has another name until libxl has made it, and holds a claim on its
  * memory from the moment its domain exists.
  */
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "hamgr/hv/xen/definition.h"
+#include "hamgr/hv/xen/early.h"
 #include "hamgr/hv/xen/work.h"
 
+#define LOOK_MS 100 /* what is waited for wakes us; a stream that is taken away does not */
 /* Another toolstack may take a domid of ours between two looks. */
 #define TRIES 3
 
@@ -27,10 +30,12 @@ struct build {
     uint32_t domid; /* libxl writes it */
     bool is_restore;
     bool is_claimed;
+    bool is_named; /* restore: as it is to be called */
     bool is_aborted;
     const char *why;
     struct stream_mark mark;
     struct stand_in stand_in;
+    struct early early;
     int fd;
     libxl_domain_restore_params params;
     struct lx_op op;
@@ -163,18 +168,75 @@ static void claim(struct build *b)
         b->why = "the hypervisor has not enough memory left";
 }
 
+/* Scripts of devices that are made early are not killed: libxl takes back what they did when they
+ * have ended, and nobody waits for it any more. */
+static void stop(struct build *b, struct lx_op *op)
+{
+    if (!b->early.mover.is_early) {
+        lx_stop(op, b->why);
+        return;
+    }
+    stand_in_refuse(&b->stand_in, b->why);
+    early_end(&b->early);
+    op->wake_fd = -1;
+}
+
 static void look_around(void *user, struct lx_op *op)
 {
     struct build *b = user;
 
     if (!b->is_aborted)
         claim(b);
+    early_look(&b->early, &b->stand_in);
+    op->wake_fd = early_watch(&b->early);
     if (b->is_restore && !b->why && stream_is_taken_away(&b->mark))
         b->why = "aborted";
     b->is_aborted = b->why != NULL;
     op->is_calm = b->is_claimed;
     if (b->is_aborted)
-        lx_stop(op, b->why);
+        stop(b, op);
+}
+
+/* Taken on this node by another domain: then it keeps the other one. */
+static void give_name(struct build *b)
+{
+    if (!b->is_restore || b->is_named)
+        return;
+    b->is_named = true;
+    (void)libxl_domain_rename(lx_ctx(b->lx), b->record.domid, b->config.c_info.name,
+                              b->record.name);
+}
+
+/* libxl has made its devices; is its memory there, and was its stream whole? */
+static int await_memory(struct build *b)
+{
+    const char *why = NULL;
+    int whole = 0;
+
+    if (b->early.mover.is_early) /* a score of requests to xenstored, while its guest still runs */
+        give_name(b);
+    while ((whole = early_whole(&b->early, &b->stand_in, &why)) == 0 && !b->is_aborted) {
+        bool is_moved = b->early.mover.is_done;
+        struct pollfd fds[2] = {{.fd = early_watch(&b->early), .events = POLLIN},
+                                {.fd = is_moved ? b->fd : -1, .events = POLLIN}};
+        (void)poll(fds, 2, LOOK_MS);
+        look_around(b, &b->op);
+        lx_tell(&b->op);
+    }
+    if (whole < 0 && !b->why)
+        b->why = why;
+    return whole == 1 && !b->why ? 0 : ERROR_FAIL;
+}
+
+/* Where it is not, libxl makes the devices when memory is there, as ever. */
+static void offer_early(struct build *b)
+{
+    b->op.wake_fd = -1;
+    if (!b->x->has_helper || !early_is_safe(&b->config, b->definition.kind, b->definition.disks) ||
+        !early_offer(&b->early))
+        return;
+    b->op.is_told_otherwise = true;
+    b->op.wake_fd = early_watch(&b->early);
 }
 
 static int restore(struct build *b)
@@ -184,10 +246,14 @@ static int restore(struct build *b)
         return ERROR_FAIL;
     }
     b->op.stand_in = &b->stand_in;
+    offer_early(b);
     int rc = libxl_domain_create_restore(lx_ctx(b->lx), &b->config, &b->domid, b->stand_in.libxl_fd,
                                          -1, &b->params, &b->op.how, NULL);
     stand_in_begun(&b->stand_in);
     rc = lx_wait(&b->op, rc, 0, look_around, b);
+    if (rc == 0)
+        rc = await_memory(b);
+    early_end(&b->early);
     stand_in_close(&b->stand_in);
     if (!b->why)
         b->why = b->stand_in.why;
@@ -242,9 +308,7 @@ static enum hv_outcome complete(struct build *b, struct ha_err *err)
         (void)xc_domain_claim_pages(b->x->xc, b->record.domid, 0);
     if (wake_emulator(b, err) != 0 || !is_whole(b, err))
         return HV_FAILED;
-    if (b->is_restore) /* taken on this node by another domain: then it keeps the other name */
-        (void)libxl_domain_rename(lx_ctx(b->lx), b->record.domid, b->config.c_info.name,
-                                  b->record.name);
+    give_name(b);
     b->record.phase = XEN_COMPLETE;
     return xen_record_write(b->x->dir_fd, &b->record, err) == 0 ? HV_OK : HV_FAILED;
 }
@@ -326,6 +390,7 @@ static struct build *begin(struct hv *hv, const struct hv_label *label, const ch
         return NULL;
     }
     b->x = xen_of(hv);
+    b->early.link = (struct helper_link){.fd = -1, .inherited = -1};
     b->record.label = *label;
     snprintf(b->record.name, sizeof(b->record.name), "%s", name);
     return b;

@@ -268,8 +268,10 @@ static bool turn(struct lx *lx)
     return true;
 }
 
-static void tell_progress(struct lx_op *op, uint64_t now_ms)
+void lx_tell(struct lx_op *op)
 {
+    uint64_t now_ms = xen_now_ms();
+
     if (!op->progress || (op->now.phase == op->told_phase && now_ms < op->told_ms + TELL_MS))
         return;
     op->told_ms = now_ms;
@@ -291,7 +293,7 @@ int lx_wait(struct lx_op *op, int call_rc, uint32_t timeout_ms,
                 EXIT_FAILURE); /* libxl would call back into what is gone: the outcome is unknown */
         if (tick)
             tick(tick_user, op);
-        tell_progress(op, now_ms);
+        lx_tell(op);
         if (now_ms < end_ms)
             continue;
         if (is_aborted)

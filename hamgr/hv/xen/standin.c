@@ -17,6 +17,7 @@
 
 static const uint8_t HEAD[STAND_IN_HEAD] = {'L', 'i', 'b', 'x', 'l', 'F', 'm', 't', 0, 0, 0, 2,
                                             0,   0,   0,   0,   1,   0,   0,   0,   0, 0, 0, 0};
+static const uint8_t END[RECORD_HEAD] = {0};
 /* libxl knows no such record, and fails. */
 static const uint8_t REFUSAL[RECORD_HEAD] = {0xff, 0xff, 0xff, 0xff};
 
@@ -105,11 +106,11 @@ static void give(struct stand_in *s)
     s->given += n > 0 ? (size_t)n : 0;
 }
 
-static void give_last(struct stand_in *s)
+static void give_last(struct stand_in *s, const uint8_t *record)
 {
     s->is_ended = s->is_headed;
-    s->have = s->is_headed ? sizeof(REFUSAL) : sizeof(HEAD);
-    memcpy(s->record, s->is_headed ? REFUSAL : HEAD, s->have);
+    s->have = s->is_headed ? RECORD_HEAD : sizeof(HEAD);
+    memcpy(s->record, s->is_headed ? record : HEAD, s->have);
     s->is_headed = true;
     s->given = 0;
     give(s);
@@ -196,10 +197,29 @@ static void feed(struct stand_in *s)
     if (s->is_giving)
         s->given = s->have = 0;
     s->is_giving = false;
-    if (!s->is_ended && !s->why)
+    if (!s->is_ended && !s->why && !s->is_detached)
         take(s);
-    if (!s->is_ended && !s->is_giving && s->why)
-        give_last(s);
+    if (!s->is_ended && !s->is_giving && (s->why || s->is_detached))
+        give_last(s, s->why ? REFUSAL : END);
+}
+
+void stand_in_detach(struct stand_in *s)
+{
+    s->is_detached = true;
+}
+
+/* A PV guest's stream has nothing behind its memory, and no other is detached. */
+bool stand_in_rest(struct stand_in *s)
+{
+    if (s->is_giving) /* libxl's END, which it has taken */
+        s->have = 0;
+    s->is_giving = false;
+    while (!s->is_over && !s->why && read_on(s, RECORD_HEAD))
+        if (s->have == RECORD_HEAD && memcmp(s->record, END, RECORD_HEAD) == 0)
+            s->is_over = true;
+        else if (s->have == RECORD_HEAD)
+            stand_in_refuse(s, "the stream has a wrong record behind the guest's memory");
+    return s->is_over;
 }
 
 /* ---- both ---- */

@@ -14,6 +14,9 @@
  *
  * So a restore's libxl sees records that are complete only. If the stream ends early it gets a head
  * nevertheless, its helper reads the end of a file, and all that it made is taken back in order.
+ *
+ * Where libxl goes on before memory is there (early.h) it is told an END that the stream has not
+ * come to; the stream's own is read at last, for whoever wants to know that it was whole.
  */
 #ifndef HAMGR_HV_XEN_STANDIN_H
 #define HAMGR_HV_XEN_STANDIN_H
@@ -34,10 +37,12 @@ struct stand_in {
     int stream; /* borrowed */
     int ours;
     bool is_save;
-    bool is_headed;  /* restore: libxl was given the head */
-    bool is_ended;   /* restore: libxl was given the last it gets */
-    bool is_giving;  /* restore: the record is whole, and not all of it taken */
-    uint8_t *record; /* restore: being read, then being given */
+    bool is_headed;   /* restore: libxl was given the head */
+    bool is_ended;    /* restore: libxl was given the last it gets */
+    bool is_giving;   /* restore: the record is whole, and not all of it taken */
+    bool is_detached; /* restore: the stream is read by another, libxl gets none of it */
+    bool is_over;     /* then: the stream's own end was read */
+    uint8_t *record;  /* restore: being read, then being given */
     size_t capacity, have, given;
 };
 
@@ -48,6 +53,13 @@ void stand_in_close(struct stand_in *s);
 void stand_in_begun(const struct stand_in *s);
 /* The stream is given up: libxl shall fail as soon as it wants to read on. The first why counts. */
 void stand_in_refuse(struct stand_in *s, const char *why);
+
+/* Restore: from now on another reads the guest's memory from the stream, and libxl is told, when it
+ * asks, that there is no more. Idempotent. */
+void stand_in_detach(struct stand_in *s);
+/* ... and that other one is done: reads what is left, without waiting. True: that was all, and it
+ * was as it should be. If it is not, why says so. */
+bool stand_in_rest(struct stand_in *s);
 
 /* Carries over what there is. is_wanted: at this moment libxl waits for bytes from its end; what is
  * behind the guest's head is its helper's at any other. Blocks only where a save's stream is full.

@@ -143,6 +143,8 @@ void lx_begin(struct lx *lx, struct lx_op *op);
  * words go to lx_words. */
 int lx_wait(struct lx_op *op, int call_rc, uint32_t timeout_ms,
             void (*tick)(void *user, struct lx_op *op), void *tick_user);
+/* Tells progress, not too often; lx_wait does. */
+void lx_tell(struct lx_op *op);
 /* Ends a save or restore: its helper is told to give up, and a restore's libxl gets no more of the
  * stream. Not libxl_ao_abort, which in 4.17 calls through a null pointer while the helper does not
  * run yet (standin.h). May be called at every tick. */

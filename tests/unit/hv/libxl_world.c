@@ -16,6 +16,8 @@
 #include <unistd.h>
 #include <cmocka.h>
 
+#include "hamgr/hv/xen/helper/helper.h"
+
 uint8_t stream[SIZE];
 
 static void fill_stream(void)
@@ -140,6 +142,8 @@ static void next(int state, uint8_t *bytes, size_t size)
     fake.done = 0;
 }
 
+enum world_mover mover;
+
 static bool move_image(void)
 {
     static uint8_t image[IMAGE_SIZE];
@@ -155,11 +159,32 @@ static bool move_image(void)
     return fake.is_save || memcmp(image, stream + HEAD_SIZE, IMAGE_SIZE) == 0;
 }
 
+/* As restore.c: by the program's own division. */
+_Noreturn static void restore_in_helper(void)
+{
+    static const struct ha_err why = {.code = HA_E_UNKNOWN, .text = "bad mfn"};
+    struct helper h = {.args.fd = fake.fd, .link = {.fd = -1, .inherited = -1}, .front_fd = -1};
+
+    helper_divide(&h);
+    if (mover != NOT_EARLY) {
+        helper_link_say(&h.link, LINK_EARLY, 0);
+        helper_let_front_go(&h);
+    }
+    bool is_whole = move_image();
+    helper_let_front_go(&h);
+    if (mover == EARLY_DIES)
+        _exit(1);
+    helper_link_done(&h.link, is_whole && mover != EARLY_FAILS ? NULL : &why);
+    _exit(is_whole ? 0 : 1);
+}
+
 static void start_helper(void)
 {
     fake.state = IN_HELPER;
     fake.helper = fake.hooks->fork_replacement(fake.hooks_user);
     assert_true(fake.helper >= 0);
+    if (fake.helper == 0 && !fake.is_save)
+        restore_in_helper();
     if (fake.helper == 0)
         _exit(move_image() ? 0 : 1);
 }
@@ -242,6 +267,11 @@ static void look_for_helper(void)
         next(WRITING, stream + TAIL_AT, SIZE - TAIL_AT);
     else
         next(READING, memset(fake.record, 0, sizeof(fake.record)), sizeof(fake.record));
+}
+
+bool libxl_is_done(void)
+{
+    return fake.state == OVER;
 }
 
 int libxl_osevent_beforepoll(libxl_ctx *ctx, int *count, struct pollfd *fds, int *timeout_ms,
@@ -449,11 +479,14 @@ int begin_pour(size_t size, size_t step, pid_t *ret_pid)
 
 enum hv_outcome restore_from(int fd, hv_progress_fn progress, void *user, struct ha_err *err)
 {
-    static const char definition[] =
-        "{\"c_info\":{\"type\":\"pvh\",\"name\":\"web1\"},\"b_info\":{\"max_vcpus\":1,"
-        "\"avail_vcpus\":[0],\"max_memkb\":4096,\"target_memkb\":4096,\"type.pvh\":{}}}";
+    char definition[256];
+    const char *kind = x.has_helper ? "pv" : "pvh";
     uint32_t domid = 0;
 
+    snprintf(definition, sizeof(definition),
+             "{\"c_info\":{\"type\":\"%s\",\"name\":\"web1\"},\"b_info\":{\"max_vcpus\":1,"
+             "\"avail_vcpus\":[0],\"max_memkb\":4096,\"target_memkb\":4096,\"type.%s\":{}}}",
+             kind, kind);
     return xen_restore(&x.hv, &LABEL, "web1", (const uint8_t *)definition, strlen(definition), fd,
                        -1, progress, user, &domid, err);
 }

@@ -27,6 +27,10 @@ struct world_domain {
 };
 extern struct world_domain dom;
 
+/* What a restore's helper does: lets libxl go on early or not, and how that ends. */
+enum world_mover { NOT_EARLY, EARLY, EARLY_FAILS, EARLY_DIES };
+extern enum world_mover mover;
+
 extern struct hv_xen x;
 extern char dir[64];
 extern const struct hv_label LABEL;
@@ -34,9 +38,13 @@ extern const struct hv_label LABEL;
 int set_up(void **state);
 int tear_down(void **state);
 
+/* Has the newest operation ended, as libxl sees it? */
+bool libxl_is_done(void);
+
 void write_all(int fd, const uint8_t *bytes, size_t size, size_t step);
 /* A process that writes the first size bytes of the stream, step at a time, and is gone. */
 int begin_pour(size_t size, size_t step, pid_t *ret_pid);
+/* With a helper of ours a PV guest, else a PVH guest. */
 enum hv_outcome restore_from(int fd, hv_progress_fn progress, void *user, struct ha_err *err);
 enum hv_outcome restore(size_t size, size_t step, struct ha_err *err);
 void assert_refused(size_t size, const char *word);

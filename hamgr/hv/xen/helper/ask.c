@@ -4,6 +4,7 @@
  * that libxenguest puts the guest back in order; it never just exits.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -106,6 +107,18 @@ void helper_complete(struct helper *h, int outcome, int code)
     (void)hear(h);
 }
 
+void helper_leave(struct helper *h)
+{
+    int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    h->is_deserted = true;
+    if (null < 0)
+        return;
+    (void)dup2(null, STDIN_FILENO);
+    (void)dup2(null, STDOUT_FILENO);
+    close(null);
+}
+
 /* ---- what libxenguest logs ---- */
 
 static void log_message(struct xentoollog_logger *logger, xentoollog_level level, int code,
@@ -117,6 +130,8 @@ static void log_message(struct xentoollog_logger *logger, xentoollog_level level
     struct ha_writer w = ha_writer_of(bytes, sizeof(bytes));
 
     vsnprintf(text, sizeof(text), format, words);
+    if (h->is_deserted && level >= XTL_ERROR && h->words[0] == '\0')
+        snprintf(h->words, sizeof(h->words), "%s", text);
     talk_log(&w, (uint32_t)level, (uint32_t)code, context ? context : "", text);
     say(h, &w);
 }

@@ -14,9 +14,13 @@
 /* Not in Xen's public headers. */
 int writev_exact(int fd, const struct iovec *vector, int count);
 int write_exact(int fd, const void *data, size_t size);
+int read_exact(int fd, void *data, size_t size);
 
 typedef int (*writev_fn)(int fd, const struct iovec *vector, int count);
 typedef int (*write_fn)(int fd, const void *data, size_t size);
+typedef int (*read_fn)(int fd, void *data, size_t size);
+typedef int (*seed_fn)(xc_interface *xch, uint32_t domid, bool is_hvm, xen_pfn_t console,
+                       xen_pfn_t store, uint32_t console_domid, uint32_t store_domid);
 typedef int (*populate_fn)(xc_interface *xch, uint32_t domid, unsigned long count,
                            unsigned int order, unsigned int flags, xen_pfn_t *frames);
 
@@ -25,13 +29,24 @@ static struct {
     helper_write_fn write;
     void *user;
     bool has_superpages;
-} taken = {.fd = -1};
+    int read_fd; /* whose reads are taken; -1 none */
+    helper_read_fn read;
+    struct helper_frames frames;
+    bool is_seeded;
+} taken = {.fd = -1, .read_fd = -1};
 
 void helper_take_writes(int fd, helper_write_fn write, void *user)
 {
     taken.write = write;
     taken.user = user;
     taken.fd = fd;
+}
+
+void helper_take_reads(int fd, helper_read_fn read, const struct helper_frames *frames)
+{
+    taken.read = read;
+    taken.frames = *frames;
+    taken.read_fd = fd;
 }
 
 void helper_use_superpages(void)
@@ -70,6 +85,38 @@ int write_exact(int fd, const void *data, size_t size)
     return next(fd, data, size);
 }
 
+int read_exact(int fd, void *data, size_t size)
+{
+    if (fd == taken.read_fd)
+        return taken.read(taken.frames.user, data, size);
+    read_fn next;
+    *(void **)&next = original("read_exact");
+    return next(fd, data, size);
+}
+
+/* ---- a new domain's grants ---- */
+
+/* Entries that a daemon has in use are written no second time: their flags say that it has. */
+int xc_dom_gnttab_seed(xc_interface *xch, uint32_t guest_domid, bool is_hvm, xen_pfn_t console_gfn,
+                       xen_pfn_t xenstore_gfn, uint32_t console_domid, uint32_t xenstore_domid)
+{
+    seed_fn next;
+
+    if (taken.is_seeded)
+        return 0;
+    *(void **)&next = original("xc_dom_gnttab_seed");
+    return next(xch, guest_domid, is_hvm, console_gfn, xenstore_gfn, console_domid, xenstore_domid);
+}
+
+int helper_seed(const struct helper *h, xen_pfn_t console_frame, xen_pfn_t store_frame)
+{
+    int rc = xc_dom_gnttab_seed(h->xc, h->args.domid, false, console_frame, store_frame,
+                                h->args.console_domid, h->args.store_domid);
+
+    taken.is_seeded = rc == 0;
+    return rc;
+}
+
 /* ---- memory of a new domain ---- */
 
 static int populate_next(xc_interface *xch, uint32_t domid, uint64_t count, unsigned int order,
@@ -97,10 +144,17 @@ int xc_domain_populate_physmap_exact(xc_interface *xch, uint32_t domid, unsigned
                                      unsigned int extent_order, unsigned int mem_flags,
                                      xen_pfn_t *extent_start)
 {
+    bool is_watched = taken.frames.before && extent_order == 0;
     int rc = 0;
 
-    if (!taken.has_superpages || extent_order != 0 || mem_flags != 0)
-        return populate_next(xch, domid, nr_extents, extent_order, mem_flags, extent_start);
+    if (is_watched)
+        taken.frames.before(taken.frames.user, extent_start, nr_extents);
+    if (!taken.has_superpages || extent_order != 0 || mem_flags != 0) {
+        rc = populate_next(xch, domid, nr_extents, extent_order, mem_flags, extent_start);
+        if (rc == 0 && is_watched)
+            taken.frames.after(taken.frames.user, extent_start);
+        return rc;
+    }
     for (uint64_t at = 0; at < nr_extents && rc == 0;) {
         struct super_run run = super_next(extent_start, nr_extents, at);
         rc = run.is_super ? populate_super(xch, domid, extent_start + at)

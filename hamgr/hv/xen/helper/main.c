@@ -13,7 +13,7 @@
 
 #include "hamgr/hv/xen/helper/helper.h"
 
-static struct helper helper;
+static struct helper helper = {.link = {.fd = -1, .inherited = -1}, .front_fd = -1};
 
 static int probe(void)
 {
@@ -30,6 +30,8 @@ static int begin(struct helper *h, int argc, char **argv)
     struct ha_err err = {0};
     int rc = talk_args_parse(argc - 1, argv + 1, &h->args, &err);
 
+    if (rc == 0 && h->args.is_restore)
+        helper_divide(h);
     if (rc == 0 && h->args.stream_type != XC_STREAM_PLAIN)
         rc = ha_err_set(&err, HA_E_REFUSED, "helper: checkpointed streams are not offered");
     h->abort_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -60,6 +62,7 @@ int main(int argc, char **argv)
         return EXIT_FAILURE;
     int rc = h->args.is_restore ? helper_restore(h) : helper_save(h);
     helper_complete(h, rc, rc == 0 ? 0 : errno);
+    helper_let_front_go(h);
     xc_interface_close(h->xc);
     return EXIT_SUCCESS;
 }
