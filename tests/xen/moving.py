@@ -20,6 +20,23 @@ while hactl --json status > /tmp/lab-status; do
     if grep -q '"moves": *\\[\\]' /tmp/lab-status; then exit 1; fi
 done
 """
+# At a destination, as soon as its devices are made while memory comes: the restore's front has ended.
+WHEN_EARLY = """
+for n in $(seq 600); do
+    if pgrep -x hamgr-xen-mover > /dev/null && ! pgrep -x hamgr-xen-helpe > /dev/null; then exec "$@"; fi
+    sleep 0.1
+done
+exit 1
+"""
+# What a restore of a guest has left: its process, a domain, devices of one that is gone.
+LEFT = """
+pgrep -x hamgr-xen-mover
+xl list | grep "^$1"
+ls /sys/bus/xen-backend/devices | while read -r device; do
+    domid=${device#*-}
+    xl domname "${domid%-*}" > /dev/null 2>&1 || echo "$device"
+done
+"""
 
 
 def record_of(world, op):
@@ -91,6 +108,21 @@ def when_seen(world, node, pattern, *words):
 def when_copying(world, node, *words):
     """The same as soon as memory is on its way."""
     return when_seen(world, node, COPYING, *words)
+
+
+def when_early(world, node, *words):
+    """Runs a command on the destination as soon as libxl makes a guest's devices before its memory is
+    there; False: that was not seen, or the command failed."""
+    try:
+        cluster.inside(world.nodes[node], "sh", "-c", WHEN_EARLY, "sh", *words, timeout_s=MOVE_S)
+    except LabError:
+        return False
+    return True
+
+
+def left_of(world, node, name):
+    """What a restore of a guest that failed left on a node; empty: nothing."""
+    return cluster.inside(world.nodes[node], "sh", "-c", LEFT, "sh", name).strip()
 
 
 def when_logged(world, node, wanted, over):

@@ -6,8 +6,8 @@ import sys
 import time
 
 from harness import HELPERS, main, scenario
-from moving import (TRIES, begin_move, check_goes_on, in_mid_move, move, power_off, ready,
-                    wait_over, when_copying)
+from moving import (TRIES, begin_move, check_goes_on, in_mid_move, left_of, move, power_off,
+                    ready, wait_over, when_copying, when_early)
 from world import FAILOVER_S, check, wait_until
 
 
@@ -46,6 +46,35 @@ def cancelled_in_mid_stream(world):
         check(tries < TRIES, f"{tries} migrations were over before they could be cancelled")
         tries += 1
     world.note(f"cancelled at try {tries}")
+    move(world, "pv1", "--on-slow", "pause")
+
+
+def ended_early(world, name, *words):
+    """Begins a move and ends it by a command on the destination, which has the devices already ("OP" is
+    the migration's number). True, or False if it was faster than that. Nothing of it may be left."""
+    before = world.ear.of(name)[-1]
+    source, to, op = begin_move(world, name)
+    is_done = when_early(world, to, *[str(op) if word == "OP" else word for word in words])
+    wait_over(world)
+    check_goes_on(world, name, before)
+    if not is_done or world.where(name) != source:
+        return False
+    left = left_of(world, to, name)
+    check(not left, f"left on {to} by {' '.join(words)}: {left}")
+    return True
+
+
+@scenario(1800, helpers=HELPERS[1:])
+def devices_made_early(world):
+    """A migration is cancelled, or loses its restore or worker, when the devices are made: nothing stays."""
+    ready(world, "pv1", "pv")
+    for words in (("hactl", "--json", "cancel", "OP"), ("pkill", "-KILL", "-x", "hamgr-xen-mover"),
+                  ("pkill", "-KILL", "-x", "hamgr-hv-worker")):
+        tries = 1
+        while not ended_early(world, "pv1", *words):
+            check(tries < TRIES, f"{tries} migrations were over before {' '.join(words)}")
+            tries += 1
+        world.note(f"{words[0]} {words[-1]}: done at try {tries}")
     move(world, "pv1", "--on-slow", "pause")
 
 
