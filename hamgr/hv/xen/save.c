@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +16,9 @@
 #include "hamgr/hv/xen/helper/link.h"
 #include "hamgr/hv/xen/work.h"
 #include "hamgr/hv/xen/xs.h"
+
+#define XENSTORE_MS 3000 /* for an answer of a busy xenstored */
+#define AGAIN_MS    20
 
 struct save {
     struct hv_xen *x;
@@ -185,12 +189,18 @@ static enum hv_outcome run_save(struct save *s, struct lx *lx, const struct hv_s
     return HV_OK;
 }
 
+/* The client is made for a gate that waits for nobody; a guest that is still running can. */
 static bool read_frame(struct save *s, const char *what, uint64_t *ret)
 {
     char path[64], text[24], *end;
+    uint64_t limit_ms = xen_now_ms() + XENSTORE_MS;
+    int rc = -ENOENT;
 
     snprintf(path, sizeof(path), "/local/domain/%u/%s/ring-ref", s->domid, what);
-    if (!s->x->xs || xs_client_read(s->x->xs, path, text, sizeof(text)) <= 0)
+    while (s->x->xs && (rc = xs_client_read(s->x->xs, path, text, sizeof(text))) == -ETIMEDOUT &&
+           xen_now_ms() < limit_ms)
+        (void)poll(NULL, 0, AGAIN_MS);
+    if (rc <= 0)
         return false;
     *ret = strtoull(text, &end, 10);
     return *end == '\0' && *ret > 0;
