@@ -84,6 +84,8 @@ void sim_run(const struct sim_options *options, struct sim_result *ret_result)
             sim_events_look();
         if (sim_matrix_is_on())
             sim_matrix_look();
+        if (ret_result->violations > 0 && ret_result->hash == 0)
+            ret_result->hash = sim.hash; /* also of a story that goes on behind it */
         if (ret_result->violations > 0 && !options->is_traced)
             break;
     }
@@ -91,7 +93,8 @@ void sim_run(const struct sim_options *options, struct sim_result *ret_result)
         sim_script_tell_end();
     else if (ret_result->violations == 0)
         sim_check_end();
-    ret_result->hash = sim.hash;
+    if (ret_result->hash == 0)
+        ret_result->hash = sim.hash;
     ret_result->sim_ns = sim.now;
     ret_result->faults = sim.fault_count;
     sim_world_close();
@@ -99,6 +102,8 @@ void sim_run(const struct sim_options *options, struct sim_result *ret_result)
 
 /* ---- the command line --------------------------------------------------------------------------
  */
+
+#define CHAOS_NS (600 * NS_S) /* of a seed, if --seconds says nothing else */
 
 struct run {
     struct sim_options options;
@@ -124,7 +129,7 @@ static void usage(FILE *out)
           "  --trace          tells its story\n"
           "  --events         tells each change for machines, see events.c\n"
           "  --shrink N       finds a smaller set of faults that still breaks seed N\n"
-          "  --keep N,N-N     only the faults with these numbers\n"
+          "  --keep N,N-N     only the faults with these numbers; or none\n"
           "  --faults A,B     only these kinds\n"
           "  --no-corners     without what corner.c adds to a quarter of the seeds\n"
           "  --until I1,L1    stops at the first violation of one of these\n"
@@ -151,6 +156,8 @@ static bool parse_keep(struct sim_options *options, const char *text)
     char *end = NULL;
 
     options->has_keep = true;
+    if (strcmp(text, "none") == 0)
+        return true;
     while (*text) {
         unsigned long first = strtoul(text, &end, 10), last = first;
         if (end == text)
@@ -197,6 +204,45 @@ static void print_keep(const struct sim_options *options)
         comma = ",";
         i = last;
     }
+    if (*comma == '\0')
+        printf("none");
+}
+
+static void print_faults(const struct sim_options *options)
+{
+    const char *comma = " --faults ";
+
+    for (uint8_t fault = 0; fault < SIM_F_COUNT; fault++) {
+        if (!(options->fault_mask >> fault & 1))
+            continue;
+        printf("%s%s", comma, sim_fault_name(fault));
+        comma = ",";
+    }
+}
+
+static void print_hash(uint64_t seed, const struct sim_result *result)
+{
+    printf("seed %llu hash %016llx\n", (unsigned long long)seed, (unsigned long long)result->hash);
+}
+
+/* All that was given and changes what happens: the line must give the same run, byte for byte. */
+static void print_replay(const struct sim_options *options)
+{
+    printf("replay: tests/sim/run --seed %llu --trace", (unsigned long long)options->seed);
+    if (options->plant)
+        printf(" --plant %s", options->plant);
+    if (options->nodes)
+        printf(" --nodes %u", options->nodes);
+    if (options->chaos_ns != CHAOS_NS)
+        printf(" --seconds %llu", (unsigned long long)(options->chaos_ns / NS_S));
+    print_faults(options);
+    if (!options->has_corners)
+        printf(" --no-corners");
+    if (options->has_keep) {
+        printf(" --keep ");
+        print_keep(options);
+    }
+    printf("\n");
 }
 
 /* ---- shrinking ---------------------------------------------------------------------------------
@@ -222,8 +268,10 @@ static int shrink(struct run *run)
         printf("seed %llu breaks nothing\n", (unsigned long long)best.seed);
         return 0;
     }
-    best.has_keep = true;
-    set_keep(&best, 0, SIM_KEEP - 1, true);
+    if (!best.has_keep) {
+        best.has_keep = true;
+        set_keep(&best, 0, SIM_KEEP - 1, true);
+    }
     for (uint32_t size = SIM_KEEP / 2; size > 0; size /= 2) {
         for (uint32_t at = 0; at < SIM_KEEP; at += size) {
             struct sim_options less = best;
@@ -233,32 +281,16 @@ static int shrink(struct run *run)
         }
     }
     sim_run(&best, &first);
+    if (run->is_hashed)
+        print_hash(best.seed, &first);
     printf("seed %llu with %u faults: %s\n", (unsigned long long)best.seed, first.faults,
            first.first);
-    printf("replay: tests/sim/run --seed %llu --trace --keep ", (unsigned long long)best.seed);
-    print_keep(&best);
-    printf("\n");
+    print_replay(&best);
     return 1;
 }
 
 /* ---- running -----------------------------------------------------------------------------------
  */
-
-static void print_replay(const struct run *run)
-{
-    printf("  replay: tests/sim/run --seed %llu --trace", (unsigned long long)run->options.seed);
-    if (run->options.plant)
-        printf(" --plant %s", run->options.plant);
-    if (run->options.nodes)
-        printf(" --nodes %u", run->options.nodes);
-    if (!run->options.has_corners)
-        printf(" --no-corners");
-    if (run->options.has_keep) {
-        printf(" --keep ");
-        print_keep(&run->options);
-    }
-    printf("\n");
-}
 
 static bool is_named(const char *list, const char *violation)
 {
@@ -277,11 +309,11 @@ static void run_one(struct run *run)
     run->faults += result.faults;
     run->violations += result.violations;
     if (run->is_hashed)
-        printf("seed %llu hash %016llx\n", (unsigned long long)run->options.seed,
-               (unsigned long long)result.hash);
+        print_hash(run->options.seed, &result);
     if (result.violations > 0) {
         printf("seed %llu: %s\n", (unsigned long long)run->options.seed, result.first);
-        print_replay(run);
+        printf("  ");
+        print_replay(&run->options);
         run->is_found = run->until && is_named(run->until, result.first);
     }
     if (run->twice_every && run->options.seed % run->twice_every == 0) {
@@ -406,7 +438,7 @@ int main(int argc, char **argv)
                                           {"no-corners", no_argument, NULL, 'o'},
                                           {NULL, 0, NULL, 0}};
     static struct run run = {
-        .options = {.chaos_ns = 600 * NS_S, .has_corners = true}, .stride = 1, .twice_every = 100};
+        .options = {.chaos_ns = CHAOS_NS, .has_corners = true}, .stride = 1, .twice_every = 100};
     int option;
 
     while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
