@@ -24,6 +24,20 @@ void sim_say(uint32_t node, const char *fmt, ...)
         printf("[%10.6f] --  %s\n", (double)sim.now / 1e9, line);
 }
 
+/* All that can be planted. `tests/sim/run --plants` compares them with plants.txt and the sources.
+ */
+static const char *const plants[] = {
+    "device-lies",       "operator-lies",      "watchdog-never-fires",
+    "pause-lies",        "keeper-always-pets", "arm-forgets-device",
+    "disk-lies",         "disk-never-asked",   "handover-undrained",
+    "destroy-leaves-it", "entry-differs",      "state-differs",
+    "nothing-starts",    "guests-hop",         "gentle-cuts",
+    "gentle-power",      "fence-storm",        "version-ignored",
+    "acts-at-once",      "aims-anywhere",      "places-anywhere",
+    "hamgrd-gives-up",   "wall-stands",        "older-memory"};
+
+#define PLANTS (sizeof(plants) / sizeof(plants[0]))
+
 bool sim_has_plant(const char *name)
 {
     return sim.options.plant && strcmp(sim.options.plant, name) == 0;
@@ -134,6 +148,7 @@ static void usage(FILE *out)
           "  --no-corners     without what corner.c adds to a quarter of the seeds\n"
           "  --until I1,L1    stops at the first violation of one of these\n"
           "  --plant NAME     with a planted failure that a check must find\n"
+          "  --list-plants    their names\n"
           "  --nodes N        2 to 9; else by the seed\n"
           "  --seconds N      of chaos, 30 to 86400 (600)\n"
           "  --script FILE    plays what the file says, see script.c\n"
@@ -188,6 +203,17 @@ static bool parse_faults(struct sim_options *options, const char *text)
         }
     }
     return options->fault_mask != 0;
+}
+
+static bool parse_plant(struct sim_options *options, const char *name)
+{
+    options->plant = name;
+    for (size_t i = 0; i < PLANTS; i++) {
+        if (strcmp(plants[i], name) == 0)
+            return true;
+    }
+    fprintf(stderr, "hamgr-sim: --plant: there is no \"%s\"; --list-plants tells all\n", name);
+    return false;
 }
 
 static void print_keep(const struct sim_options *options)
@@ -380,8 +406,11 @@ static bool parse_option(struct run *run, int option, const char *value)
     case 'k':
         return parse_keep(&run->options, value);
     case 'p':
-        run->options.plant = value;
-        return true;
+        return parse_plant(&run->options, value);
+    case 'l':
+        for (size_t i = 0; i < PLANTS; i++)
+            puts(plants[i]);
+        exit(0);
     case 'n':
         run->options.nodes = (uint32_t)strtoul(value, NULL, 10);
         return run->options.nodes >= 2 && run->options.nodes <= SIM_NODES;
@@ -418,25 +447,17 @@ static bool parse_option(struct run *run, int option, const char *value)
 
 int main(int argc, char **argv)
 {
-    static const struct option table[] = {{"seeds", required_argument, NULL, 'r'},
-                                          {"seed", required_argument, NULL, 's'},
-                                          {"stride", required_argument, NULL, 'd'},
-                                          {"trace", no_argument, NULL, 't'},
-                                          {"events", no_argument, NULL, 'e'},
-                                          {"shrink", required_argument, NULL, 'x'},
-                                          {"keep", required_argument, NULL, 'k'},
-                                          {"plant", required_argument, NULL, 'p'},
-                                          {"nodes", required_argument, NULL, 'n'},
-                                          {"faults", required_argument, NULL, 'f'},
-                                          {"until", required_argument, NULL, 'u'},
-                                          {"seconds", required_argument, NULL, 'S'},
-                                          {"matrix", no_argument, NULL, 'M'},
-                                          {"cell", required_argument, NULL, 'C'},
-                                          {"script", required_argument, NULL, 'F'},
-                                          {"coverage", no_argument, NULL, 'c'},
-                                          {"hash", no_argument, NULL, 'H'},
-                                          {"no-corners", no_argument, NULL, 'o'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option table[] = {
+        {"seeds", required_argument, NULL, 'r'},   {"seed", required_argument, NULL, 's'},
+        {"stride", required_argument, NULL, 'd'},  {"trace", no_argument, NULL, 't'},
+        {"events", no_argument, NULL, 'e'},        {"shrink", required_argument, NULL, 'x'},
+        {"keep", required_argument, NULL, 'k'},    {"plant", required_argument, NULL, 'p'},
+        {"list-plants", no_argument, NULL, 'l'},   {"nodes", required_argument, NULL, 'n'},
+        {"faults", required_argument, NULL, 'f'},  {"until", required_argument, NULL, 'u'},
+        {"seconds", required_argument, NULL, 'S'}, {"matrix", no_argument, NULL, 'M'},
+        {"cell", required_argument, NULL, 'C'},    {"script", required_argument, NULL, 'F'},
+        {"coverage", no_argument, NULL, 'c'},      {"hash", no_argument, NULL, 'H'},
+        {"no-corners", no_argument, NULL, 'o'},    {NULL, 0, NULL, 0}};
     static struct run run = {
         .options = {.chaos_ns = CHAOS_NS, .has_corners = true}, .stride = 1, .twice_every = 100};
     int option;
