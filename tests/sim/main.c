@@ -2,6 +2,7 @@
  *
  * hamgr-sim: runs seeds and says what it found. tests/sim/run is its front.
  */
+#include <errno.h>
 #include <getopt.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -117,13 +118,15 @@ void sim_run(const struct sim_options *options, struct sim_result *ret_result)
 /* ---- the command line --------------------------------------------------------------------------
  */
 
-#define CHAOS_NS (600 * NS_S) /* of a seed, if --seconds says nothing else */
+#define CHAOS_NS (600 * NS_S)                  /* of a seed, if --seconds says nothing else */
+#define SEED_MAX UINT64_C(1000000000000000000) /* a stride behind it wraps nothing */
+#define NO_CELL  UINT64_MAX
 
 struct run {
     struct sim_options options;
     uint64_t from, to, stride;
     const char *script;
-    const char *matrix_cell;
+    uint64_t matrix_cell; /* NO_CELL: all */
     bool is_matrix;
     bool is_shrinking, is_covered, is_hashed;
     const char *until; /* NULL: all seeds are run */
@@ -166,6 +169,24 @@ static void set_keep(struct sim_options *options, uint32_t first, uint32_t last,
     }
 }
 
+/* Digits and nothing else: no sign, no blank, no wrap. */
+static bool parse_number(const char *text, char **ret_end, uint64_t low, uint64_t high,
+                         uint64_t *ret)
+{
+    errno = 0;
+    if (text[0] < '0' || text[0] > '9')
+        return false;
+    *ret = strtoull(text, ret_end, 10);
+    return errno == 0 && *ret >= low && *ret <= high;
+}
+
+static bool parse_whole(const char *text, uint64_t low, uint64_t high, uint64_t *ret)
+{
+    char *end = NULL;
+
+    return parse_number(text, &end, low, high, ret) && *end == '\0';
+}
+
 static bool parse_keep(struct sim_options *options, const char *text)
 {
     char *end = NULL;
@@ -174,17 +195,18 @@ static bool parse_keep(struct sim_options *options, const char *text)
     if (strcmp(text, "none") == 0)
         return true;
     while (*text) {
-        unsigned long first = strtoul(text, &end, 10), last = first;
-        if (end == text)
+        uint64_t first, last;
+        if (!parse_number(text, &end, 0, UINT32_MAX - 1, &first))
             return false;
-        if (*end == '-')
-            last = strtoul(end + 1, &end, 10);
+        last = first;
+        if (*end == '-' && !parse_number(end + 1, &end, first, UINT32_MAX - 1, &last))
+            return false;
         set_keep(options, (uint32_t)first, (uint32_t)last, true);
-        text = *end == ',' ? end + 1 : end;
-        if (*end && *end != ',')
+        if (*end && (*end != ',' || !end[1]))
             return false;
+        text = *end == ',' ? end + 1 : end;
     }
-    return true;
+    return end != NULL;
 }
 
 /* "all", or names of kinds. */
@@ -192,15 +214,15 @@ static bool parse_faults(struct sim_options *options, const char *text)
 {
     if (strcmp(text, "all") == 0)
         return true;
-    for (uint8_t fault = 0; fault < SIM_F_COUNT; fault++) {
-        const char *name = sim_fault_name(fault), *found = text;
-        size_t length = strlen(name);
-        while ((found = strstr(found, name)) != NULL) {
-            bool begins = found == text || found[-1] == ',';
-            if (begins && (found[length] == ',' || found[length] == '\0'))
-                options->fault_mask |= UINT64_C(1) << fault;
-            found += length;
-        }
+    for (size_t length; *text; text += length + (text[length] == ',')) {
+        uint8_t fault = 0;
+        length = strcspn(text, ",");
+        while (fault < SIM_F_COUNT && (strlen(sim_fault_name(fault)) != length ||
+                                       strncmp(sim_fault_name(fault), text, length) != 0))
+            fault++;
+        if (fault == SIM_F_COUNT)
+            return false;
+        options->fault_mask |= UINT64_C(1) << fault;
     }
     return options->fault_mask != 0;
 }
@@ -212,7 +234,6 @@ static bool parse_plant(struct sim_options *options, const char *name)
         if (strcmp(plants[i], name) == 0)
             return true;
     }
-    fprintf(stderr, "hamgr-sim: --plant: there is no \"%s\"; --list-plants tells all\n", name);
     return false;
 }
 
@@ -357,12 +378,42 @@ static bool parse_range(struct run *run, const char *text)
 {
     char *end = NULL;
 
-    run->from = strtoull(text, &end, 10);
-    if (end == text || strncmp(end, "..", 2) != 0)
-        return false;
-    text = end + 2;
-    run->to = strtoull(text, &end, 10);
-    return end != text && *end == '\0' && run->to >= run->from;
+    return parse_number(text, &end, 1, SEED_MAX, &run->from) && strncmp(end, "..", 2) == 0 &&
+           parse_whole(end + 2, run->from, SEED_MAX, &run->to);
+}
+
+static bool parse_seed(struct run *run, const char *text)
+{
+    bool is_fine = parse_whole(text, 1, SEED_MAX, &run->from);
+
+    run->to = run->from;
+    return is_fine;
+}
+
+/* I1,L1 and so on; compared with what findings begin with. */
+static bool is_list_of_rules(const char *text)
+{
+    size_t length = strspn(text, "IL0123456789,");
+
+    return length > 0 && text[length] == '\0' && strncmp(text, ",", 1) != 0;
+}
+
+static bool parse_nodes(struct sim_options *options, const char *text)
+{
+    uint64_t nodes = 0;
+    bool is_fine = parse_whole(text, 2, SIM_NODES, &nodes);
+
+    options->nodes = (uint32_t)nodes;
+    return is_fine;
+}
+
+static bool parse_seconds(struct sim_options *options, const char *text)
+{
+    uint64_t seconds = 0;
+    bool is_fine = parse_whole(text, 30, 86400, &seconds);
+
+    options->chaos_ns = seconds * NS_S;
+    return is_fine;
 }
 
 static int run_script(struct run *run)
@@ -389,14 +440,11 @@ static bool parse_option(struct run *run, int option, const char *value)
         return parse_range(run, value);
     case 'x':
         run->is_shrinking = true;
-        run->from = run->to = strtoull(value, NULL, 10);
-        return true;
+        return parse_seed(run, value);
     case 's':
-        run->from = run->to = strtoull(value, NULL, 10);
-        return true;
+        return parse_seed(run, value);
     case 'd':
-        run->stride = strtoull(value, NULL, 10);
-        return run->stride > 0;
+        return parse_whole(value, 1, SEED_MAX, &run->stride);
     case 't':
         run->options.is_traced = true;
         return true;
@@ -411,17 +459,18 @@ static bool parse_option(struct run *run, int option, const char *value)
         for (size_t i = 0; i < PLANTS; i++)
             puts(plants[i]);
         exit(0);
+    case 'h':
+        usage(stdout);
+        exit(0);
     case 'n':
-        run->options.nodes = (uint32_t)strtoul(value, NULL, 10);
-        return run->options.nodes >= 2 && run->options.nodes <= SIM_NODES;
+        return parse_nodes(&run->options, value);
     case 'S':
-        run->options.chaos_ns = strtoull(value, NULL, 10) * NS_S;
-        return run->options.chaos_ns >= 30 * NS_S && run->options.chaos_ns <= 86400 * NS_S;
+        return parse_seconds(&run->options, value);
     case 'f':
         return parse_faults(&run->options, value);
     case 'u':
         run->until = value;
-        return true;
+        return is_list_of_rules(value);
     case 'c':
         run->is_covered = true;
         return true;
@@ -432,8 +481,7 @@ static bool parse_option(struct run *run, int option, const char *value)
         run->is_matrix = true;
         return true;
     case 'C':
-        run->matrix_cell = value;
-        return true;
+        return parse_whole(value, 0, sim_matrix_cells() - 1, &run->matrix_cell);
     case 'F':
         run->script = value;
         return true;
@@ -445,37 +493,108 @@ static bool parse_option(struct run *run, int option, const char *value)
     }
 }
 
-int main(int argc, char **argv)
+/* What the values are that may be wrong. */
+static const char *expected(int option)
 {
-    static const struct option table[] = {
-        {"seeds", required_argument, NULL, 'r'},   {"seed", required_argument, NULL, 's'},
-        {"stride", required_argument, NULL, 'd'},  {"trace", no_argument, NULL, 't'},
-        {"events", no_argument, NULL, 'e'},        {"shrink", required_argument, NULL, 'x'},
-        {"keep", required_argument, NULL, 'k'},    {"plant", required_argument, NULL, 'p'},
-        {"list-plants", no_argument, NULL, 'l'},   {"nodes", required_argument, NULL, 'n'},
-        {"faults", required_argument, NULL, 'f'},  {"until", required_argument, NULL, 'u'},
-        {"seconds", required_argument, NULL, 'S'}, {"matrix", no_argument, NULL, 'M'},
-        {"cell", required_argument, NULL, 'C'},    {"script", required_argument, NULL, 'F'},
-        {"coverage", no_argument, NULL, 'c'},      {"hash", no_argument, NULL, 'H'},
-        {"no-corners", no_argument, NULL, 'o'},    {NULL, 0, NULL, 0}};
-    static struct run run = {
-        .options = {.chaos_ns = CHAOS_NS, .has_corners = true}, .stride = 1, .twice_every = 100};
-    int option;
+    switch (option) {
+    case 'r':
+        return "A..B with 1 <= A <= B <= 10^18";
+    case 'x':
+    case 's':
+    case 'd':
+        return "a number from 1 to 10^18";
+    case 'k':
+        return "numbers and spans of them like 3,8-12, or none";
+    case 'p':
+        return "a name that --list-plants tells";
+    case 'n':
+        return "a number from 2 to 9";
+    case 'S':
+        return "seconds from 30 to 86400";
+    case 'f':
+        return "all, or names of faults like isolate,power (see faults.c)";
+    case 'u':
+        return "names of rules like I1,L1";
+    default:
+        return "the number of a cell, which --matrix tells with each finding";
+    }
+}
 
-    while ((option = getopt_long(argc, argv, "", table, NULL)) != -1) {
-        if (!parse_option(&run, option, optarg)) {
-            usage(stderr);
+static int refuse(const char *what)
+{
+    fprintf(stderr, "hamgr-sim: %s; --help tells more\n", what);
+    return 2;
+}
+
+/* NULL if it is clear what to do. */
+static const char *unclear(const struct run *run, unsigned modes)
+{
+    if (modes != 1)
+        return "expected one of --seeds, --seed, --shrink, --matrix, --script";
+    if (run->matrix_cell != NO_CELL && !run->is_matrix)
+        return "--cell goes with --matrix";
+    return NULL;
+}
+
+/* Reads the command line; 0, or 2 with a line of why. */
+static int parse(struct run *run, int argc, char **argv)
+{
+    static const struct option table[] = {{"seeds", required_argument, NULL, 'r'},
+                                          {"seed", required_argument, NULL, 's'},
+                                          {"stride", required_argument, NULL, 'd'},
+                                          {"trace", no_argument, NULL, 't'},
+                                          {"events", no_argument, NULL, 'e'},
+                                          {"shrink", required_argument, NULL, 'x'},
+                                          {"keep", required_argument, NULL, 'k'},
+                                          {"plant", required_argument, NULL, 'p'},
+                                          {"list-plants", no_argument, NULL, 'l'},
+                                          {"nodes", required_argument, NULL, 'n'},
+                                          {"faults", required_argument, NULL, 'f'},
+                                          {"until", required_argument, NULL, 'u'},
+                                          {"seconds", required_argument, NULL, 'S'},
+                                          {"matrix", no_argument, NULL, 'M'},
+                                          {"cell", required_argument, NULL, 'C'},
+                                          {"script", required_argument, NULL, 'F'},
+                                          {"coverage", no_argument, NULL, 'c'},
+                                          {"hash", no_argument, NULL, 'H'},
+                                          {"no-corners", no_argument, NULL, 'o'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
+    int option, at = 0;
+    unsigned modes = 0;
+
+    while ((option = getopt_long(argc, argv, "", table, &at)) != -1) {
+        if (option == '?')
+            return 2;
+        if (!parse_option(run, option, optarg)) {
+            fprintf(stderr, "hamgr-sim: --%s: expected %s, not \"%s\"\n", table[at].name,
+                    expected(option), optarg);
             return 2;
         }
+        modes += strchr("rsxMF", option) != NULL;
     }
+    if (optind < argc) {
+        fprintf(stderr, "hamgr-sim: unexpected \"%s\"\n", argv[optind]);
+        return 2;
+    }
+    const char *why = unclear(run, modes);
+    return why ? refuse(why) : 0;
+}
+
+int main(int argc, char **argv)
+{
+    static struct run run = {.options = {.chaos_ns = CHAOS_NS, .has_corners = true},
+                             .stride = 1,
+                             .twice_every = 100,
+                             .matrix_cell = NO_CELL};
+    int code = parse(&run, argc, argv);
+
+    if (code != 0)
+        return code;
     if (run.script)
         return run_script(&run);
     if (run.is_matrix)
         return sim_matrix(&run.options, run.matrix_cell);
-    if (run.to == 0) {
-        usage(stderr);
-        return 2;
-    }
     if (run.is_shrinking)
         return shrink(&run);
     for (uint64_t seed = run.from; seed <= run.to && !run.is_found; seed += run.stride) {

@@ -652,7 +652,8 @@ void sim_matrix_begin(void);
 void sim_matrix_look(void); /* after each event */
 void sim_matrix_note(const struct ha_cmd *cmd);
 /* Runs all cells, or the one with that number. 1 if anything broke, or was not reached. */
-int sim_matrix(const struct sim_options *options, const char *only);
+uint64_t sim_matrix_cells(void);
+int sim_matrix(const struct sim_options *options, uint64_t only); /* a cell; or more: all */
 
 /* main.c */
 void sim_run(const struct sim_options *options, struct sim_result *ret_result);
