@@ -295,12 +295,24 @@ static void print_replay(const struct sim_options *options)
 /* ---- shrinking ---------------------------------------------------------------------------------
  */
 
-static bool is_still_broken(const struct sim_options *options, const char *invariant)
+/* "I1: ..." of I3,I1, but not of I10. */
+static bool is_named(const char *list, const char *violation)
+{
+    size_t length = strcspn(violation, ":");
+
+    for (; *list; list += strcspn(list, ","), list += *list == ',') {
+        if (strcspn(list, ",") == length && strncmp(list, violation, length) == 0)
+            return true;
+    }
+    return false;
+}
+
+static bool is_still_broken(const struct sim_options *options, const char *rule)
 {
     struct sim_result result;
 
     sim_run(options, &result);
-    return result.violations > 0 && strncmp(result.first, invariant, 2) == 0;
+    return result.violations > 0 && is_named(rule, result.first);
 }
 
 /* Leaves out ever smaller pieces, as long as the same invariant breaks without them. */
@@ -308,9 +320,11 @@ static int shrink(struct run *run)
 {
     struct sim_options best = run->options;
     struct sim_result first;
+    char rule[16];
 
     best.seed = run->from;
     sim_run(&best, &first);
+    snprintf(rule, sizeof(rule), "%.*s", (int)strcspn(first.first, ":"), first.first);
     if (first.violations == 0) {
         printf("seed %llu breaks nothing\n", (unsigned long long)best.seed);
         return 0;
@@ -323,7 +337,7 @@ static int shrink(struct run *run)
         for (uint32_t at = 0; at < SIM_KEEP; at += size) {
             struct sim_options less = best;
             set_keep(&less, at, at + size - 1, false);
-            if (is_still_broken(&less, first.first))
+            if (is_still_broken(&less, rule))
                 best = less;
         }
     }
@@ -338,13 +352,6 @@ static int shrink(struct run *run)
 
 /* ---- running -----------------------------------------------------------------------------------
  */
-
-static bool is_named(const char *list, const char *violation)
-{
-    char name[3] = {violation[0], violation[1], '\0'};
-
-    return strstr(list, name) != NULL;
-}
 
 static void run_one(struct run *run)
 {

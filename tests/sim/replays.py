@@ -5,7 +5,8 @@
     tests/sim/replays.py BINARY
 
 Planted failures that need options (--faults, --seconds, --nodes, --no-corners) are found and shrunk;
-each printed line is run as it stands, and must come to the same finding with the same hash.
+each printed line is run as it stands, and must come to the same finding with the same hash. And --until stops
+at the rules that it names, not at others that begin like them.
 """
 
 import re
@@ -15,10 +16,10 @@ import sys
 # What must break, and with which options: one that needs faults, one that needs none of them
 # ("--keep none"), one whose world is all given.
 CASES = (
-    ("I3,I4,L1", ["--plant", "disk-lies", "--faults", "power", "--seconds", "120"]),
-    ("L1", ["--plant", "nothing-starts", "--faults", "clock-jump"]),
-    ("I5", ["--plant", "keeper-always-pets", "--faults", "isolate,operator", "--seconds", "150",
-            "--nodes", "4", "--no-corners"]),
+    ("I3,I4,L1", ["--plant", "disk-lies", "--faults", "power", "--seconds", "90", "--nodes", "3"]),
+    ("L1", ["--plant", "nothing-starts", "--faults", "clock-jump", "--seconds", "30", "--nodes", "2"]),
+    ("I5", ["--plant", "keeper-always-pets", "--faults", "isolate,operator", "--seconds", "60",
+            "--nodes", "3", "--no-corners"]),
 )
 SEEDS = "1..200"
 
@@ -50,8 +51,19 @@ def replay(binary, text):
     return found
 
 
+def check_until(binary):
+    """I1 is not I10: only the latter is where it stops."""
+    found = {}
+    for rules in ("I1", "L1,I10"):
+        text = subprocess.run([binary, "--seeds", "1..3", "--plant", "acts-at-once", "--until", rules],
+                              stdout=subprocess.PIPE, text=True, timeout=120, check=False).stdout
+        found[rules] = re.findall(r"^seed \d+: (\w+):", text, re.M)
+    assert found == {"I1": ["I10"] * 3, "L1,I10": ["I10"]}, found
+
+
 def main():
     binary = sys.argv[1]
+    check_until(binary)
     for rules, words in CASES:
         seed, told, _ = replay(binary, run(binary, "--seeds", SEEDS, *words, "--until", rules))
         _, small, _ = replay(binary, run(binary, "--shrink", seed, *words))
