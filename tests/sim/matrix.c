@@ -427,9 +427,13 @@ static const char *outcome(void)
     return g->node == cell.dst->id ? "moved" : "stayed";
 }
 
-static uint64_t run_cell(const struct sim_options *base, uint32_t row, uint32_t column)
+struct tally {
+    uint64_t violations, not_struck;
+};
+
+static struct tally run_cell(const struct sim_options *base, uint32_t row, uint32_t column)
 {
-    uint64_t bad = 0;
+    struct tally bad = {0};
 
     printf("%s x %s:", rows[row].name, columns[column].name);
     for (uint32_t seed = 1; seed <= SEEDS; seed++) {
@@ -445,12 +449,15 @@ static uint64_t run_cell(const struct sim_options *base, uint32_t row, uint32_t 
         printf(" %s at %.3f s%s", outcome(), (double)cell.struck_at / 1e9, seed < SEEDS ? "," : "");
         if (result.violations > 0)
             printf(" VIOLATION (seed %u) %s;", seed, result.first);
-        bad += result.violations > 0 || cell.state != STRUCK;
+        bad.violations += result.violations > 0;
+        bad.not_struck += cell.state != STRUCK;
     }
-    printf("; %llu violations\n", (unsigned long long)bad);
-    if (bad > 0)
-        printf("  replay: tests/sim/run --matrix --cell %u --trace\n",
-               (unsigned)(row * COLUMNS + column));
+    printf("; %llu violations, %llu not struck\n", (unsigned long long)bad.violations,
+           (unsigned long long)bad.not_struck);
+    if (bad.violations + bad.not_struck > 0)
+        printf("  replay: tests/sim/run --matrix --cell %u --trace%s%s\n",
+               (unsigned)(row * COLUMNS + column), base->plant ? " --plant " : "",
+               base->plant ? base->plant : "");
     return bad;
 }
 
@@ -459,16 +466,21 @@ uint64_t sim_matrix_cells(void)
     return ROWS * COLUMNS;
 }
 
+/* A cell that was not struck shows nothing, which is a failure of its own kind. */
 int sim_matrix(const struct sim_options *options, uint64_t only)
 {
     uint32_t first = 0, last = ROWS * COLUMNS - 1;
-    uint64_t bad = 0;
+    struct tally bad = {0};
 
     if (only < ROWS * COLUMNS)
         first = last = (uint32_t)only;
-    for (uint32_t i = first; i <= last; i++)
-        bad += run_cell(options, i / COLUMNS, i % COLUMNS);
-    printf("%u steps x %u strikes x %u seeds, %llu violations\n", (unsigned)ROWS, (unsigned)COLUMNS,
-           SEEDS, (unsigned long long)bad);
-    return bad > 0;
+    for (uint32_t i = first; i <= last; i++) {
+        struct tally one = run_cell(options, i / COLUMNS, i % COLUMNS);
+        bad.violations += one.violations;
+        bad.not_struck += one.not_struck;
+    }
+    printf("%u cells of %u steps x %u strikes, %u seeds each: %llu violations, %llu not struck\n",
+           last - first + 1, (unsigned)ROWS, (unsigned)COLUMNS, SEEDS,
+           (unsigned long long)bad.violations, (unsigned long long)bad.not_struck);
+    return bad.violations + bad.not_struck > 0;
 }
