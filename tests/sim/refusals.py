@@ -27,7 +27,7 @@ FRONT = (
     "--seeds 1..2 --jobs 0", "--seeds 1..2 --jobs x", "--seeds 1..2 --jobs -1", "--seeds 1..2 --jobs",
     "--kept --bogus", "--seeds 1..2 --plants", "--seeds 1..2 --kept", "--plants --kept",
     "--seeds 1..2 --seed 3", "--seeds 1..2 --seeds 3..4", "--seeds 1..2 --stride 2", "--jobs 2 --seed 7",
-    "--seeds=3..1", "--seeds 1..2 --bogus", "--matrix --jobs 2",
+    "--seeds=3..1", "scenario /nonexistent.json", "scenario /etc/passwd", "--seeds 1..2 --bogus", "--matrix --jobs 2",
 )
 
 

@@ -8,7 +8,8 @@
 FILE is a scenario as ../shared/peer-scenarios/README.md describes it. It is translated into a script
 for hamgr-sim (tests/sim/script.c) and played with hamgr's own timing. --json prints for each
 {"name", "final": {guest: {"node", "state", "running_on"}}, "events", "violations", "refused"}. A file
-with directives that hamgr does not offer is refused by name, never played in part.
+with directives that hamgr does not offer is refused by name, never played in part. One that can't be
+read at all is an error: exit code 2.
 
 --table compares with what the peer did: same, different (which needs a line of why in
 scenarios.txt) or refused. A guest's node counts where an order named it; where the peer chose one of
@@ -28,6 +29,9 @@ STOPPED = ("stopped", "disabled", "ignored", None)
 SETUP_S = 40  # before the story begins guests are brought to the nodes they are defined on
 CLOCK_S = 1   # the peer's clock ticks in seconds
 CALM_S = 60   # a story may end no sooner behind its last event
+UNREAD = "it can't be read: "
+# What whole scenarios are about that hamgr does not offer: refusals that begin so.
+NOT_OFFERED = ("placement rules are", "placement by load is")
 
 
 class Refused(Exception):
@@ -277,6 +281,10 @@ def refused(name, why):
     return {"name": name, "final": {}, "events": [], "violations": [], "refused": why}
 
 
+def is_unread(result):
+    return bool(result and result["refused"] and result["refused"].startswith(UNREAD))
+
+
 def load(path):
     """(Story or None, its data, the refusal)."""
     name = os.path.splitext(os.path.basename(path))[0]
@@ -287,7 +295,7 @@ def load(path):
     except Refused as why:
         return None, refused(name, str(why))
     except (OSError, ValueError, RecursionError) as why:
-        return None, refused(name, f"it can't be read: {why}"[:200])
+        return None, refused(name, f"{UNREAD}{why}"[:200])
     except (KeyError, TypeError, AttributeError) as why:
         return None, refused(name, f"it is malformed: {why!r}"[:200])
 
@@ -405,9 +413,15 @@ def written():
         return file.read().split("```\n")[1].splitlines()
 
 
+def is_of_another_kind(why):
+    """Refused for a rule, placement by load or a group."""
+    return why.startswith(NOT_OFFERED) or why.endswith("groups are not offered")
+
+
 def table(binary, paths, tell=print):
     """Tells the table; returns the number of things that must not be."""
     bad = same = idle = plain = violations = 0
+    left = []  # refused, though no rule, load placement or group is in them
     why_of = notes()
     for path in paths:
         story, result = load(path)
@@ -416,6 +430,8 @@ def table(binary, paths, tell=print):
             result = play(binary, story)
         if result["refused"]:
             tell(f"{name}: refused: {result['refused']}")
+            if not is_of_another_kind(result["refused"]):
+                left.append(name)
             continue
         plain += 1
         violations += len(result["violations"])
@@ -432,6 +448,8 @@ def table(binary, paths, tell=print):
     tell(f"{len(paths)} scenarios: {plain} played, {same} as the peer ({idle} for a manager that "
           f"does nothing), {plain - same} different, {len(paths) - plain} refused, "
           f"{violations} violations")
+    tell(f"{plain} of the {plain + len(left)} that use no rule, load placement or group are played; "
+         f"not played: {' '.join(left) or 'none'}")
     return bad
 
 
@@ -464,19 +482,23 @@ def main(binary, args):
         print(__doc__, file=sys.stderr)
         return 2
     if "--table" in flags:
-        return 1 if table(binary, paths) else 0
-    bad = 0
+        bad = table(binary, paths)
+        return 2 if any(is_unread(load(path)[1]) for path in paths) else 1 if bad else 0
+    bad = unread = 0
     for path in paths:
         story, result = load(path)
         if story:
             result = play(binary, story, "--trace" in flags)
+        unread += is_unread(result)
         bad += len(result["violations"])
         if "--json" in flags:
             print(json.dumps(result))
+        elif is_unread(result):
+            print(f"tests/sim/run scenario: {path}: {result['refused']}", file=sys.stderr)
         elif result["refused"]:
             print(f"{result['name']}: refused: {result['refused']}")
         else:
             print(f"{result['name']}: {len(result['violations'])} violations")
             for guest, end in sorted(result["final"].items()):
                 print(f"  {guest}: {end['state']}, runs on {' '.join(end['running_on']) or 'none'}")
-    return 1 if bad else 0
+    return 2 if unread else 1 if bad else 0
