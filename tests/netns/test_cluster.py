@@ -275,6 +275,19 @@ def planted_double_run(context):
     check(cluster.verdict(leave_out=("g1",))[0] > 0, "a foreign step was not counted")
 
 
+@scenario(45)
+def planted_liar(context):
+    """All power devices say "off" and lie: the double run that this leads to is seen."""
+    cluster = lab.start(context)
+    lab.no_harm(cluster)
+    home = cluster.room.nodes[cluster.homes()["g1"]]
+    steps = campaign_plant.lying_device(cluster, "g1", home,
+                                        time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+    context.note(f"seen: {steps} foreign steps")
+    check(steps > 0, "the double run after a lie was not seen")
+    check(cluster.verdict()[0] > 0, "the double run after a lie was not counted")
+
+
 @scenario(120)
 def live_migration(context):
     """A guest moves live, back and forth, while it writes: no page lost, pause below its limit."""
