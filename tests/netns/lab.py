@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What scenarios of whole clusters share: a running cluster, and what must never be seen in one."""
 
+import glob
+import os
 import time
 
 from harness import check, equal
@@ -103,3 +105,44 @@ def stand_for(cluster, names, seconds, what):
         silent = [name for name in names if not cluster.is_stepping(name, 1500)]
         check(not silent, f"{what}: {' '.join(silent)} stood still")
         time.sleep(0.1)
+
+
+# --- secrets --------------------------------------------------------------------------------------
+
+def read_bytes(path):
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except OSError:  # a process that has ended meanwhile
+        return b""
+
+
+def secrets(cluster):
+    """Pieces of what must stay in its files: of the nodes' private keys and corosync's key."""
+    pieces = set()
+    for node in cluster.nodes:
+        key = read_bytes(node.path("etc-hamgr", "pki", "node.key"))
+        pieces |= {line.strip() for line in key.splitlines() if b"-----" not in line and len(line) > 30}
+        ring = read_bytes(node.path("etc-corosync", "authkey"))
+        pieces |= {ring[:16], ring[:16].hex().encode()}
+    check(len(pieces) > 2 and min(map(len, pieces)) >= 16, "the room has keys to look for")
+    return pieces
+
+
+def seen_in(pieces, paths):
+    return sorted(path for path in paths if any(piece in read_bytes(path) for piece in pieces))
+
+
+def no_secrets(cluster):
+    """I13: no key is in the arguments or environment of any process, nor in any log."""
+    pieces = secrets(cluster)
+    logs = [path for node in cluster.nodes for path in glob.glob(node.path("log", "**"), recursive=True)
+            if os.path.isfile(path)]
+    logs += glob.glob(os.path.join(cluster.room.dir, "*.log")) + glob.glob(
+        os.path.join(cluster.room.dir, "*.out"))
+    processes = glob.glob("/proc/[0-9]*/cmdline") + glob.glob("/proc/[0-9]*/environ")
+    check(any(b"hamgrd" in read_bytes(path) for path in processes), "the daemons' arguments are read")
+    check(any(map(read_bytes, logs)), "there are logs")
+    equal(seen_in(pieces, logs + processes), [], "where a key is seen")
+    keys = [node.path("etc-hamgr", "pki", "node.key") for node in cluster.nodes]
+    equal(seen_in(pieces, keys), sorted(keys), "where keys are, as the search finds them")

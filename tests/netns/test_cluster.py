@@ -309,6 +309,7 @@ def live_migration(context):
         check(copy.gap_ns < 500e6, f"a pause of {copy.gap_ns / 1e6:.0f} ms")
         cluster.wait_checked(["big"])
     lab.no_harm(cluster)
+    lab.no_secrets(cluster)
 
 
 @scenario(120)
