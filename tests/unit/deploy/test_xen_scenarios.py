@@ -24,10 +24,11 @@ sys.path.insert(0, XEN)
 
 import comparison  # noqa: E402
 import harness  # noqa: E402
+import knife  # noqa: E402
 import world  # noqa: E402
 
 HACTL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else None
-PROGRAMS = ("test_faults", "test_guests", "test_moves")
+PROGRAMS = ("test_cuts", "test_faults", "test_guests", "test_moves")
 GOOD = "guest: pv1 00ff00ff00ff00ff step 12 checked 9 bad 0 disk 4 disk_bad 0 gap 20\n"
 
 
@@ -202,6 +203,10 @@ class Scenarios(unittest.TestCase):
 
     def test_choosing(self):
         self.assertEqual(harness.choose([], full=True), harness.SCENARIOS)
+        left_out = [harness.name_of(s) for s in harness.SCENARIOS if s not in harness.choose([])]
+        self.assertEqual(left_out, ["stream_cuts"])
+        self.assertEqual([harness.name_of(s) for s in harness.choose(["stream_cuts"])],
+                         ["stream_cuts", "stream_cuts-auto"])
         self.assertEqual([harness.name_of(s) for s in harness.choose(["pv_live"])],
                          ["pv_live", "pv_live-auto"])
         self.assertEqual([harness.name_of(s) for s in harness.choose(["pv_live-auto"])],
@@ -213,6 +218,20 @@ class Scenarios(unittest.TestCase):
         found = {name[:-3] for name in os.listdir(XEN)
                  if name.startswith("test_") and name.endswith(".py")}
         self.assertEqual(found, set(PROGRAMS))
+
+
+class Cuts(unittest.TestCase):
+    """The packet filter that cuts streams."""
+
+    SAID = json.dumps({"nftables": [{"metainfo": {"version": "1.0.6"}}] + [
+        {"counter": {"family": "netdev", "name": name, "table": "knife", "packets": packets,
+                     "bytes": size}}
+        for name, packets, size in (("passed", 30, 9000), ("lost", 4, 2000), ("dialled", 1, 60))]})
+
+    def test_what_is_lost_has_not_passed(self):
+        blade = knife.Knife.__new__(knife.Knife)
+        with unittest.mock.patch.object(blade, "run", lambda *_: self.SAID):
+            self.assertEqual(blade.counts(), {"passed": 7000, "lost": 4, "dialled": 1})
 
 
 class Comparison(unittest.TestCase):
@@ -322,7 +341,7 @@ class Product(unittest.TestCase):
             with open(os.path.join(ROOT, "ctl", "schema", name), encoding="utf-8") as file:
                 text += json.dumps(json.load(file))
         for member in ("phase", "node", "status", "armed", "incarnation", "gate_open", "step", "moves",
-                       "op", "moved", "raw_bytes", "wire_bytes"):
+                       "op", "moved", "raw_bytes", "wire_bytes", "round", "outcome", "reason", "leader"):
             self.assertIn(f'"{member}": {{', text)
 
 
