@@ -28,7 +28,7 @@ import knife  # noqa: E402
 import world  # noqa: E402
 
 HACTL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else None
-PROGRAMS = ("test_cuts", "test_faults", "test_guests", "test_moves")
+PROGRAMS = ("test_cuts", "test_faults", "test_guests", "test_kinds", "test_moves")
 GOOD = "guest: pv1 00ff00ff00ff00ff step 12 checked 9 bad 0 disk 4 disk_bad 0 gap 20\n"
 
 
@@ -201,10 +201,20 @@ class Scenarios(unittest.TestCase):
         for name in ("pv_live", "pvh_live", "cancelled_in_mid_stream"):
             self.assertLessEqual({name, f"{name}-auto"}, names)
 
+    def test_refusals_are_worded_as_they_are_read(self):
+        with open(os.path.join(ROOT, "hamgr/doctor/bars.c"), encoding="utf-8") as file:
+            source = re.sub(r'"\s*PRIu32\s*"', "u", file.read())
+        texts = re.findall(r'"([^"]*)"', re.sub(r'"\s*"', "", source))
+        said, fix = (next(t for t in texts if words in t).replace("%u", "7")
+                     for words in ("can't move live", "--max-downtime"))
+        kinds = sys.modules["test_kinds"]
+        self.assertEqual(kinds.REFUSED.search(said).groups(), ("7", "7", "7"))
+        self.assertEqual(kinds.OFFERED.search(fix).group(1), "7")
+
     def test_choosing(self):
         self.assertEqual(harness.choose([], full=True), harness.SCENARIOS)
         left_out = [harness.name_of(s) for s in harness.SCENARIOS if s not in harness.choose([])]
-        self.assertEqual(left_out, ["stream_cuts"])
+        self.assertEqual(left_out, ["stream_cuts", "hvm_live-stock-auto"])
         self.assertEqual([harness.name_of(s) for s in harness.choose(["stream_cuts"])],
                          ["stream_cuts", "stream_cuts-auto"])
         self.assertEqual([harness.name_of(s) for s in harness.choose(["pv_live"])],
@@ -328,7 +338,10 @@ class Product(unittest.TestCase):
             self.skipTest("no hactl was named")
         for words, needed in ((("migrate",), ("--to", "--on-slow", "--detach")),
                               (("migrations",), ("--count",)), (("guest", "add"), ("--config",)),
-                              (("cancel",), ("OPERATION",)), (("status",), ())):
+                              (("cancel",), ("OPERATION",)), (("status",), ()), (("doctor",), ()),
+                              (("migrate",), ("--max-downtime", "--forecast")),
+                              (("guest", "set"), ("--max-downtime",)),
+                              (("maintenance",), ("on|off", "--wait"))):
             done = subprocess.run([HACTL, *words, "--help"], capture_output=True, text=True, timeout=60,
                                   check=False)
             self.assertEqual(done.returncode, 0, done.stderr)
@@ -337,11 +350,13 @@ class Product(unittest.TestCase):
 
     def test_members(self):
         text = ""
-        for name in ("status.json", "common.json", "migrate.json", "migrations.json", "events.json"):
+        for name in ("status.json", "common.json", "migrate.json", "migrations.json", "events.json",
+                     "doctor.json"):
             with open(os.path.join(ROOT, "ctl", "schema", name), encoding="utf-8") as file:
                 text += json.dumps(json.load(file))
         for member in ("phase", "node", "status", "armed", "incarnation", "gate_open", "step", "moves",
-                       "op", "moved", "raw_bytes", "wire_bytes", "round", "outcome", "reason", "leader"):
+                       "op", "moved", "raw_bytes", "wire_bytes", "round", "reason", "leader", "maintenance",
+                       "guests", "outcome", "findings", "severity", "code"):
             self.assertIn(f'"{member}": {{', text)
 
 
