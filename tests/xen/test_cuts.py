@@ -19,7 +19,8 @@ MIB = 1 << 20
 # --- the stream -----------------------------------------------------------------------------------
 
 # `after`: cut behind so many bytes, else by `reach`. What is `brief` ends when the source has noticed
-# and dials again, and costs the migration nothing; the others last until it is over.
+# and dials again, and costs the migration nothing; the others last until it is over, which is as long
+# as the lab's grace time (60 s) once it copies.
 Cut = collections.namedtuple("Cut", "phase verdict after reach brief")
 
 def in_later_round(world, source, _):
@@ -33,8 +34,8 @@ def when_stopped(world, source, op):
 
 CUTS = (Cut("its first connection", RESET, 1, None, False),
         Cut("early in round 0", RESET, 2 * MIB, None, True),
-        Cut("late in round 0", SILENT, 20 * MIB, None, False),
-        Cut("a later round", RESET, 0, in_later_round, False),
+        Cut("late in round 0", SILENT, 20 * MIB, None, True),
+        Cut("a later round", RESET, 0, in_later_round, True),
         Cut("the guest's stop", SILENT, 0, when_stopped, False))
 
 
@@ -101,19 +102,9 @@ def stream_cuts(world):
 
 # --- processes ------------------------------------------------------------------------------------
 
-# hamgr-init starts the gate, the gate its workers, a worker the helper that moves memory.
+# hamgr-init starts the gate, the gate its workers, which call themselves so.
 KILL_GATE = "pkill -KILL -x -P 1 hamgr-hv-xen"
-KILL_WORKER = """
-i=0
-while [ $i -lt 500 ]; do
-    for pid in $(pgrep -x "hamgr-xen-helpe|libxl-save-help"); do
-        worker=$(ps -o ppid= -p "$pid")
-        if [ "$(ps -o comm= -p "$worker")" = hamgr-hv-xen ]; then kill -KILL $worker; exit; fi
-    done
-    i=$((i + 1))
-done
-exit 1
-"""
+KILL_WORKER = "pkill -KILL -x hamgr-hv-worker"
 
 
 def dies_in_mid_move(world, what, end, kill):
