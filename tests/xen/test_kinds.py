@@ -40,8 +40,7 @@ def stock_non_live(world):
     pause_s, allowed_ms, offered_s = refused(world, "pv1", to)
     world.note(f"refused: {pause_s} s foreseen, {allowed_ms} ms allowed, {offered_s} s offered")
     check(pause_s * 1000 > allowed_ms and offered_s >= pause_s, "the numbers contradict each other")
-    check(refused(world, "pv1", to, "--max-downtime", "500ms", "--on-slow", "pause")[1] == 500,
-          "what was allowed is not what it was refused for")
+    refused(world, "pv1", to, "--max-downtime", "500ms", "--on-slow", "pause")
     refused(world, "pv1", to, "--forecast")
     check(not world.status()["moves"] and world.where("pv1") == source, "something moved all the same")
     check(world.wait_beat("pv1").incarnation == before.incarnation, "pv1 was started anew")
