@@ -6,7 +6,7 @@ import re
 import sys
 import time
 
-from harness import main, scenario
+from harness import HELPERS, main, scenario
 from moving import move, ready
 from world import FAILOVER_S, check, wait_until
 from xenlab import cluster
@@ -67,7 +67,7 @@ def move_hvm(world, name):
                SOON_S, 1)
 
 
-@scenario(1200, hypervisor="stock", extra=("auto",))
+@scenario(1200, hypervisor="stock", helpers=(), extra=HELPERS)
 def hvm_live(world):
     """An HVM guest (QEMU beside it, PV drivers in it) moves live there and back."""
     ready(world, "hvm1", "hvm")

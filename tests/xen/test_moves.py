@@ -64,7 +64,7 @@ def ended_early(world, name, *words):
     return True
 
 
-@scenario(1800, helpers=HELPERS[1:])
+@scenario(1800, helpers=(), extra=HELPERS[1:])
 def devices_made_early(world):
     """A migration is cancelled, or loses its restore or worker, when the devices are made: nothing stays."""
     ready(world, "pv1", "pv")

@@ -214,7 +214,8 @@ class Scenarios(unittest.TestCase):
     def test_choosing(self):
         self.assertEqual(harness.choose([], full=True), harness.SCENARIOS)
         left_out = [harness.name_of(s) for s in harness.SCENARIOS if s not in harness.choose([])]
-        self.assertEqual(left_out, ["stream_cuts", "hvm_live-stock-auto"])
+        self.assertEqual(left_out, ["stream_cuts", "hvm_live-stock", "hvm_live-stock-auto",
+                                    "devices_made_early-auto"])
         self.assertEqual([harness.name_of(s) for s in harness.choose(["stream_cuts"])],
                          ["stream_cuts", "stream_cuts-auto"])
         self.assertEqual([harness.name_of(s) for s in harness.choose(["pv_live"])],
