@@ -79,10 +79,10 @@ void rec_role_dest(struct rec *r, const struct rec_copy *c)
     }
     if (verb && verb->is_restore_done)
         dest_complete(r, c);
+    else if (!c->domain && rec_is_listed_since(r, c))
+        rec_begin(r, c, HA_DUTY_MOVE_IN);
     else if (c->domain && rec_may_act(r, c)) /* else it ended, and the shell awaits the reason */
         abort_move(r, c, "hamgrd was restarted while the guest arrived");
-    else if (rec_is_listed_since(r, c))
-        rec_begin(r, c, HA_DUTY_MOVE_IN);
 }
 
 /* The copy lived only under this process, which never let it run. After a restart of hamgrd nobody

@@ -188,13 +188,14 @@ static void fail(struct hamgrd *d, struct move *move, const char *why)
 }
 
 /* One that follows from a failure elsewhere: whoever knows the cause says it within REASON_MS, and
- * the source's ABORT or the save's end makes this one superfluous. The reconciler waits as well. */
+ * the source's ABORT or the save's end makes this one superfluous. At the destination the
+ * reconciler waits as well; at the source nothing may hold up the guest's way back. */
 static void fail_soon(struct move *move, const char *why)
 {
     if (move->late_ms)
         return;
     move->late_ms = shell_now_ms() + REASON_MS;
-    if (is_current(move->d, move))
+    if (!move->is_source && is_current(move->d, move))
         verb_of(move->d, move)->v.retry_ms = move->late_ms + REASON_MS;
     snprintf(move->late_why, sizeof(move->late_why), "%s", why);
 }
