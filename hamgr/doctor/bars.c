@@ -146,6 +146,16 @@ static bool bar_by_thing(struct bars *b, const struct ha_bars_guest *guest,
 
 /* ---- moves ---- */
 
+static struct ha_bar *add_move(struct bars *b, const struct ha_bars_guest *guest,
+                               const struct ha_bars_node *from, const struct ha_bars_node *to)
+{
+    struct ha_bar *bar = add(b, guest, to->node);
+
+    if (bar)
+        bar->from = from->node;
+    return bar;
+}
+
 static bool may_move(uint8_t kind, const struct ha_bars_cpu *from, const struct ha_bars_cpu *to,
                      char *ret_missing, size_t capacity)
 {
@@ -164,10 +174,9 @@ static bool bar_by_cpu(struct bars *b, const struct ha_bars_guest *guest,
     if (guest->kind == HA_KIND_UNKNOWN ||
         may_move(guest->kind, &from->cpu, &to->cpu, missing, sizeof(missing)))
         return false;
-    struct ha_bar *bar = add(b, guest, to->node);
+    struct ha_bar *bar = add_move(b, guest, from, to);
     if (!bar)
         return true;
-    bar->from = from->node;
     snprintf(bar->text, sizeof(bar->text),
              "its processor lacks %s, which the guest may use since it started on %s", missing,
              from->name);
@@ -185,10 +194,9 @@ static void bar_by_pause(struct bars *b, const struct ha_bars_guest *guest,
     if (!from->is_paging_known || guest->kind == HA_KIND_UNKNOWN ||
         !xen_live_refusal(kinds[guest->kind], from->has_shadow, from->has_hap))
         return;
-    struct ha_bar *bar = add(b, guest, to->node);
+    struct ha_bar *bar = add_move(b, guest, from, to);
     if (!bar)
         return;
-    bar->from = from->node;
     bar->pause_ms = guest->pause_ms > 0 ? guest->pause_ms : 1;
     bar->contract_ms = guest->contract_ms;
     snprintf(bar->text, sizeof(bar->text),
@@ -210,10 +218,9 @@ static bool bar_by_quiet(struct bars *b, const struct ha_bars_guest *guest,
 {
     if (!guest->never_quiet)
         return false;
-    struct ha_bar *bar = add(b, guest, to->node);
+    struct ha_bar *bar = add_move(b, guest, from, to);
     if (!bar)
         return true;
-    bar->from = from->node;
     snprintf(bar->text, sizeof(bar->text),
              "%s can't prove that its disks are quiet, so it would not be handed over: %.100s",
              from->name, guest->never_quiet);

@@ -41,13 +41,12 @@ struct ha_bars_node {
 
 struct ha_bars_guest {
     struct ha_uuid id;
-    uint8_t kind;         /* enum ha_guest_kind */
-    uint32_t owner;       /* 0 = none */
-    uint32_t home;        /* owner, or where it ran last; 0 = it never ran */
-    uint32_t pause_ms;    /* of a move that is not live */
-    uint32_t contract_ms; /* what it may stand still */
-    const char
-        *never_quiet; /* why its disks can't be proven quiet, so no hand-over; NULL: they can */
+    uint8_t kind;            /* enum ha_guest_kind */
+    uint32_t owner;          /* 0 = none */
+    uint32_t home;           /* owner, or where it ran last; 0 = it never ran */
+    uint32_t pause_ms;       /* of a move that is not live */
+    uint32_t contract_ms;    /* what it may stand still */
+    const char *never_quiet; /* why its disks can't be proven quiet; NULL: they can */
     uint32_t thing_count;
     const struct look_thing *const *things;
 };
