@@ -123,7 +123,7 @@ static void take_mover(struct link_mover *m, const struct ha_packet *packet)
     struct ha_reader r = ha_reader_of(packet->body, packet->body_size);
     struct hvp_done done;
 
-    if (packet->type == LINK_MOVER) {
+    if (packet->type == LINK_MOVER && m->pid == 0) { /* said before a byte of the stream was read */
         m->pid = (pid_t)ha_get_u32(&r);
     } else if (packet->type == LINK_EARLY) {
         m->is_early = true;
