@@ -99,13 +99,15 @@ class Lab:
         self.wait_ssh(machine)
 
     def wait_ssh(self, machine):
-        """One ssh that tries again by itself: one every half second, and three nodes to wait for, are a
-        quarter of a processor that nodes could have."""
+        """An ssh that tries again by itself for a while: one every half second, and three nodes to wait
+        for, are a quarter of a processor that nodes could have. Between two of them: has the machine been
+        switched off meanwhile, as whom a fence agent finds only now is?"""
         machine.forget_ssh()
 
         def answers():
+            machine.explain_off()
             try:
-                run([*machine.ssh("-o", "ConnectionAttempts=120"), "true"], 180, "")
+                run([*machine.ssh("-o", "ConnectionAttempts=10"), "true"], 40, "")
                 return True
             except LabError:
                 return False
