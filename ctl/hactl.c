@@ -151,6 +151,37 @@ static const struct command *find_command(int argc, char **argv, int *ret_words)
     return NULL;
 }
 
+/* Is this the first of a command's two words, as "guest" is? */
+static bool is_first_word(const struct command *command, const char *word)
+{
+    size_t length = strlen(word);
+
+    return strncmp(command->name, word, length) == 0 && command->name[length] == ' ';
+}
+
+static bool is_group_word(const char *word)
+{
+    for (size_t t = 0; t < TABLE_COUNT; t++) {
+        for (const struct command *c = tables[t]; c->name; c++) {
+            if (is_first_word(c, word))
+                return true;
+        }
+    }
+    return false;
+}
+
+/* The commands that begin with that word. */
+static void print_group(const char *word, FILE *out)
+{
+    fprintf(out, "Usage: hactl %s COMMAND ...\n\n", word);
+    for (size_t t = 0; t < TABLE_COUNT; t++) {
+        for (const struct command *c = tables[t]; c->name; c++) {
+            if (is_first_word(c, word))
+                fprintf(out, "  %-20s %s\n", c->name, c->summary);
+        }
+    }
+}
+
 /* Edit distance of two short words (Levenshtein), for "did you mean". */
 static unsigned distance(const char *a, const char *b)
 {
@@ -177,13 +208,14 @@ static unsigned distance(const char *a, const char *b)
 
 static int unknown_command(int argc, char **argv)
 {
-    char given[64], message[256];
+    char given[64], message[256], fix[64];
     const char *nearest = NULL;
-    unsigned least = 4; /* further away is no typing error */
 
     snprintf(given, sizeof(given), "%.30s%s%.30s", argv[0],
              argc > 1 && argv[1][0] != '-' ? " " : "",
              argc > 1 && argv[1][0] != '-' ? argv[1] : "");
+    /* Further away is no typing error: 4 letters, or half of a short word. */
+    unsigned half = (unsigned)strlen(given) / 2 + 1, least = half < 4 ? half : 4;
     for (size_t t = 0; t < TABLE_COUNT; t++) {
         for (const struct command *c = tables[t]; c->name; c++) {
             unsigned d = distance(strchr(c->name, ' ') ? given : argv[0], c->name);
@@ -195,7 +227,9 @@ static int unknown_command(int argc, char **argv)
     }
     snprintf(message, sizeof(message), "there is no command \"%s\"%s%s%s", given,
              nearest ? ": did you mean \"" : "", nearest ? nearest : "", nearest ? "\"?" : "");
-    return fail_locally(EXIT_USAGE, "usage", message, "hactl --help");
+    bool is_group = is_group_word(argv[0]);
+    snprintf(fix, sizeof(fix), "hactl %.30s%s--help", is_group ? argv[0] : "", is_group ? " " : "");
+    return fail_locally(EXIT_USAGE, "usage", message, fix);
 }
 
 /* --json may stand anywhere; it is taken out. */
@@ -237,6 +271,10 @@ int main(int argc, char **argv)
         return EXIT_DONE;
     }
     const struct command *command = find_command(argc, argv, &words);
+    if (!command && !is_json && is_group_word(argv[0]) && (argc == 1 || wants_help(argc, argv))) {
+        print_group(argv[0], argc == 1 ? stderr : stdout);
+        return argc == 1 ? EXIT_USAGE : EXIT_DONE;
+    }
     if (!command)
         return unknown_command(argc, argv);
     current_command = command;

@@ -91,6 +91,8 @@ def bad_words(hactl):
                  ["cluster", "add-node", "n9"], ["cluster", "remove-node"], ["cluster", "join"]):
         hactl.refusal(*argv, code=USAGE)
     hactl.refusal("statsu", code=USAGE, says=["did you mean \"status\""])
+    hactl.refusal("guest", "ad", code=USAGE, says=["did you mean \"guest add\""],
+                  fix="hactl guest --help")
     hactl.refusal("guest", "add", "x", "--memory", "8MiB", "--uuid", "x", code=USAGE)
     for option in ("--affinity", "--anti-affinity", "--nodes"):
         hactl.refusal("guest", "add", "x", "--memory", "8MiB", option, "g1", code=USAGE,
@@ -104,6 +106,9 @@ def helps(hactl):
     check(len(names) > 20, f"only {names}")
     for name in names:
         check(f"hactl {name}" in hactl.text(*name.split(), "--help"), f"{name} --help")
+    for first in {name.split()[0] for name in names if " " in name}:
+        told = re.findall(rf"^  ({first} [a-z-]+) ", hactl.text(first, "--help"), re.M)
+        check(told == [name for name in names if name.startswith(f"{first} ")], f"{first} --help: {told}")
     check(hactl.text("--version").startswith("hactl "), "version")
     return names
 
