@@ -4,6 +4,7 @@
 hactl has the words they use: test_xen_scenarios.py HACTL [unittest's arguments]."""
 
 import argparse
+import ast
 import contextlib
 import importlib
 import io
@@ -176,6 +177,19 @@ class SecondTry(unittest.TestCase):
     def test_not_on_a_lab_that_is_kept(self):
         failed, labs = self.run_failing(1, keep=True)
         self.assertEqual((failed, len(labs)), (["bad"], 1))
+
+
+class Install(unittest.TestCase):
+    """What tests/xen/install types."""
+
+    def test_it_stands_in_the_document(self):
+        with open(os.path.join(XEN, "install"), encoding="utf-8") as file:
+            calls = [node for node in ast.walk(ast.parse(file.read())) if isinstance(node, ast.Call)]
+        lines = [ast.literal_eval(call.args[0]) for call in calls if getattr(call.func, "id", "") == "as_written"]
+        with open(os.path.join(ROOT, "deploy", "INSTALL.md"), encoding="utf-8") as file:
+            document = file.read()
+        self.assertGreater(len(lines), 6)
+        self.assertEqual([line for line in lines if line not in document], [])
 
 
 class Scenarios(unittest.TestCase):
