@@ -252,8 +252,10 @@ class World:
                 return None
             heard = self.ear.of(name, since)
             return heard[-1] if heard else None
-        return wait_until(runs, f"{name} runs{' on ' + node if node else ''}, and is heard",
-                          timeout_s, 1)
+        try:
+            return wait_until(runs, f"{name} runs{' on ' + node if node else ''}, and is heard", timeout_s, 1)
+        except LabError as error:
+            raise LabError(f"{error}; hamgr says: {self.guest(name)}") from None
 
     def wait_beat(self, name, timeout_s=START_S):
         """Until it is heard, whoever keeps it."""
