@@ -154,7 +154,7 @@ static void usage(FILE *out)
           "  --list-plants    their names\n"
           "  --nodes N        2 to 9; else by the seed\n"
           "  --seconds N      of chaos, 30 to 86400 (600)\n"
-          "  --script FILE    plays what the file says, see script.c\n"
+          "  --script FILE    plays what the file says, see script.h\n"
           "  --coverage       what was reached, for tests/sim/run\n"
           "  --hash           each seed's trace hash\n"
           "  --matrix         migrations cut at each step in each way; with --trace --cell N one\n",

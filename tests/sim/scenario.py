@@ -6,7 +6,7 @@
                                              be what SCENARIOS.md says
 
 FILE is a scenario as ../shared/peer-scenarios/README.md describes it. It is translated into a script
-for hamgr-sim (tests/sim/script.c) and played with hamgr's own timing. --json prints for each
+for hamgr-sim (tests/sim/script.h) and played with hamgr's own timing. --json prints for each
 {"name", "final": {guest: {"node", "state", "running_on"}}, "events", "violations", "refused"}. A file
 with directives that hamgr does not offer is refused by name, never played in part. One that can't be
 read at all is an error: exit code 2.

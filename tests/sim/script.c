@@ -1,66 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * Scripted worlds: what happens is read from a file instead of drawn from a seed, and what became
- * of every guest is told at the end. Used for scenarios, which tests/sim/scenario.py translates.
- *
- *   nodes N                          2 to SIM_NODES; all are off at first
- *   shutdown stop|migrate            what hosts that shut down do with their guests
- *   guest NAME WANT FAILURES STARTS MIGRATIONS STOPS
- *                                    WANT: started, stopped, absent (until `add`); FAILURES: of its
- *                                    restart limit; then how many starts, migrations and stops fail
- *   at MS VERB [WORD [WORD]]         see VERBS below
- *   story MS                         before that no migration fails
- *   end MS
- *
- * Nodes are numbers. A line that is none of these ends the program with its number and the reason.
+ * Scripted worlds: what happens is read from a file (script.h) instead of drawn from a seed, and
+ * what became of every guest is told at the end. Used for scenarios, which tests/sim/scenario.py
+ * translates.
  */
 #include <stdlib.h>
 #include <string.h>
 
+#include "tests/sim/script.h"
 #include "tests/sim/sim.h"
 
-#define LINES_MAX  512u
-#define WORDS_MAX  7u
-#define TIME_MAX_S 86400u
+static struct script script;
+static bool has_no_net[SIM_NODES + 1]; /* whose network is down */
 
-struct line {
-    uint64_t at_ns;
-    uint32_t number;
-    char word[3][32]; /* verb and its words */
-};
-
-static struct {
-    struct line lines[LINES_MAX];
-    uint32_t line_count;
-    uint32_t node_count, guest_count;
-    bool is_migrating; /* shutdown migrate */
-    struct {
-        char name[HA_NAME_MAX];
-        uint8_t want;
-        bool is_absent;
-        uint16_t restart_max;
-    } guests[SIM_GUESTS];
-    uint32_t fails[SIM_GUESTS][3]; /* still to fail: starts, migrations, stops */
-    bool is_down[SIM_NODES + 1];   /* its network */
-    uint64_t story_ns;             /* from then on migrations fail that are to */
-    uint64_t end_ns;
-} script;
-
-/* ---- reading -----------------------------------------------------------------------------------
- */
-
-static const char *bad(char *text, size_t size, uint32_t number, const char *what)
+const char *sim_script_read(const char *path, char *text, size_t size)
 {
-    snprintf(text, size, "line %u: %s", number, what);
-    return text;
-}
+    FILE *file = fopen(path, "re");
 
-static bool number_of(const char *word, uint64_t low, uint64_t high, uint64_t *ret)
-{
-    char *end = NULL;
-
-    *ret = strtoull(word, &end, 10);
-    return end != word && *end == '\0' && *ret >= low && *ret <= high;
+    memset(has_no_net, 0, sizeof(has_no_net));
+    if (!file)
+        return "it can't be opened";
+    const char *why = script_read(file, &script, text, size);
+    fclose(file);
+    return why;
 }
 
 /* Of a word that was checked. */
@@ -71,194 +33,7 @@ static uint32_t node_number(const char *word)
 
 static int guest_by_name(const char *name)
 {
-    for (uint32_t i = 0; i < script.guest_count; i++) {
-        if (strcmp(script.guests[i].name, name) == 0)
-            return (int)i;
-    }
-    return -1;
-}
-
-static const char *read_guest(char **word)
-{
-    static const char *const wants[] = {"absent", "started", "stopped"};
-    uint32_t i = script.guest_count;
-    uint64_t value = 0;
-
-    if (i == SIM_GUESTS || strlen(word[1]) >= sizeof(script.guests[0].name))
-        return "too many guests, or too long a name";
-    if (guest_by_name(word[1]) >= 0)
-        return "this guest was named before";
-    snprintf(script.guests[i].name, sizeof(script.guests[i].name), "%s", word[1]);
-    while (value < 3 && strcmp(wants[value], word[2]) != 0)
-        value++;
-    if (value == 3)
-        return "expected absent, started or stopped";
-    script.guests[i].is_absent = value == 0;
-    script.guests[i].want = value == 1 ? HA_WANT_STARTED : HA_WANT_STOPPED;
-    if (!number_of(word[3], 0, 1000, &value))
-        return "expected a restart limit, 0 to 1000";
-    script.guests[i].restart_max = (uint16_t)value;
-    for (uint32_t kind = 0; kind < 3; kind++) {
-        if (!number_of(word[4 + kind], 0, 1000000, &value))
-            return "expected how many fail, 0 to 1000000";
-        script.fails[i][kind] = (uint32_t)value;
-    }
-    script.guest_count++;
-    return NULL;
-}
-
-static const char *read_event(char **word, uint32_t count, uint32_t number)
-{
-    struct line *line = &script.lines[script.line_count];
-    uint64_t ms;
-
-    if (script.line_count == LINES_MAX)
-        return "too many lines";
-    if (!number_of(word[1], 0, TIME_MAX_S * 1000u, &ms))
-        return "expected a time in ms within a day";
-    *line = (struct line){.at_ns = ms * NS_MS, .number = number};
-    for (uint32_t i = 2; i < count && i < 5; i++) {
-        if (strlen(word[i]) >= sizeof(line->word[0]))
-            return "too long a word";
-        snprintf(line->word[i - 2], sizeof(line->word[0]), "%s", word[i]);
-    }
-    script.line_count++;
-    return NULL;
-}
-
-static const char *read_line(char **word, uint32_t count, uint32_t number)
-{
-    uint64_t value = 0;
-
-    if (strcmp(word[0], "nodes") == 0 && count == 2) {
-        if (!number_of(word[1], 2, SIM_NODES, &value))
-            return "expected 2 to 9 nodes";
-        script.node_count = (uint32_t)value;
-    } else if (strcmp(word[0], "shutdown") == 0 && count == 2) {
-        script.is_migrating = strcmp(word[1], "migrate") == 0;
-    } else if (strcmp(word[0], "guest") == 0 && count == 7) {
-        return read_guest(word);
-    } else if (strcmp(word[0], "at") == 0 && count >= 3 && count <= 5) {
-        return read_event(word, count, number);
-    } else if (strcmp(word[0], "end") == 0 && count == 2) {
-        if (!number_of(word[1], 1, TIME_MAX_S * 1000u, &value))
-            return "expected a time in ms within a day";
-        script.end_ns = value * NS_MS;
-    } else if (strcmp(word[0], "story") == 0 && count == 2) {
-        if (!number_of(word[1], 0, TIME_MAX_S * 1000u, &value))
-            return "expected a time in ms within a day";
-        script.story_ns = value * NS_MS;
-    } else {
-        return "expected nodes, shutdown, guest, at, story or end, with its words";
-    }
-    return NULL;
-}
-
-/* name, what its first word is (n node, g guest, - none), what its second may be. */
-static const struct verb {
-    const char *name;
-    char first;
-    const char *second; /* words, "n" a node, "#" a time in ms; NULL: none */
-} VERBS[] = {
-    {"power", 'n', "on off"},
-    {"shutdown", 'n', NULL},
-    {"reboot", 'n', NULL},
-    {"board", 'n', NULL},
-    {"net", 'n', "up down"},
-    {"kill", 'n', NULL},
-    {"disk", 'n', "#"},
-    {"want", 'g', "started stopped"},
-    {"add", 'g', "started stopped"},
-    {"remove", 'g', NULL},
-    {"migrate", 'g', "n"},
-    {"failover", 'g', NULL},
-    {"unprotect", 'g', NULL},
-    {"maintenance", 'n', "on off"},
-    {"disarm", '-', NULL},
-    {"arm", '-', NULL},
-    {"freeze", 'n', NULL},
-    {"unfreeze", 'n', NULL},
-    {"fence", 'n', NULL},
-    {"confirm-fenced", 'n', NULL},
-};
-
-static bool is_node(const char *word)
-{
-    uint64_t value;
-
-    return number_of(word, 1, script.node_count, &value);
-}
-
-static bool is_word_of(const char *words, const char *word)
-{
-    const char *at = strstr(words, word);
-    size_t length = strlen(word);
-
-    return at && length > 0 && (at == words || at[-1] == ' ') &&
-           (at[length] == ' ' || at[length] == '\0');
-}
-
-static bool is_second_fine(const struct verb *verb, const char *word)
-{
-    if (!verb->second)
-        return word[0] == '\0';
-    uint64_t value;
-    if (strcmp(verb->second, "#") == 0)
-        return number_of(word, 0, TIME_MAX_S * 1000u, &value);
-    return strcmp(verb->second, "n") == 0 ? is_node(word) : is_word_of(verb->second, word);
-}
-
-static bool is_fine(const struct line *line)
-{
-    for (uint32_t i = 0; i < sizeof(VERBS) / sizeof(VERBS[0]); i++) {
-        const struct verb *verb = &VERBS[i];
-        if (strcmp(verb->name, line->word[0]) != 0)
-            continue;
-        bool is_first_fine = verb->first == 'n'   ? is_node(line->word[1])
-                             : verb->first == 'g' ? guest_by_name(line->word[1]) >= 0
-                                                  : line->word[1][0] == '\0';
-        return is_first_fine && is_second_fine(verb, line->word[2]);
-    }
-    return false;
-}
-
-static const char *check(char *text, size_t size)
-{
-    for (uint32_t i = 0; i < script.line_count; i++) {
-        if (!is_fine(&script.lines[i]))
-            return bad(text, size, script.lines[i].number, "no such verb, or not with these words");
-    }
-    return NULL;
-}
-
-const char *sim_script_read(const char *path, char *text, size_t size)
-{
-    char line[256];
-    uint32_t number = 0;
-    const char *why = NULL;
-    FILE *file = fopen(path, "re");
-
-    memset(&script, 0, sizeof(script));
-    if (!file)
-        return "it can't be opened";
-    while (!why && fgets(line, sizeof(line), file)) {
-        char *word[WORDS_MAX] = {0}, *rest = NULL;
-        uint32_t count = 0;
-        number++;
-        for (char *w = strtok_r(line, " \n", &rest); w && !why; w = strtok_r(NULL, " \n", &rest)) {
-            if (count == WORDS_MAX)
-                why = bad(text, size, number, "too many words");
-            else
-                word[count++] = w;
-        }
-        const char *what = !why && count > 0 ? read_line(word, count, number) : NULL;
-        if (what)
-            why = bad(text, size, number, what);
-    }
-    fclose(file);
-    if (!why && (script.node_count == 0 || script.end_ns == 0))
-        why = bad(text, size, number, "`nodes` or `end` is missing");
-    return why ? why : check(text, size);
+    return script_guest(&script, name);
 }
 
 /* ---- the world it asks for ---------------------------------------------------------------------
@@ -302,10 +77,10 @@ bool sim_script_fails(const struct worker_verb *verb)
                     : verb->type == HVP_SHUTDOWN || verb->type == HVP_DESTROY ? 2
                                                                               : 3;
 
-    if (guest < 0 || kind == 3 || script.fails[guest][kind] == 0 ||
+    if (guest < 0 || kind == 3 || script.guests[guest].fails[kind] == 0 ||
         (kind == 1 && sim.now < script.story_ns))
         return false;
-    script.fails[guest][kind]--;
+    script.guests[guest].fails[kind]--;
     return true;
 }
 
@@ -378,7 +153,7 @@ static bool order(struct ha_cmd *cmd, char why[HA_TEXT_MAX])
     return at && sim_operator_type(at, cmd, why);
 }
 
-static bool do_guest(const struct line *line, char why[HA_TEXT_MAX])
+static bool do_guest(const struct script_line *line, char why[HA_TEXT_MAX])
 {
     const char *verb = line->word[0];
     int index = guest_by_name(line->word[1]);
@@ -425,7 +200,7 @@ static bool do_guest(const struct line *line, char why[HA_TEXT_MAX])
     return order(&cmd, why);
 }
 
-static bool do_order(const struct line *line, char why[HA_TEXT_MAX])
+static bool do_order(const struct script_line *line, char why[HA_TEXT_MAX])
 {
     static const struct {
         const char *name;
@@ -510,16 +285,16 @@ static void shut_down(struct sim_node *node, bool is_back)
 
 static void set_network(uint32_t node, bool is_down)
 {
-    script.is_down[node] = is_down;
+    has_no_net[node] = is_down;
     for (uint32_t a = 1; a <= sim.node_count; a++) {
         for (uint32_t b = 1; b <= sim.node_count; b++)
-            sim_net_cut(a, b, a != b && (script.is_down[a] || script.is_down[b]));
+            sim_net_cut(a, b, a != b && (has_no_net[a] || has_no_net[b]));
     }
     sim_net_changed();
 }
 
 /* What happens to machines; false if the verb is an order to hamgr. */
-static bool do_machine(const struct line *line)
+static bool do_machine(const struct script_line *line)
 {
     const char *verb = line->word[0], *word = line->word[2];
     uint32_t id = node_number(line->word[1]);
@@ -547,7 +322,7 @@ static bool do_machine(const struct line *line)
 /* arg: line, and how often it was tried. */
 static void on_line(void *data, uint64_t tries)
 {
-    const struct line *line = data;
+    const struct script_line *line = data;
     char why[HA_TEXT_MAX] = "";
 
     if (do_machine(line))

@@ -27,9 +27,8 @@
 #include "hamgr/base/rng.h"
 #include "hamgr/hv/gate_parts.h"
 #include "hamgr/shell/shell.h"
+#include "tests/sim/script.h"
 
-#define SIM_NODES   9u
-#define SIM_GUESTS  24u
 #define SIM_DOMAINS 48u
 #define SIM_FDS     16u
 #define NS_MS       UINT64_C(1000000)
