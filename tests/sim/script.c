@@ -31,11 +31,6 @@ static uint32_t node_number(const char *word)
     return (uint32_t)strtoul(word, NULL, 10);
 }
 
-static int guest_by_name(const char *name)
-{
-    return script_guest(&script, name);
-}
-
 /* ---- the world it asks for ---------------------------------------------------------------------
  */
 
@@ -156,9 +151,8 @@ static bool order(struct ha_cmd *cmd, char why[HA_TEXT_MAX])
 static bool do_guest(const struct script_line *line, char why[HA_TEXT_MAX])
 {
     const char *verb = line->word[0];
-    int index = guest_by_name(line->word[1]);
-    const struct ha_guest *guest =
-        index < 0 ? NULL : ha_state_guest(sim_truth(), sim.guests[index].id);
+    int index = line->guest;
+    const struct ha_guest *guest = ha_state_guest(sim_truth(), sim.guests[index].id);
     struct ha_cmd cmd = {.type = HA_CMD_WANT};
 
     if (strcmp(verb, "add") == 0) {
@@ -327,7 +321,7 @@ static void on_line(void *data, uint64_t tries)
 
     if (do_machine(line))
         return;
-    bool is_done = guest_by_name(line->word[1]) >= 0 ? do_guest(line, why) : do_order(line, why);
+    bool is_done = line->guest >= 0 ? do_guest(line, why) : do_order(line, why);
     if (is_done)
         return;
     if (tries < TRIES_MAX)

@@ -31,6 +31,7 @@ struct script_line {
     uint64_t at_ns;
     uint32_t number;
     char word[3][SCRIPT_WORD]; /* verb and its words; "": none */
+    int guest;                 /* index of the one the verb is for; -1: it is for a node, or all */
 };
 
 struct script_guest {

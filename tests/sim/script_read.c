@@ -18,12 +18,12 @@ static const char *bad(char *text, size_t size, uint32_t number, const char *wha
     return text;
 }
 
+/* Digits and nothing else: strtoull() takes blanks and signs, too, and more digits than fit. */
 static bool number_of(const char *word, uint64_t low, uint64_t high, uint64_t *ret)
 {
-    char *end = NULL;
-
-    *ret = strtoull(word, &end, 10);
-    return end != word && *end == '\0' && *ret >= low && *ret <= high;
+    *ret = strtoull(word, NULL, 10);
+    return word[0] != '\0' && strspn(word, "0123456789") == strlen(word) && *ret >= low &&
+           *ret <= high;
 }
 
 int script_guest(const struct script *script, const char *name)
@@ -93,6 +93,8 @@ static const char *read_line(struct script *script, char **word, uint32_t count,
         script->node_count = (uint32_t)value;
     } else if (strcmp(word[0], "shutdown") == 0 && count == 2) {
         script->is_migrating = strcmp(word[1], "migrate") == 0;
+        if (!script->is_migrating && strcmp(word[1], "stop") != 0)
+            return "expected stop or migrate";
     } else if (strcmp(word[0], "guest") == 0 && count == 7) {
         return read_guest(script, word);
     } else if (strcmp(word[0], "at") == 0 && count >= 3 && count <= 5) {
@@ -165,21 +167,24 @@ static bool is_second_fine(const struct script *script, const struct verb *verb,
     return strcmp(verb->second, "n") == 0 ? is_node(script, word) : is_word_of(verb->second, word);
 }
 
-static bool is_fine(const struct script *script, const struct script_line *line)
+/* Also finds the guest: only the verb tells whether a name is one's, for a guest may be called 1.
+ */
+static bool is_fine(const struct script *script, struct script_line *line)
 {
     for (uint32_t i = 0; i < sizeof(VERBS) / sizeof(VERBS[0]); i++) {
         const struct verb *verb = &VERBS[i];
         if (strcmp(verb->name, line->word[0]) != 0)
             continue;
+        line->guest = verb->first == 'g' ? script_guest(script, line->word[1]) : -1;
         bool is_first_fine = verb->first == 'n'   ? is_node(script, line->word[1])
-                             : verb->first == 'g' ? script_guest(script, line->word[1]) >= 0
+                             : verb->first == 'g' ? line->guest >= 0
                                                   : line->word[1][0] == '\0';
         return is_first_fine && is_second_fine(script, verb, line->word[2]);
     }
     return false;
 }
 
-static const char *check(const struct script *script, char *text, size_t size)
+static const char *check(struct script *script, char *text, size_t size)
 {
     for (uint32_t i = 0; i < script->line_count; i++) {
         if (!is_fine(script, &script->lines[i]))
@@ -189,6 +194,40 @@ static const char *check(const struct script *script, char *text, size_t size)
     return NULL;
 }
 
+/* Reads a line without its end; false behind the last one. *ret_why: why it can't be one, or NULL.
+ */
+static bool next_line(FILE *file, char *line, size_t size, const char **ret_why)
+{
+    size_t length = 0;
+    int c = getc(file);
+
+    *ret_why = NULL;
+    if (c == EOF)
+        return false;
+    for (; c != EOF && c != '\n'; c = getc(file)) {
+        if (c == '\0' || length + 1 == size) {
+            *ret_why = c == '\0' ? "a NUL in it" : "too long";
+            return true;
+        }
+        line[length++] = (char)c;
+    }
+    line[length] = '\0';
+    return true;
+}
+
+static const char *read_words(struct script *script, char *line, uint32_t number)
+{
+    char *word[WORDS_MAX] = {0}, *rest = NULL;
+    uint32_t count = 0;
+
+    for (char *w = strtok_r(line, " ", &rest); w; w = strtok_r(NULL, " ", &rest)) {
+        if (count == WORDS_MAX)
+            return "too many words";
+        word[count++] = w;
+    }
+    return count > 0 ? read_line(script, word, count, number) : NULL;
+}
+
 const char *script_read(FILE *file, struct script *script, char *text, size_t size)
 {
     char line[256];
@@ -196,21 +235,12 @@ const char *script_read(FILE *file, struct script *script, char *text, size_t si
     const char *why = NULL;
 
     memset(script, 0, sizeof(*script));
-    while (!why && fgets(line, sizeof(line), file)) {
-        char *word[WORDS_MAX] = {0}, *rest = NULL;
-        uint32_t count = 0;
+    while (!why && next_line(file, line, sizeof(line), &why)) {
         number++;
-        for (char *w = strtok_r(line, " \n", &rest); w && !why; w = strtok_r(NULL, " \n", &rest)) {
-            if (count == WORDS_MAX)
-                why = bad(text, size, number, "too many words");
-            else
-                word[count++] = w;
-        }
-        const char *what = !why && count > 0 ? read_line(script, word, count, number) : NULL;
-        if (what)
-            why = bad(text, size, number, what);
+        if (!why)
+            why = read_words(script, line, number);
     }
     if (!why && (script->node_count == 0 || script->end_ns == 0))
-        why = bad(text, size, number, "`nodes` or `end` is missing");
-    return why ? why : check(script, text, size);
+        why = "`nodes` or `end` is missing";
+    return why ? bad(text, size, number, why) : check(script, text, size);
 }
