@@ -7,6 +7,7 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -22,6 +23,9 @@ struct orders {
     volatile uint32_t stalled;      /* calls that waited, or wait */
     volatile int64_t wall_offset_s; /* added to CLOCK_REALTIME */
     volatile int64_t slept_s;       /* added to CLOCK_BOOTTIME: the host was suspended so long */
+    volatile uint32_t failed;       /* calls that failed on order */
+    volatile uint32_t wrong_wall;   /* answers with a wrong wall clock */
+    volatile uint32_t wrong_slept;  /* answers that tell of a suspend */
 };
 
 static struct orders none;
@@ -52,17 +56,25 @@ __attribute__((constructor)) static void begin(void)
     close(fd);
 }
 
+static void count(volatile uint32_t *counter)
+{
+    __atomic_add_fetch(counter, 1, __ATOMIC_SEQ_CST);
+}
+
 /* Waits out a stall; true when the call shall fail. */
-static int heed(void)
+static bool heed(void)
 {
     const struct timespec pause = {.tv_nsec = 5000000};
 
     if (orders->sync == SYNC_STALL) {
-        __atomic_add_fetch(&orders->stalled, 1, __ATOMIC_SEQ_CST);
+        count(&orders->stalled);
         while (orders->sync == SYNC_STALL)
             nanosleep(&pause, NULL);
     }
-    return orders->sync == SYNC_FAIL;
+    if (orders->sync != SYNC_FAIL)
+        return false;
+    count(&orders->failed);
+    return true;
 }
 
 int fsync(int fd)
@@ -86,11 +98,16 @@ int fdatasync(int fd)
 int clock_gettime(clockid_t clock, struct timespec *ret)
 {
     int rc = real_clock(clock, ret);
+    bool is_wall = clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE;
 
-    if (rc == 0 && (clock == CLOCK_REALTIME || clock == CLOCK_REALTIME_COARSE))
+    if (rc == 0 && is_wall && orders->wall_offset_s != 0) {
         ret->tv_sec += orders->wall_offset_s;
-    if (rc == 0 && clock == CLOCK_BOOTTIME)
+        count(&orders->wrong_wall);
+    }
+    if (rc == 0 && clock == CLOCK_BOOTTIME && orders->slept_s != 0) {
         ret->tv_sec += orders->slept_s;
+        count(&orders->wrong_slept);
+    }
     return rc;
 }
 

@@ -9,12 +9,17 @@ import threading
 import time
 
 import lab
+import reached
 from harness import check, equal
 from nslab import cluster as nscluster
 from nslab.client import HAMGR_UID
 
 SYNC_OK, SYNC_STALL, SYNC_FAIL = 0, 1, 2
 GAP_LIMIT_MS = 50
+# What the preloaded library counts, by its place in the page.
+COUNTERS = {"fault: fsync hangs": 4, "fault: fsync fails": 24, "fault: the wall clock is wrong": 28,
+            "fault: the host was suspended": 32}
+FAILPOINTS = tuple(COUNTERS)
 
 
 class Orders:
@@ -27,6 +32,11 @@ class Orders:
         os.chown(path, HAMGR_UID, HAMGR_UID)
         with open(path, "r+b") as file:
             self.page = mmap.mmap(file.fileno(), 4096)
+        reached.watch(self.counts)
+
+    def counts(self):
+        """How often what happened that was ordered."""
+        return {name: struct.unpack("<I", self.page[at:at + 4])[0] for name, at in COUNTERS.items()}
 
     def sync(self, order):
         self.page[0:4] = struct.pack("<I", order)

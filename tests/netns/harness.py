@@ -16,6 +16,7 @@ import traceback
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 sys.path.insert(0, os.path.join(ROOT, "deploy", "lib"))
 
+import reached  # noqa: E402
 from nslab import client, programs  # noqa: E402
 
 SCENARIOS = []
@@ -88,6 +89,7 @@ def run_one(function, timeout_s, options):
     except Exception:  # pylint: disable=broad-except
         failure = (failure or "") + traceback.format_exc()
     signal.alarm(0)
+    reached.tell(context.name)
     return failure
 
 

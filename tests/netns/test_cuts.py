@@ -21,6 +21,7 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 
 import faults  # noqa: E402
 import lab  # noqa: E402
+import reached  # noqa: E402
 from faults import copies, kill, processes  # noqa: E402
 from harness import check, main, scenario  # noqa: E402
 from nslab import cluster as nscluster  # noqa: E402
@@ -345,8 +346,10 @@ def run_case(context, room, row_name, column_name):
     before, _ = restarts(case.cluster)
     began = time.monotonic()
     row.reach(case)
+    reached.note(f"step: {row_name}")
     try:
         strike(case)
+        reached.note(f"strike: {column_name}")
         is_struck = True
     except NotThere:
         is_struck = False
@@ -393,6 +396,7 @@ SELECTED = [
 ]
 assert {row for row, _ in SELECTED} == set(ROWS)
 assert {column for _, column in SELECTED} == set(COLUMNS)
+FAILPOINTS = (*(f"step: {row}" for row in ROWS), *(f"strike: {column}" for column in COLUMNS))
 
 
 HALF = len(SELECTED) // 2
