@@ -6,15 +6,19 @@ hactl has the words they use: test_xen_scenarios.py HACTL [unittest's arguments]
 import argparse
 import ast
 import contextlib
-import importlib
+import importlib.machinery
+import importlib.util
 import io
 import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
+import time
+import types
 import unittest
 import unittest.mock
 
@@ -28,8 +32,18 @@ import harness  # noqa: E402
 import knife  # noqa: E402
 import world  # noqa: E402
 
+from xenlab import nbd, process  # noqa: E402
+
 HACTL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else None
 PROGRAMS = ("test_cuts", "test_faults", "test_guests", "test_kinds", "test_moves")
+def load(name):
+    """One of the programs that are not called .py."""
+    loader = importlib.machinery.SourceFileLoader(name, os.path.join(XEN, name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    loader.exec_module(module)
+    return module
+
+
 GOOD = "guest: pv1 00ff00ff00ff00ff step 12 checked 9 bad 0 disk 4 disk_bad 0 gap 20\n"
 
 
@@ -102,6 +116,148 @@ class Ears(unittest.TestCase):
     def test_a_copy_that_goes_back(self):
         with self.assertRaisesRegex(AssertionError, "step 3 after 4"):
             self.ear(("a", 4), ("a", 3)).check_one_copy("pv1")
+
+
+class Lab(world.World):
+    """A world without a lab: three nodes whose answers are kept here, to be falsified. The storage's
+    directory is real, and so is the witness."""
+
+    def __init__(self, directory):  # pylint: disable=super-init-not-called
+        self.place = types.SimpleNamespace(of_lab=lambda *names: os.path.join(directory, *names))
+        self.directory = os.path.join(directory, "storage")
+        os.makedirs(self.directory)
+        process.remember(os.path.join(self.directory, "pid"), os.getpid())
+        self.witness = nbd.Witness(self.directory)
+        self.nodes = {name: types.SimpleNamespace(name=name, state=lambda: "on")
+                      for name in ("n1", "n2", "n3")}
+        self.cut = set()
+        self.homes = {name: [("pv1", "-b----")] if name == "n1" else [("pvh1", "r-----")] * (name == "n2")
+                      for name in self.nodes}
+        self.consoles = {name: GOOD for name in self.nodes}
+        self.silent = set()
+        self.ear = world.Ear.__new__(world.Ear)
+        self.ear.beats = [world.Beat(at, name, "a1", at) for name in ("pv1", "pvh1") for at in (1, FOREVER)]
+        self.wrote = 0
+
+    def inside(self, machine, *words, **_):
+        """In place of a command on a node."""
+        if machine.name in self.silent:
+            raise world.LabError(f"{machine.name}: no answer")
+        if words == ("xl", "list"):
+            return Copies.LISTING.split("pv1", 1)[0] + "".join(
+                f"{guest:16} {number:6} 128 1 {state} 1.5\n"
+                for number, (guest, state) in enumerate(self.homes[machine.name], 1))
+        return self.consoles[machine.name] if words[0] == "sh" else ""
+
+    def hactl(self, *words, **_):
+        homes = {guest: node for node, found in self.homes.items() for guest, _ in found}
+        return {"data": {"nodes": [{"name": n, "status": "member", "armed": True} for n in self.nodes],
+                         "guests": [{"name": g, "node": n, "phase": "running"} for g, n in homes.items()],
+                         "moves": []}}
+
+    def write(self, node, guest=1, incarnation=7, skip=0):
+        """A block of pv1's disk."""
+        before, self.wrote = self.wrote, self.wrote + 1 + skip
+        data = bytearray(nbd.BLOCK)
+        for index in range(8):
+            struct.pack_into("<8Q", data, index * nbd.SECTOR, nbd.CHAIN_MAGIC, guest, incarnation,
+                             self.wrote, before, before, 99, index)
+        struct.pack_into("<2Q", data, nbd.BLOCK - 16, self.wrote, self.wrote)
+        self.witness.write(node, "disk0", 4096 * self.wrote, bytes(data))
+
+    def close(self, keep=False):
+        """Nothing runs."""
+
+
+FOREVER = 1 << 60
+# What must not be -> (how it shows in what nodes, guests and storage say, words of the finding).
+WRONGS = {
+    "two copies": (lambda lab: lab.homes["n3"].append(("pv1", "r-----")), "2 copies"),
+    "two copies on a node": (lambda lab: lab.homes["n1"].append(("pv1", "-b----")), "2 copies"),
+    "a copy that arrived and stayed": (lambda lab: lab.homes["n3"].append(("pv1--incoming-7", "--p---")),
+                                       "2 copies"),
+    "a copy that stands still": (lambda lab: lab.homes.update(n1=[("pv1", "--p---")]), "it is paused"),
+    "a copy outside the cluster": (lambda lab: (lab.homes["n3"].append(("pv1", "r-----")),
+                                                lab.cut.add("n3")), "runs outside"),
+    "a node that can't be asked": (lambda lab: lab.silent.add("n3"), "no answer"),
+    "a page of its chain is wrong": (lambda lab: lab.consoles.update(
+        n1=GOOD + GOOD.replace("bad 0 disk", "bad 1 disk")), "bad 1 disk"),
+    "its disk is not what it wrote": (lambda lab: lab.consoles.update(
+        n2=GOOD.replace("disk_bad 0", "disk_bad 2") + GOOD), "disk_bad 2"),
+    "it found somebody else's block": (lambda lab: lab.consoles.update(
+        n3=GOOD + "guest: WRONG disk: somebody else wrote, block 4\n"), "somebody else wrote"),
+    "an old copy is heard again": (lambda lab: lab.ear.beats.extend(
+        world.Beat(FOREVER + at, "pv1", copy, FOREVER) for at, copy in ((1, "b2"), (2, "a1"))),
+        "it ran twice"),
+    "its time goes back": (lambda lab: lab.ear.beats.append(world.Beat(FOREVER + 1, "pv1", "a1", 5)),
+                           "step 5 after"),
+    "two nodes write by turns": (lambda lab: [lab.write(node) for node in ("n1", "n3", "n1")],
+                                 "writes by turns"),
+    "an older copy writes": (lambda lab: [lab.write("n1", incarnation=n) for n in (7, 8, 7)],
+                             "writes again"),
+    "a write is lost": (lambda lab: (lab.write("n1"), lab.write("n1", skip=1)), "too early"),
+    "another guest's block": (lambda lab: (lab.write("n1"), lab.write("n1", guest=2)), "another guest"),
+    "nobody witnesses": (lambda lab: os.unlink(os.path.join(lab.directory, "pid")), "the storage is gone"),
+}
+
+
+class Verdict(unittest.TestCase):
+    """All that is asked of a guest in a scenario and after each step of a campaign: with honest answers
+    it is well, and each kind of wrong answer is found."""
+
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.lab = Lab(directory.name)
+        for patch in (unittest.mock.patch.object(world.cluster, "inside", self.lab.inside),
+                      unittest.mock.patch.object(world, "ALONE_S", -1)):
+            patch.start()
+            self.addCleanup(patch.stop)
+        self.addCleanup(self.lab.witness.findings.close)
+        self.addCleanup(self.lab.witness.writes.close)
+
+    def test_a_guest_that_is_well(self):
+        for node in ("n1", "n1", "n2", "n2"):
+            self.lab.write(node)
+        self.lab.check_guest("pv1")
+        self.lab.check_guest("pvh1")
+
+    def test_each_wrong_answer_is_found(self):
+        for what, (falsify, words) in WRONGS.items():
+            with self.subTest(what):
+                self.doCleanups()
+                self.setUp()
+                self.lab.check_guest("pv1")
+                falsify(self.lab)
+                with self.assertRaisesRegex((AssertionError, world.LabError), words):
+                    self.lab.check_guest("pv1")
+
+    def campaign(self, strike):
+        """(exit code, what it said) of a campaign whose strikes are all this one."""
+        program = load("campaign")
+        options = argparse.Namespace(seconds=0.1, seed=1, keep=True, logs=self.lab.directory)
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said), \
+                unittest.mock.patch.object(program, "lab_of", lambda _: self.lab), \
+                unittest.mock.patch.object(program, "STRIKES",
+                                           {kind: (strike, 1) for kind in program.STRIKES}):
+            return program.run(options), said.getvalue()
+
+    def test_a_campaign_in_which_all_is_well(self):
+        code, said = self.campaign(lambda _world, _step: time.sleep(0.02))
+        self.assertEqual(code, 0, said)
+        self.assertRegex(said, r"\n[1-9]\d* steps, 0 findings\n$")
+
+    def test_a_campaign_ends_with_what_it_found(self):
+        for what, (falsify, words) in WRONGS.items():
+            with self.subTest(what):
+                self.doCleanups()
+                self.setUp()
+                code, said = self.campaign(lambda _world, _step, falsify=falsify: falsify(self.lab))
+                self.assertEqual(code, 1)
+                self.assertIn("FOUND  step 1 ", said)
+                self.assertIn(words, said)
+                self.assertRegex(said, r"\n0 steps, 1 findings\n$")
 
 
 class Answers(unittest.TestCase):
