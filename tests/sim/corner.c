@@ -227,6 +227,7 @@ void sim_corners_begin(void)
     sim_corner_moves_begin(corner.is_on);
     sim_corner_log_begin(corner.is_on);
     sim_corner_late_begin(corner.is_on && sim.options.seed / 16 % 4 == 1);
+    sim_corner_alone_begin();
 }
 
 void sim_corners_reset(void)

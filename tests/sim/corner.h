@@ -24,6 +24,8 @@ void sim_corner_on_restart(void *data, uint64_t back_ns);
 void sim_corner_fence_begin(bool is_on);
 void sim_corner_cut_begin(bool is_on);
 void sim_corner_late_begin(bool is_on);
+/* corner_alone.c: its own seeds. */
+void sim_corner_alone_begin(void);
 /* All fence devices are out of order for a span. */
 void sim_corner_break_devices(uint64_t span);
 

@@ -763,6 +763,8 @@ void sim_faults_begin(void)
     plan.mean_ns = 592 * NS_S / (40 + below(60));
     plan.hook_chance = (uint32_t)(below(2) * below(300));
     plan.sleep_rng.state = plan.rng.state ^ 5;
+    if (sim_corner_is_alone())
+        plan.enabled = plan.hook_chance = 0;
     if (plan.enabled & ((UINT64_C(1) << SIM_F_DRAWN) - 1))
         sim_after(8 * NS_S, NULL, on_fault, NULL, 0);
     if (is_sleepy())

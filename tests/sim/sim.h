@@ -390,6 +390,9 @@ void sim_corner_drained(struct sim_node *source, struct ha_uuid guest_id);
 /* corner_log.c */
 void sim_corner_log_begin(bool is_on);
 
+/* corner_alone.c: this seed has nothing but its stories. */
+bool sim_corner_is_alone(void);
+
 /* machine.c */
 void sim_machine_reset(void);
 /* Its disk goes into another machine, which boots so much later. */
