@@ -186,6 +186,19 @@ void sim_check_fence_target(const struct sim_node *target)
         sim_violation("I11", target->id, "is to be switched off before H is over");
 }
 
+/* Whoever came back while this leader's host was suspended is in a view that it does not know: its
+ * own is none that is open and quorate any more (I11). */
+static void check_slept_over(const struct sim_node *leader, const struct ha_node *target)
+{
+    const struct sim_sleep *sleep = &leader->sleep;
+    uint64_t since = seen.member_since[target->id];
+
+    if (target->status == HA_NODE_MEMBER && sleep->woke_at > 0 && since > sleep->fell_at &&
+        since < sleep->woke_at && sim.now > seen.wanted_at[target->id] + under_way_ns())
+        sim_violation("I11", target->id,
+                      "n%u sends agents against it, and slept as it became a member", leader->id);
+}
+
 /* I11, from the leader's side: whoever is absent when a view opens after a gap, since then or for
  * longer, is given H to come back. An older leader's orders are not judged here. */
 void sim_check_fence_actions(const struct ha_state *seen_by_leader,
@@ -201,6 +214,8 @@ void sim_check_fence_actions(const struct ha_state *seen_by_leader,
             sim_violation("I11", id, "agents are sent against it while the cluster is disarmed");
         if (action->type == FENCE_ACT_START && sim.running)
             sim_check_leader_hears(sim.running->node, id);
+        if (action->type == FENCE_ACT_START && sim.running && n && !n->is_fence_wanted)
+            check_slept_over(sim.running->node, n);
         if ((action->type != FENCE_ACT_START && !is_lease) || !n || n->is_fence_wanted ||
             n->status != HA_NODE_UNCLEAN || !seen.is_held[id] ||
             seen_by_leader->applied < seen.open_index)
