@@ -33,7 +33,10 @@ void sim_fencer_reset(void)
 {
     memset(orders, 0, sizeof(orders));
     order_high = 0;
-    layout = sim_script_is_on() ? NO_DEVICES : (enum layout)sim_below(LAYOUTS);
+    if (sim_script_is_on())
+        layout = sim_script_has_strip() ? STRIP : NO_DEVICES;
+    else
+        layout = (enum layout)sim_below(LAYOUTS);
 }
 
 bool sim_has_fencing(void)

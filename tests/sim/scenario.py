@@ -72,6 +72,8 @@ class Story:
         self.shutdown_policy = (self.cluster.get("ha") or {}).get("shutdown_policy", "conditional")
         need(self.shutdown_policy in ("migrate", "conditional", "failover", "freeze"),
              f"shutdown policy {self.shutdown_policy!r:.40} is not offered")
+        self.fencing = self.cluster.get("fencing", "none")  # no peer's, for kept/
+        need(self.fencing in ("none", "strip"), f"fencing {self.fencing!r:.40} is not known")
         self.lines = []  # (second, words)
         self.extra = {}  # guests that a command adds
         self.events = typed(data.get("events"), list, "events")
@@ -171,6 +173,7 @@ class Story:
         plain = {"disarm-ha": ("disarm",), "arm-ha": ("arm",), "stop": ("kill", node),
                  # No peer's, for kept/:
                  "fence-node": ("fence", node), "new-board": ("board", node),
+                 "confirm-fenced": ("confirm-fenced", node),
                  "enable-node-maintenance": ("maintenance", node, "on"),
                  "disable-node-maintenance": ("maintenance", node, "off")}
         need(command in plain, f"admin command {command} is not known")
@@ -235,7 +238,7 @@ class Story:
     def script(self):
         out = [f"nodes {len(self.nodes)}",
                f"shutdown {'migrate' if self.shutdown_policy == 'migrate' else 'stop'}",
-               f"story {self.begins_s * 1000:.0f}"]
+               f"fencing {self.fencing}", f"story {self.begins_s * 1000:.0f}"]
         for name, guest in self.guests.items():
             need(guest.get("node") in self.nodes, f"guest {name}: no such node")
             if guest.get("state") == "ignored":

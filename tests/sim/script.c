@@ -49,6 +49,11 @@ void sim_script_config(struct ha_config *config)
     config->shutdown = script.is_migrating ? HA_SHUTDOWN_MIGRATE : HA_SHUTDOWN_STOP;
 }
 
+bool sim_script_has_strip(void)
+{
+    return script.has_strip;
+}
+
 void sim_script_world(void)
 {
     sim.node_count = script.node_count;

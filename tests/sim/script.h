@@ -4,6 +4,7 @@
  *
  *   nodes N                          2 to SIM_NODES; all are off at first
  *   shutdown stop|migrate            what hosts that shut down do with their guests
+ *   fencing none|strip               whether a power strip that all reach switches every node
  *   guest NAME WANT FAILURES STARTS MIGRATIONS STOPS
  *                                    WANT: started, stopped, absent (until `add`); FAILURES: of its
  *                                    restart limit; then how many starts, migrations and stops fail
@@ -47,6 +48,7 @@ struct script {
     uint32_t line_count;
     uint32_t node_count, guest_count;
     bool is_migrating; /* shutdown migrate */
+    bool has_strip;    /* fencing strip */
     struct script_guest guests[SIM_GUESTS];
     uint64_t story_ns; /* from then on migrations fail that are to */
     uint64_t end_ns;

@@ -95,6 +95,10 @@ static const char *read_line(struct script *script, char **word, uint32_t count,
         script->is_migrating = strcmp(word[1], "migrate") == 0;
         if (!script->is_migrating && strcmp(word[1], "stop") != 0)
             return "expected stop or migrate";
+    } else if (strcmp(word[0], "fencing") == 0 && count == 2) {
+        script->has_strip = strcmp(word[1], "strip") == 0;
+        if (!script->has_strip && strcmp(word[1], "none") != 0)
+            return "expected none or strip";
     } else if (strcmp(word[0], "guest") == 0 && count == 7) {
         return read_guest(script, word);
     } else if (strcmp(word[0], "at") == 0 && count >= 3 && count <= 5) {
@@ -108,7 +112,7 @@ static const char *read_line(struct script *script, char **word, uint32_t count,
             return "expected a time in ms within a day";
         script->story_ns = value * NS_MS;
     } else {
-        return "expected nodes, shutdown, guest, at, story or end, with its words";
+        return "expected nodes, shutdown, fencing, guest, at, story or end, with its words";
     }
     return NULL;
 }

@@ -639,6 +639,7 @@ const char *sim_script_read(const char *path, char *text, size_t size);
 bool sim_script_is_on(void);
 uint64_t sim_script_end_ns(void);
 void sim_script_config(struct ha_config *config);
+bool sim_script_has_strip(void);
 void sim_script_world(void);
 /* Fills in what the script says of guest i; false: it is not there from the beginning. */
 bool sim_script_guest(uint32_t i, struct ha_cmd *add);
