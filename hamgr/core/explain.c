@@ -87,11 +87,16 @@ const struct ha_bar *explain_bar(const struct ha_runtime *rt, const struct ha_gu
 }
 
 void explain_say_bar(const struct ha_state *state, uint32_t node, const struct ha_bar *bar,
-                     char ret_text[HA_TEXT_MAX], char ret_fix[HA_TEXT_MAX])
+                     uint32_t pause_ms, char ret_text[HA_TEXT_MAX], char ret_fix[HA_TEXT_MAX])
 {
-    char name[HA_NAME_MAX];
+    char name[HA_NAME_MAX], limit[48] = "";
 
-    snprintf(ret_text, HA_TEXT_MAX, "%s: %.180s", explain_node(state, node, name), bar->text);
+    if (bar->pause_ms)
+        snprintf(limit, sizeof(limit), ", %" PRIu32 " ms may be (%s)",
+                 pause_ms ? pause_ms : bar->contract_ms,
+                 pause_ms ? "--max-downtime" : "its contract");
+    snprintf(ret_text, HA_TEXT_MAX, "%s: %.*s%s", explain_node(state, node, name),
+             limit[0] ? 150 : 180, bar->text, limit);
     snprintf(ret_fix, HA_TEXT_MAX, "%s", bar->fix);
 }
 
@@ -233,8 +238,8 @@ static uint32_t say_nodes(struct explain *e)
         explain_place(e->state, e->rt, slot, reason, free_kib, e->guest->mem_kib, condition->text,
                       condition->fix);
         if (reason == HA_REASON_CANT_RUN)
-            explain_say_bar(e->state, node, explain_bar(e->rt, e->guest, node, 0), condition->text,
-                            condition->fix);
+            explain_say_bar(e->state, node, explain_bar(e->rt, e->guest, node, 0), 0,
+                            condition->text, condition->fix);
         able += condition->is_ok;
     }
     return able;

@@ -18,12 +18,12 @@ const char *explain_node(const struct ha_state *state, uint32_t node, char buffe
 void explain_place(const struct ha_state *state, const struct ha_runtime *rt, uint32_t slot,
                    uint16_t reason, uint64_t free_kib, uint64_t mem_kib, char ret_text[HA_TEXT_MAX],
                    char ret_fix[HA_TEXT_MAX]);
-/* What stands against the guest on another node than its own, NULL = nothing known; in words.
- * pause_ms as in ha_bar_against. */
+/* What stands against the guest on another node than its own, NULL = nothing known; in words, with
+ * the limit that a pause is beyond. pause_ms as in ha_bar_against. */
 const struct ha_bar *explain_bar(const struct ha_runtime *rt, const struct ha_guest *guest,
                                  uint32_t node, uint32_t pause_ms);
 void explain_say_bar(const struct ha_state *state, uint32_t node, const struct ha_bar *bar,
-                     char ret_text[HA_TEXT_MAX], char ret_fix[HA_TEXT_MAX]);
+                     uint32_t pause_ms, char ret_text[HA_TEXT_MAX], char ret_fix[HA_TEXT_MAX]);
 /* The owner that is gone and not yet proven dead: what is waited for, how long still. */
 void explain_unclean(const struct ha_state *state, const struct ha_runtime *rt, uint32_t node,
                      char ret_text[HA_TEXT_MAX], char ret_fix[HA_TEXT_MAX]);

@@ -78,7 +78,8 @@ static void say_target(const struct refusal *f, uint16_t reason)
                   f->text, f->fix);
     if (reason == HA_REASON_CANT_RUN)
         explain_say_bar(f->state, f->target,
-                        explain_bar(f->rt, f->guest, f->target, pause_of(f->cmd)), f->text, f->fix);
+                        explain_bar(f->rt, f->guest, f->target, pause_of(f->cmd)), pause_of(f->cmd),
+                        f->text, f->fix);
     suggest_node(f);
 }
 

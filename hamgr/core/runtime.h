@@ -82,7 +82,8 @@ enum ha_move_step {
 };
 
 /* What stands against a guest on a node that is fit otherwise: the nodes' own checks found it (a
- * kernel is missing there, the processors differ). */
+ * kernel is missing there, the processors differ). Its text names no limit of a pause: a move may
+ * say another one. */
 struct ha_bar {
     struct ha_uuid guest; /* zero: any guest */
     uint32_t node;        /* it can't run there */

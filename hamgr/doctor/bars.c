@@ -11,6 +11,8 @@
 #include "hamgr/base/digest.h"
 #include "hamgr/hv/xen/rules.h"
 
+#define ALLOWED_MAX_S 600u /* hactl migrate takes no longer --max-downtime */
+
 struct bars {
     const struct ha_bars_node *nodes;
     uint32_t node_count;
@@ -185,6 +187,18 @@ static bool bar_by_cpu(struct bars *b, const struct ha_bars_guest *guest,
     return true;
 }
 
+static void say_pause_fix(struct ha_bar *bar, uint8_t kind)
+{
+    uint32_t allow_s = bar->pause_ms / 1000 + 1;
+    const char *other = kind == HA_KIND_PV ? "make the guest PVH" : "switch on VT-x or SVM there";
+
+    if (allow_s > ALLOWED_MAX_S)
+        snprintf(bar->fix, sizeof(bar->fix), "%s", other);
+    else
+        snprintf(bar->fix, sizeof(bar->fix),
+                 "allow it: hactl migrate --max-downtime %" PRIu32 "s; or %s", allow_s, other);
+}
+
 /* A guest that can't be moved live stands still for the whole move: its contract decides. */
 static void bar_by_pause(struct bars *b, const struct ha_bars_guest *guest,
                          const struct ha_bars_node *from, const struct ha_bars_node *to)
@@ -201,14 +215,12 @@ static void bar_by_pause(struct bars *b, const struct ha_bars_guest *guest,
     bar->contract_ms = guest->contract_ms;
     snprintf(bar->text, sizeof(bar->text),
              "it can't move live, Xen on %s %s: it would stand still for about %" PRIu32 ".%" PRIu32
-             " s, %" PRIu32 " ms may be",
+             " s",
              from->name,
              guest->kind == HA_KIND_PV ? "can't log what a PV guest writes"
                                        : "has neither HAP nor shadow paging",
-             bar->pause_ms / 1000, bar->pause_ms % 1000 / 100, bar->contract_ms);
-    snprintf(bar->fix, sizeof(bar->fix),
-             "allow it: hactl migrate --max-downtime %" PRIu32 "s; or %s", bar->pause_ms / 1000 + 1,
-             guest->kind == HA_KIND_PV ? "make the guest PVH" : "switch on VT-x or SVM there");
+             bar->pause_ms / 1000, bar->pause_ms % 1000 / 100);
+    say_pause_fix(bar, guest->kind);
 }
 
 /* Its memory would be copied, and its hand-over refused then: the source can't prove that nothing

@@ -12,16 +12,21 @@ from world import FAILOVER_S, check, wait_until
 from xenlab import cluster
 
 SOON_S = 180  # what nodes found out about a new guest is known to all
-REFUSED = re.compile(r"can't move live.* stand still for about (\d+)\.(\d) s, (\d+) ms may be")
+REFUSED = re.compile(r"can't move live.* stand still for about (\d+)\.(\d) s, "
+                     r"(\d+) ms may be \((its contract|--max-downtime)\)")
 OFFERED = re.compile(r"--max-downtime (\d+)s")
 
 
 def refused(world, name, to, *words):
-    """(predicted pause in seconds, allowed in milliseconds, offered seconds) of a migration that is refused."""
+    """(predicted pause in seconds, (allowed in milliseconds, by what), offered seconds) of a migration that is
+    refused: the limit named is the one that applied, and what is offered lifts it."""
     message, fix = world.refusal("migrate", name, "--to", to, *words)
     said, offered = REFUSED.search(message), OFFERED.search(fix)
     check(said and offered, f"migrate {name} {words} is refused otherwise: {message}; {fix}")
-    return float(f"{said.group(1)}.{said.group(2)}"), int(said.group(3)), int(offered.group(1))
+    pause_s = float(f"{said.group(1)}.{said.group(2)}")
+    allowed_ms, offered_s = int(said.group(3)), int(offered.group(1))
+    check(pause_s * 1000 > allowed_ms and offered_s >= pause_s, f"its numbers contradict each other: {message}; {fix}")
+    return pause_s, (allowed_ms, said.group(4)), offered_s
 
 
 def warned(world, code):
@@ -37,11 +42,12 @@ def stock_non_live(world):
     wait_until(lambda: warned(world, "no-pv-live") == set(world.nodes), "doctor warns of all nodes",
                SOON_S, 2)
     source, to, before = world.where("pv1"), world.other("pv1"), world.ear.of("pv1")[-1]
-    pause_s, allowed_ms, offered_s = refused(world, "pv1", to)
-    world.note(f"refused: {pause_s} s foreseen, {allowed_ms} ms allowed, {offered_s} s offered")
-    check(pause_s * 1000 > allowed_ms and offered_s >= pause_s, "the numbers contradict each other")
-    refused(world, "pv1", to, "--max-downtime", "500ms", "--on-slow", "pause")
-    refused(world, "pv1", to, "--forecast")
+    pause_s, contract, offered_s = refused(world, "pv1", to)
+    world.note(f"refused: {pause_s} s foreseen, {contract[0]} ms allowed, {offered_s} s offered")
+    check(contract[1] == "its contract", f"refused for {contract}, nothing else was said")
+    asked = refused(world, "pv1", to, "--max-downtime", "500ms", "--on-slow", "pause")[1]
+    check(asked == (500, "--max-downtime"), f"500 ms were allowed, refused for {asked}")
+    check(refused(world, "pv1", to, "--forecast")[1] == contract, "a forecast is refused otherwise")
     check(not world.status()["moves"] and world.where("pv1") == source, "something moved all the same")
     check(world.wait_beat("pv1").incarnation == before.incarnation, "pv1 was started anew")
     record = move(world, "pv1", "--max-downtime", f"{offered_s}s", "--on-slow", "pause")

@@ -419,19 +419,40 @@ static void what_a_node_lacks_is_told(void **state)
     assert_int_equal(refuse(r, &cmd), HA_REASON_CANT_RUN);
     assert_string_equal(text, "n1: no /srv/k");
     assert_string_equal(fix, "copy /srv/k there"); /* and no other node to choose */
+    plan_rig_free(r);
+}
+
+/* The limit that applied is named: a command's own goes before the guest's contract. */
+static void a_pause_is_refused_with_the_limit_that_applied(void **state)
+{
+    struct plan_rig *r = plan_rig_new(3);
     const struct ha_bar slow = {.guest = build_uuid(1),
                                 .node = 3,
                                 .from = 2,
                                 .pause_ms = 9000,
                                 .contract_ms = 300,
-                                .text = "9 s"};
+                                .text = "9 s",
+                                .fix = "allow 10 s"};
+    struct ha_cmd cmd;
+
+    (void)state;
+    build_guest(r->b, 1, HA_WANT_STARTED);
+    plan_rig_run(r, 1, 2);
     r->rt.bars = &slow;
     r->rt.bar_count = 1;
+    explain(r, 1);
+    assert_string_equal(condition_of(3)->text, "n3: 9 s, 300 ms may be (its contract)");
+    assert_string_equal(condition_of(3)->fix, "allow 10 s");
     cmd = migrate(r, 1, 3);
     assert_int_equal(refuse(r, &cmd), HA_REASON_CANT_RUN); /* its contract would break */
-    assert_string_equal(text, "n3: 9 s");
+    assert_string_equal(text, "n3: 9 s, 300 ms may be (its contract)");
     cmd.u.migrate.max_downtime_ms = 8999;
     assert_int_equal(refuse(r, &cmd), HA_REASON_CANT_RUN);
+    assert_string_equal(text, "n3: 9 s, 8999 ms may be (--max-downtime)");
+    assert_non_null(strstr(fix, "allow 10 s"));
+    cmd.u.migrate.max_downtime_ms = 100; /* less than its contract is a wish, too */
+    assert_int_equal(refuse(r, &cmd), HA_REASON_CANT_RUN);
+    assert_string_equal(text, "n3: 9 s, 100 ms may be (--max-downtime)");
     cmd.u.migrate.max_downtime_ms = 9000; /* the operator says that it may */
     assert_int_equal(refuse(r, &cmd), HA_REASON_NONE);
     plan_rig_free(r);
@@ -456,6 +477,7 @@ int main(void)
         cmocka_unit_test(refusals_about_a_node_count_its_guests),
         cmocka_unit_test(limits_are_named),
         cmocka_unit_test(what_a_node_lacks_is_told),
+        cmocka_unit_test(a_pause_is_refused_with_the_limit_that_applied),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -371,14 +371,21 @@ class Scenarios(unittest.TestCase):
         for name in ("pv_live", "pvh_live", "cancelled_in_mid_stream"):
             self.assertLessEqual({name, f"{name}-auto"}, names)
 
-    def test_refusals_are_worded_as_they_are_read(self):
-        with open(os.path.join(ROOT, "hamgr/doctor/bars.c"), encoding="utf-8") as file:
+    @staticmethod
+    def strings_of(path):
+        with open(os.path.join(ROOT, path), encoding="utf-8") as file:
             source = re.sub(r'"\s*PRIu32\s*"', "u", file.read())
-        texts = re.findall(r'"([^"]*)"', re.sub(r'"\s*"', "", source))
-        said, fix = (next(t for t in texts if words in t).replace("%u", "7")
-                     for words in ("can't move live", "--max-downtime"))
+        return re.findall(r'"([^"]*)"', re.sub(r'"\s*"', "", source))
+
+    def test_refusals_are_worded_as_they_are_read(self):
+        texts = self.strings_of("hamgr/doctor/bars.c") + self.strings_of("hamgr/core/explain.c")
+        said, limit, fix = (next(t for t in texts if words in t).replace("%u", "7")
+                            for words in ("can't move live", " ms may be (", "--max-downtime %u"))
         kinds = sys.modules["test_kinds"]
-        self.assertEqual(kinds.REFUSED.search(said).groups(), ("7", "7", "7"))
+        for whose in ("its contract", "--max-downtime"):
+            self.assertIn(whose, texts)
+            found = kinds.REFUSED.search(said.replace("%s", "") + limit.replace("%s", whose))
+            self.assertEqual(found.groups(), ("7", "7", "7", whose))
         self.assertEqual(kinds.OFFERED.search(fix).group(1), "7")
 
     def test_choosing(self):
