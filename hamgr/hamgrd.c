@@ -13,6 +13,7 @@
 
 #include <systemd/sd-daemon.h>
 
+#include "hamgr/codecrate.h"
 #include "hamgr/base/assert.h"
 #include "hamgr/shell/shell.h"
 
@@ -159,6 +160,7 @@ static int run(struct hamgrd *d, const struct options *options)
     d->loop = qb_loop_create();
     ha_assert(d->loop);
     d->stream_binary = sibling("hamgr-stream");
+    d->codec_bytes_s = codecrate_measure();
     qb_loop_signal_handle handle;
     qb_loop_signal_add(d->loop, QB_LOOP_HIGH, SIGTERM, d, on_terminate, &handle);
     qb_loop_signal_add(d->loop, QB_LOOP_HIGH, SIGINT, d, on_terminate, &handle);

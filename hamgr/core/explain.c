@@ -95,8 +95,9 @@ void explain_say_bar(const struct ha_state *state, uint32_t node, const struct h
         snprintf(limit, sizeof(limit), ", %" PRIu32 " ms may be (%s)",
                  pause_ms ? pause_ms : bar->contract_ms,
                  pause_ms ? "--max-downtime" : "its contract");
-    snprintf(ret_text, HA_TEXT_MAX, "%s: %.*s%s", explain_node(state, node, name),
-             limit[0] ? 150 : 180, bar->text, limit);
+    explain_node(state, node, name);
+    size_t room = HA_TEXT_MAX - sizeof(": ") - strlen(name) - strlen(limit); /* it is not cut off */
+    snprintf(ret_text, HA_TEXT_MAX, "%s: %.*s%s", name, (int)room, bar->text, limit);
     snprintf(ret_fix, HA_TEXT_MAX, "%s", bar->fix);
 }
 

@@ -215,11 +215,12 @@ static void bar_by_pause(struct bars *b, const struct ha_bars_guest *guest,
     bar->contract_ms = guest->contract_ms;
     snprintf(bar->text, sizeof(bar->text),
              "it can't move live, Xen on %s %s: it would stand still for about %" PRIu32 ".%" PRIu32
-             " s",
+             " s%s",
              from->name,
              guest->kind == HA_KIND_PV ? "can't log what a PV guest writes"
                                        : "has neither HAP nor shadow paging",
-             bar->pause_ms / 1000, bar->pause_ms % 1000 / 100);
+             bar->pause_ms / 1000, bar->pause_ms % 1000 / 100,
+             guest->is_pause_guess ? " (a guess, nothing moved yet)" : "");
     say_pause_fix(bar, guest->kind);
 }
 

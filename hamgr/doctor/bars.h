@@ -45,6 +45,7 @@ struct ha_bars_guest {
     uint32_t owner;          /* 0 = none */
     uint32_t home;           /* owner, or where it ran last; 0 = it never ran */
     uint32_t pause_ms;       /* of a move that is not live */
+    bool is_pause_guess;     /* nothing moved yet */
     uint32_t contract_ms;    /* what it may stand still */
     const char *never_quiet; /* why its disks can't be proven quiet; NULL: they can */
     uint32_t thing_count;

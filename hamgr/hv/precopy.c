@@ -350,9 +350,10 @@ static uint8_t seen_rates(const struct precopy_way *way, struct precopy_plan *pl
     uint64_t margin = 2 * way->seen_kib_s.spread_us * 1024;
 
     if (rate == 0) {
-        plan->rate_bytes_s = way->cap_bytes_s ? way->cap_bytes_s : PRECOPY_RATE_DEFAULT;
-        plan->rate_low_bytes_s = PRECOPY_RATE_DEFAULT / 10;
-        plan->rate_high_bytes_s = PRECOPY_RATE_DEFAULT * 10;
+        uint64_t guess = way->guess_bytes_s ? way->guess_bytes_s : PRECOPY_RATE_DEFAULT;
+        plan->rate_bytes_s = way->cap_bytes_s ? way->cap_bytes_s : guess;
+        plan->rate_low_bytes_s = guess / 10;
+        plan->rate_high_bytes_s = guess * 10;
         return PRECOPY_FROM_GUESS;
     }
     plan->rate_bytes_s = rate;

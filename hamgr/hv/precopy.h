@@ -175,8 +175,9 @@ struct precopy_way {
     bool is_own_ratio;
     /* ... and how fast they were, KiB/s; mean 0: there were none. seen_from says which. */
     struct precopy_cost seen_kib_s;
-    uint8_t seen_from;    /* enum precopy_rate_from, of the first three */
-    uint64_t cap_bytes_s; /* own limit of the wire, 0 = none */
+    uint8_t seen_from;      /* enum precopy_rate_from, of the first three */
+    uint64_t guess_bytes_s; /* believed before the first; 0: PRECOPY_RATE_DEFAULT */
+    uint64_t cap_bytes_s;   /* own limit of the wire, 0 = none */
 };
 /* Fills the plan's three rates. A probe says what the wire takes; what it does not see (how well
  * these pages compress, how fast the hypervisors are) is from migrations before, and where the

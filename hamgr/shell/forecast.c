@@ -4,8 +4,9 @@
  * for a second, and probes the link to the other node meanwhile (probe.c). To that it adds what it
  * knows of migrations before: how far this guest's memory shrank on the wire (else what all did),
  * how fast that node took them over (else any node, else a guess: the answer says which), what
- * connecting and switching cost. A link that can't be measured costs only its figure. Questions go
- * from the node that was asked to the guest's node and back; a lost one is given up after a while.
+ * connecting and switching cost, and for guests that can't move live how long those stood still. A
+ * link that can't be measured costs only its figure. Questions go from the node that was asked to
+ * the guest's node and back; a lost one is given up after a while.
  */
 #include "hamgr/shell/shell.h"
 
@@ -15,12 +16,18 @@
 
 #define SAMPLE_MS 1000u
 /* A sample and a worker's start on a busy node, or a probe (4000 at most), and two messages. */
-#define ANSWER_MS   8000u
-#define KEEP_MS     600000u
-#define SETUP_US    300000u /* connect, build: until something was measured */
-#define SWITCH_US   30000u
-#define RATE_GUESS  UINT64_C(100000000) /* a gigabit link */
-#define SWITCH_WAYS 4u /* ways there and back from the last page to SWITCH applied */
+#define ANSWER_MS  8000u
+#define KEEP_MS    600000u
+#define SETUP_US   300000u /* connect, build: until something was measured */
+#define SWITCH_US  30000u
+#define RATE_GUESS UINT64_C(100000000) /* a gigabit link, where the processors keep up with it */
+/* A byte of a migration costs so many times what compressing it does. In the lab an emulated
+ * processor compresses 50 to 60 MB/s, and moved a guest that stood still at 9 MB/s. */
+#define CODEC_PART 8u
+/* Of a guest that stands still, beside its memory: suspending, making its devices, switching. Of an
+ * emulated processor of the lab, where the two device scripts alone take a second. */
+#define STILL_FIXED_MS 3000u
+#define SWITCH_WAYS    4u /* ways there and back from the last page to SWITCH applied */
 /* Questions of peers at once: each is a worker at hamgr-hv. Who is not answered asks again. */
 #define ASKED_MAX 16u
 
@@ -74,12 +81,50 @@ static const struct precopy_cost *known_rate(const struct hamgrd *d, uint32_t no
     return any;
 }
 
-uint64_t forecast_rate(const struct hamgrd *d)
+/* Before anything moved. */
+static uint64_t guess_rate(const struct hamgrd *d)
 {
-    uint8_t from;
-    const struct precopy_cost *rate = known_rate(d, 0, &from);
+    uint64_t codec_bytes_s = d->codec_bytes_s / CODEC_PART;
 
-    return rate ? rate->mean_us * 1024 : RATE_GUESS;
+    return codec_bytes_s && codec_bytes_s < RATE_GUESS ? codec_bytes_s : RATE_GUESS;
+}
+
+/* One that is smaller than all before still has their fixed part. */
+static uint64_t still_mib(const struct hamgrd *d, uint64_t mem_kib)
+{
+    uint64_t mib = mem_kib / 1024 + 1;
+
+    return mib > d->still_least_mib ? mib : d->still_least_mib;
+}
+
+uint32_t forecast_still_ms(const struct hamgrd *d, uint64_t mem_kib, bool *ret_is_guess)
+{
+    struct precopy_way way = {.guess_bytes_s = guess_rate(d)};
+    struct precopy_plan plan;
+    const struct precopy_cost *seen = known_rate(d, 0, &way.seen_from);
+    uint64_t ms = precopy_cost_high(&d->still_cost, 0) * still_mib(d, mem_kib) / 1000;
+
+    *ret_is_guess = ms == 0 && !seen;
+    if (seen)
+        way.seen_kib_s = *seen;
+    precopy_rates(&way, &plan);
+    uint64_t rate_bytes_s = seen ? plan.rate_low_bytes_s : plan.rate_bytes_s;
+    if (ms == 0)
+        ms = mem_kib * 1024 / (rate_bytes_s / 1000 + 1) + STILL_FIXED_MS;
+    return ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
+}
+
+/* The longer of what the source and the guest's own clock saw. */
+static void learn_still(struct hamgrd *d, uint64_t mem_kib, const struct ha_moved *moved)
+{
+    uint64_t us = moved->source_us > moved->guest_us ? moved->source_us : moved->guest_us;
+    uint64_t mib = mem_kib / 1024;
+
+    if (us == 0 || mib == 0)
+        return;
+    precopy_cost_update(&d->still_cost, us / mib);
+    if (d->still_least_mib == 0 || mib < d->still_least_mib)
+        d->still_least_mib = mib;
 }
 
 /* What this guest's memory was on the wire, else what all was; 0: nothing ever moved. */
@@ -110,12 +155,16 @@ void forecast_applied(struct hamgrd *d, const struct ha_applied *applied)
         i = d->ratio_count++ % SHELL_RATIOS;
     d->ratios[i] = (struct move_ratio){applied->cmd.guest, (uint32_t)permille};
     precopy_cost_update(&d->ratio, permille);
+    const struct ha_guest *guest = ha_state_guest(&d->state, applied->cmd.guest);
+    if (guest && things_stands_still(d, guest, moved->src))
+        learn_still(d, guest->mem_kib, moved);
 }
 
 static void fill_rates(struct hamgrd *d, struct peer_forecast *f, struct precopy_plan *plan)
 {
     const struct probe_found *found = probe_found(d, f->dst);
-    struct precopy_way way = {.cap_bytes_s = (uint64_t)d->config.rate_mbit * 125000};
+    struct precopy_way way = {.guess_bytes_s = guess_rate(d),
+                              .cap_bytes_s = (uint64_t)d->config.rate_mbit * 125000};
     const struct precopy_cost *seen = known_rate(d, f->dst, &way.seen_from);
 
     if (seen)
@@ -135,6 +184,29 @@ static void fill_rates(struct hamgrd *d, struct peer_forecast *f, struct precopy
     f->rate_from = precopy_rates(&way, plan);
 }
 
+/* All of the move is pause, and it may be what forecast_still_ms makes of it. */
+static void stand_still(const struct hamgrd *d, uint64_t mem_kib, struct peer_forecast *f)
+{
+    struct precopy_forecast *p = &f->forecast;
+    uint64_t seen_ms = d->still_cost.mean_us * still_mib(d, mem_kib) / 1000;
+    bool is_guess;
+    uint64_t still_ms = forecast_still_ms(d, mem_kib, &is_guess);
+
+    if (seen_ms > 0) {
+        p->time_ms = seen_ms;
+        f->rate_from = PRECOPY_FROM_OTHERS;
+    } else if (is_guess) {
+        f->rate_from = PRECOPY_FROM_GUESS;
+    }
+    p->time_low_ms = p->time_low_ms < p->time_ms ? p->time_low_ms : p->time_ms;
+    p->time_high_ms = p->time_high_ms > p->time_ms ? p->time_high_ms : p->time_ms;
+    p->time_high_ms = p->time_high_ms > still_ms ? p->time_high_ms : still_ms;
+    p->pause_ms = p->time_ms;
+    p->pause_low_ms = p->time_low_ms;
+    p->pause_high_ms = p->time_high_ms;
+    p->is_converging = f->max_downtime_ms == 0 || p->pause_ms <= f->max_downtime_ms;
+}
+
 static void answer(struct hamgrd *d, struct peer_forecast *f, uint64_t dirty_bytes_s)
 {
     const struct ha_guest *guest = ha_state_guest(&d->state, f->guest);
@@ -151,11 +223,8 @@ static void answer(struct hamgrd *d, struct peer_forecast *f, uint64_t dirty_byt
     if (!is_live)
         plan.dirty_bytes_s = 0; /* it stands still: one pass, all of it pause */
     precopy_foresee(&plan, &f->forecast);
-    if (!is_live) {
-        f->forecast.pause_ms = f->forecast.time_ms;
-        f->forecast.pause_low_ms = f->forecast.time_low_ms;
-        f->forecast.pause_high_ms = f->forecast.time_high_ms;
-    }
+    if (!is_live)
+        stand_still(d, guest->mem_kib, f);
     f->is_ok = true;
     f->dirty_bytes_s = dirty_bytes_s;
     f->rate_bytes_s = plan.rate_bytes_s;

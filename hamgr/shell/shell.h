@@ -194,8 +194,12 @@ struct hamgrd {
     struct move_rate move_rates[HA_NODES_MAX];
     struct move_ratio ratios[SHELL_RATIOS]; /* ring */
     uint32_t ratio_count;
-    struct precopy_cost ratio;       /* of all guests, thousandths in place of microseconds */
-    struct shell_probe *probe;       /* NULL: nothing was ever probed */
+    struct precopy_cost ratio; /* of all guests, thousandths in place of microseconds */
+    struct shell_probe *probe; /* NULL: nothing was ever probed */
+    /* Of guests that stood still to move: microseconds of pause a MiB, and the smallest of them. */
+    struct precopy_cost still_cost;
+    uint64_t still_least_mib;
+    uint64_t codec_bytes_s; /* what this host compresses, measured at the start; 0: unknown */
     struct precopy_cost setup_cost;  /* MIGRATE applied to connected */
     struct precopy_cost switch_cost; /* from drained to SWITCH applied, as sources measured it */
     struct transfer *transfers;
@@ -390,12 +394,14 @@ void forecast_tick(struct hamgrd *d);
 /* A source's migration to node moved so many bytes of native stream while the guest ran. */
 void forecast_learn(struct hamgrd *d, uint32_t node, uint64_t bytes, uint64_t us,
                     uint64_t setup_us);
-/* How fast migrations from here were, bytes/s; a guess before the first. */
-uint64_t forecast_rate(const struct hamgrd *d);
+/* How long a guest of so much memory may stand still that can't move live: as those before did,
+ * else by how fast live migrations from here were, else a guess. */
+uint32_t forecast_still_ms(const struct hamgrd *d, uint64_t mem_kib, bool *ret_is_guess);
 /* The newest one of the last minutes, or NULL. */
 const struct kept_forecast *forecast_of(const struct hamgrd *d, struct ha_uuid guest, uint32_t dst);
 
-/* An entry was applied: what it says of a guest's memory on the wire is kept. */
+/* An entry was applied: what it says of a guest's memory on the wire is kept, and of its pause if
+ * it stood still for all of the move. */
 void forecast_applied(struct hamgrd *d, const struct ha_applied *applied);
 
 /* probe.c */
@@ -458,6 +464,8 @@ void things_free(struct hamgrd *d);
 void things_newcomer(struct hamgrd *d);
 /* Can the hypervisor here save the guest while it runs? */
 bool things_can_move_live(const struct hamgrd *d, const struct ha_guest *guest);
+/* Is it known that that node's can't? */
+bool things_stands_still(const struct hamgrd *d, const struct ha_guest *guest, uint32_t node);
 /* What doctor judges of each guest, parallel to the state's; borrowed until the next call. */
 uint32_t things_guests(struct hamgrd *d, const struct ha_doctor_guest **ret_guests);
 /* Adds the guests' disks to what a look looks at. */

@@ -21,7 +21,6 @@
 #define NOTES_PER_TICK 32u    /* definitions read: 0.1 ms each */
 #define THINGS_MAX     PEER_THINGS_MAX
 #define BARS_MAX       8192u
-#define PAUSE_FIXED_MS 1000u /* of a move that is not live: connecting, suspending, building */
 
 /* What a definition says. */
 struct note {
@@ -389,14 +388,6 @@ static const char *never_quiet(const struct note *note)
     return note && note->is_never_quiet ? "a disk is a file, emulated or behind a script" : NULL;
 }
 
-static uint32_t pause_ms_of(const struct hamgrd *d, const struct ha_guest *guest)
-{
-    uint64_t rate_bytes_s = forecast_rate(d);
-    uint64_t pause_ms = guest->mem_kib * 1024 / (rate_bytes_s / 1000 + 1) + PAUSE_FIXED_MS;
-
-    return pause_ms < UINT32_MAX ? (uint32_t)pause_ms : UINT32_MAX;
-}
-
 static void gather_guests(struct hamgrd *d)
 {
     struct shell_things *t = d->things;
@@ -407,11 +398,14 @@ static void gather_guests(struct hamgrd *d)
         uint32_t contract_ms = guest->policy.max_downtime_ms ? guest->policy.max_downtime_ms
                                                              : d->limits.max_downtime_ms;
         uint32_t owner = guest->phase == HA_PHASE_FREE ? 0 : guest->node;
+        bool is_guess;
+        uint32_t pause_ms = forecast_still_ms(d, guest->mem_kib, &is_guess);
         t->guests[i] = (struct ha_bars_guest){.id = guest->id,
                                               .kind = note ? note->kind : HA_KIND_UNKNOWN,
                                               .owner = owner,
                                               .home = owner ? owner : guest->last_node,
-                                              .pause_ms = pause_ms_of(d, guest),
+                                              .pause_ms = pause_ms,
+                                              .is_pause_guess = is_guess,
                                               .contract_ms = contract_ms,
                                               .never_quiet = never_quiet(note),
                                               .thing_count = note ? note->thing_count : 0,
@@ -477,6 +471,20 @@ bool things_can_move_live(const struct hamgrd *d, const struct ha_guest *guest)
     if (!note || note->kind == HA_KIND_UNKNOWN || !t->own.is_paging_known)
         return true;
     return !xen_live_refusal(note->kind, t->own.has_shadow, t->own.has_hap);
+}
+
+bool things_stands_still(const struct hamgrd *d, const struct ha_guest *guest, uint32_t node)
+{
+    const struct shell_things *t = d->things;
+    const struct note *note = t ? note_of(t, guest->definition) : NULL;
+    uint32_t i = 0;
+
+    if (!note || note->kind == HA_KIND_UNKNOWN)
+        return false;
+    while (i < t->told_count && t->told[i].node != node)
+        i++;
+    return i < t->told_count && t->told[i].things.is_paging_known &&
+           xen_live_refusal(note->kind, t->told[i].things.has_shadow, t->told[i].things.has_hap);
 }
 
 uint32_t things_guests(struct hamgrd *d, const struct ha_doctor_guest **ret_guests)

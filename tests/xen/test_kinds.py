@@ -12,7 +12,7 @@ from world import FAILOVER_S, check, wait_until
 from xenlab import cluster
 
 SOON_S = 180  # what nodes found out about a new guest is known to all
-REFUSED = re.compile(r"can't move live.* stand still for about (\d+)\.(\d) s, "
+REFUSED = re.compile(r"can't move live.* stand still for about (\d+)\.(\d) s(?: \(a guess, [^)]*\))?, "
                      r"(\d+) ms may be \((its contract|--max-downtime)\)")
 OFFERED = re.compile(r"--max-downtime (\d+)s")
 

@@ -194,6 +194,9 @@ static void a_move_that_is_not_live_is_told_with_its_pause(void **state)
                                         "writes: it would stand still for about 12.3 s");
     assert_string_equal(r.bars[0].fix,
                         "allow it: hactl migrate --max-downtime 13s; or make the guest PVH");
+    r.guest.is_pause_guess = true;
+    make(&r);
+    assert_non_null(strstr(r.bars[0].text, "about 12.3 s (a guess, nothing moved yet)"));
     r.guest.pause_ms = 599999;
     make(&r);
     assert_non_null(strstr(r.bars[0].fix, "--max-downtime 600s"));

@@ -440,6 +440,10 @@ static void test_rates_without_a_probe(void **state)
     assert_int_equal(plan.rate_bytes_s, PRECOPY_RATE_DEFAULT);
     assert_true(plan.rate_low_bytes_s < plan.rate_bytes_s);
     assert_true(plan.rate_high_bytes_s > plan.rate_bytes_s);
+    way.guess_bytes_s = 8000000; /* by a slow processor */
+    assert_int_equal(precopy_rates(&way, &plan), PRECOPY_FROM_GUESS);
+    assert_int_equal(plan.rate_bytes_s, 8000000);
+    assert_true(plan.rate_low_bytes_s < 8000000 && plan.rate_high_bytes_s > 8000000);
     way.cap_bytes_s = 1000000;
     assert_int_equal(precopy_rates(&way, &plan), PRECOPY_FROM_GUESS);
     assert_int_equal(plan.rate_bytes_s, 1000000);

@@ -210,6 +210,56 @@ static void a_pv_guest_without_shadow_paging_does_not_move_live(void **state)
     assert_null(ha_bar_against(&r->d.rt, guest, 0, 2, 0));
 }
 
+/* What its pause is foreseen to be on node 2. */
+static const struct ha_bar *still_bar(struct rig *r)
+{
+    r->d.state.applied++; /* bars are made anew */
+    things_tick(&r->d);
+    const struct ha_bar *bar = ha_bar_against(&r->d.rt, build_uuid(1), 1, 2, 0);
+    assert_non_null(bar);
+    return bar;
+}
+
+static void arrive(struct rig *r, uint32_t src, uint32_t source_us, uint32_t guest_us)
+{
+    struct ha_applied applied = {.kind = LOG_KIND_STATE, .cmd = {.type = HA_CMD_MOVED}};
+
+    applied.cmd.guest = build_uuid(1);
+    applied.cmd.u.moved = (struct ha_moved){.outcome = HA_MOVED_ARRIVED,
+                                            .src = src,
+                                            .raw_bytes = 1 << 30,
+                                            .wire_bytes = 1 << 28,
+                                            .source_us = source_us,
+                                            .guest_us = guest_us};
+    forecast_applied(&r->d, &applied);
+}
+
+/* It has 1 GiB. First a guess: a gigabit link, or less by a slow processor; then what moves were.
+ */
+static void a_pause_is_foreseen_by_what_moved_before(void **state)
+{
+    struct rig *r = *state;
+
+    r->d.state.guests[0].mem_kib = 1048576;
+    look(r, false);
+    tell(r, LOOK_BRIDGE, "xenbr0", LOOK_THERE, 0);
+    assert_in_range(still_bar(r)->pause_ms, 13000, 14500);
+    assert_non_null(strstr(still_bar(r)->text, "(a guess, nothing moved yet)"));
+    r->d.codec_bytes_s = 80000000; /* an emulated one */
+    assert_in_range(still_bar(r)->pause_ms, 100000, 120000);
+    forecast_learn(&r->d, 3, 200000000, 10000000, 1000); /* live, 20 MB/s, half of it is sure */
+    assert_in_range(still_bar(r)->pause_ms, 100000, 120000);
+    assert_null(strstr(still_bar(r)->text, "guess"));
+    arrive(r, 2, 1000, 2000); /* node 2 can do it live */
+    assert_in_range(still_bar(r)->pause_ms, 100000, 120000);
+    arrive(r, 1, 30000000, 40000000);
+    assert_in_range(still_bar(r)->pause_ms, 59000, 61000); /* 40 s, and half of it to spare */
+    r->d.state.guests[0].mem_kib = 2 * 1048576;
+    assert_in_range(still_bar(r)->pause_ms, 118000, 122000);
+    r->d.state.guests[0].mem_kib = 16384; /* its devices cost the same */
+    assert_in_range(still_bar(r)->pause_ms, 59000, 61000);
+}
+
 /* hamgr-hv goes and comes back: the look is asked for again, its late answer is nobody's. */
 static void a_look_that_is_lost_is_asked_for_again(void **state)
 {
@@ -372,6 +422,7 @@ int main(void)
         TEST(what_another_node_lacks_stands_against_it),
         TEST(the_word_of_removed_nodes_makes_room),
         TEST(a_pv_guest_without_shadow_paging_does_not_move_live),
+        TEST(a_pause_is_foreseen_by_what_moved_before),
         TEST(a_look_that_is_lost_is_asked_for_again),
         TEST(doctor_is_told_of_the_guests),
         TEST(a_guest_on_a_file_does_not_move),
