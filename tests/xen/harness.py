@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the scenarios of one file on labs of real Xen, one lab for each kind they want.
+"""Runs scenarios on labs of real Xen, those of one file or of all (run): one lab for each kind they want.
 
-A kind is a hypervisor and who moves guests' memory (hamgr-hv's --xen-helper). A scenario is a function
-of one argument (World) whose first line of documentation is its story. It leaves guests and nodes as
-the next one may find them. The last line printed is "N passed, N failed".
+A kind is a hypervisor, who moves guests' memory (hamgr-hv's --xen-helper), how many nodes, and whether
+there is a cluster on them (driver none: what tests/xen/test_install.py makes one of). A scenario is a function of one argument (World) whose first line of documentation is its story. It leaves
+guests and nodes as the next one may find them. The last line printed is "N passed, N failed".
 """
 
 import argparse
@@ -16,18 +16,18 @@ import traceback
 
 from world import DEFAULT_DIR, ROOT, Lab, Place, World, mismatch
 
-Kind = collections.namedtuple("Kind", "hypervisor helper")
+Kind = collections.namedtuple("Kind", "hypervisor helper nodes driver", defaults=(3, "xen"))
 Scenario = collections.namedtuple("Scenario", "function timeout_s kind is_extra")
 SCENARIOS = []
 UP_S = 900
 HELPERS = ("stock", "auto")
 
 
-def scenario(timeout_s, hypervisor="shadow", helpers=HELPERS[:1], extra=()):
-    """Registers a scenario that must be over within timeout_s on that hypervisor, with each helper; with
-    those in extra only in full or by its name."""
+def scenario(timeout_s, hypervisor="shadow", helpers=HELPERS[:1], extra=(), nodes=3, driver="xen"):
+    """Registers a scenario that must be over within timeout_s on so many nodes of that hypervisor, with each
+    helper; with those in extra only in full or by its name."""
     def register(function):
-        SCENARIOS.extend(Scenario(function, timeout_s, Kind(hypervisor, h), h in extra)
+        SCENARIOS.extend(Scenario(function, timeout_s, Kind(hypervisor, h, nodes, driver), h in extra)
                          for h in HELPERS if h in (*helpers, *extra))
         return function
     return register
@@ -95,14 +95,14 @@ def end(world, options):
         bounded(lambda: Lab(Place(DEFAULT_DIR, options.lab)).down(), 120)
 
 
-def run_all(chosen, kind, nodes, options):
+def run_all(chosen, kind, options):
     """Runs the scenarios of one kind; returns the names of those that failed. One that fails is tried
     once more, on a lab of its own: emulated nodes on a busy machine may stand still for seconds."""
     why = mismatch(Lab(Place(DEFAULT_DIR, options.lab)).settings, kind)
     if why:  # it is somebody's: left as it is
         print(f"{why}; end it first: deploy/lab --name {options.lab} down")
         return [name_of(entry) for entry in chosen]
-    world, failure = bounded(lambda: World(options, kind, nodes), UP_S)
+    world, failure = bounded(lambda: World(options, kind), UP_S)
     failed = []
     for entry in chosen:
         is_good = False
@@ -111,15 +111,16 @@ def run_all(chosen, kind, nodes, options):
             if is_good or options.keep:
                 break
             end(world, options)  # what a failure leaves behind is nobody's
-            world, failure = bounded(lambda: World(options, kind, nodes), UP_S)
+            world, failure = bounded(lambda: World(options, kind), UP_S)
         if not is_good:
             failed.append(name_of(entry))
     end(world, options)
     return failed
 
 
-def main(nodes=3):
-    parser = argparse.ArgumentParser(description=sys.modules["__main__"].__doc__)
+def parser_of(text):
+    """The options of all programs that run scenarios."""
+    parser = argparse.ArgumentParser(description=text, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="scenarios (default: all)")
     parser.add_argument("--xen-helper", choices=HELPERS, help="only scenarios with this one")
     parser.add_argument("--full", action="store_true", help="three round trips, and all scenarios")
@@ -128,7 +129,27 @@ def main(nodes=3):
     parser.add_argument("--keep", action="store_true", help="leave the lab up")
     parser.add_argument("--logs", default=os.path.join(ROOT, "build", "log", "xen"))
     parser.add_argument("--list", action="store_true", help="name the scenarios and end")
-    options = parser.parse_args()
+    return parser
+
+
+def kinds_of(chosen):
+    """In the order they are run: stock hypervisor and helper first, which ask less of Xen."""
+    return sorted({s.kind for s in chosen}, reverse=True)
+
+
+def run_kinds(chosen, options):
+    """Runs scenarios, a lab for each kind; returns the names of those that failed."""
+    failed = []
+    for kind in kinds_of(chosen):
+        failed += run_all([s for s in chosen if s.kind == kind], kind, options)
+    for name in failed:
+        print(f"FAILED {name}")
+    print(f"{len(chosen) - len(failed)} passed, {len(failed)} failed")
+    return failed
+
+
+def main(options=None):
+    options = options or parser_of(sys.modules["__main__"].__doc__).parse_args()
     options.build = os.path.abspath(options.build)
     chosen = choose(options.names, options.xen_helper, options.full)
     if options.list:
@@ -138,14 +159,8 @@ def main(nodes=3):
     if os.getuid() != 0:
         print("a lab needs root", file=sys.stderr)
         return 2
-    if options.keep and len({s.kind for s in chosen}) > 1:
-        print("--keep keeps one lab, these scenarios want two: --xen-helper stock or auto",
+    if options.keep and len(kinds_of(chosen)) > 1:
+        print("--keep keeps one lab, these scenarios want more: name them, or --xen-helper stock or auto",
               file=sys.stderr)
         return 2
-    failed = []
-    for kind in sorted({s.kind for s in chosen}, reverse=True):  # stock first: it asks less of Xen
-        failed += run_all([s for s in chosen if s.kind == kind], kind, nodes, options)
-    for name in failed:
-        print(f"FAILED {name}")
-    print(f"{len(chosen) - len(failed)} passed, {len(failed)} failed")
-    return 1 if failed or not chosen else 0
+    return 1 if run_kinds(chosen, options) or not chosen else 0

@@ -83,7 +83,9 @@ def ready(world, name, kind):
     if world.guest(name):
         world.wait_running(name)
     else:
+        began = time.monotonic()
         world.add(name, kind)
+        world.note(f"{name} is heard {time.monotonic() - began:.1f} s after guest add")
 
 
 def begin_move(world, name, but=None):

@@ -89,10 +89,10 @@ def are_back(status, count):
     return len(nodes) == count and all(n["status"] == "member" and n["armed"] for n in nodes)
 
 
-def mismatch(settings, kind, driver="xen"):
+def mismatch(settings, kind):
     """Why a lab that is up (its settings, or None) can't be used for that kind of scenario."""
     for key, value in (("hypervisor", kind.hypervisor), ("xen_helper", kind.helper),
-                       ("driver", driver)):
+                       ("driver", kind.driver)):
         if settings and settings.get(key, value) != value:
             return f"the lab is up with {key} {settings[key]}, {value} is wanted"
     return None
@@ -144,12 +144,13 @@ class Ear:
 class World:
     """A lab that is up, with an ear."""
 
-    def __init__(self, options, kind, nodes, driver="xen"):
-        self.trips = 3 if getattr(options, "full", False) else 1
+    def __init__(self, options, kind):
+        self.is_full = getattr(options, "full", False)
+        self.trips = 3 if self.is_full else 1
         self.place = Place(DEFAULT_DIR, options.lab)
         self.lab = Lab(self.place)
         if self.lab.settings is None:
-            self.lab.up(argparse.Namespace(nodes=nodes, hypervisor=kind.hypervisor, driver=driver,
+            self.lab.up(argparse.Namespace(nodes=kind.nodes, hypervisor=kind.hypervisor, driver=kind.driver,
                                            xen_helper=kind.helper, build=options.build, disks=4,
                                            token=3000, watchdog=15, memory=0, cold=False),
                         self.note)

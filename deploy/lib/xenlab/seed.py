@@ -144,12 +144,13 @@ def hamgr_conf(machine, options):
     # Half as often as by default: a heartbeat costs some 10 ms of an emulated processor.
     lines += ["", "[cluster]", "heartbeat = 1s"]
     # libxc looks at a million page numbers of a PVH guest, most of which are no pages, one by one.
-    # And on a busy machine an emulated node may stand still for longer than a peer's default grace, 8 s.
+    # And on a busy machine an emulated node may stand still for longer than a peer's default grace, 8 s:
+    # twice the watchdog's 15 s, for a node that stands still beyond that is fenced, and its moves are over.
     # Of its one processor everything has a part, the compressor as well as what a byte on the wire costs
     # (TLS, the kernel, each end): the choice by itself takes the link for the faster one and stores pages.
     # No cache of pages sent: each page of it is touched once at both ends, which costs such a node 40 us,
     # and what guests write here shrinks the same without it.
-    lines += ["", "[migration]", "idle-timeout = 120s", "grace = 60s", "level = 1", "cache = 0"]
+    lines += ["", "[migration]", "idle-timeout = 120s", "grace = 30s", "level = 1", "cache = 0"]
     return "\n".join([*lines, "", "[watchdog]", "device = /dev/watchdog",
                       f"timeout = {options.watchdog}s", ""])
 

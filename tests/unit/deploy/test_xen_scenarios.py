@@ -35,7 +35,7 @@ import world  # noqa: E402
 from xenlab import nbd, process  # noqa: E402
 
 HACTL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else None
-PROGRAMS = ("test_cuts", "test_faults", "test_guests", "test_kinds", "test_moves")
+PROGRAMS = ("test_cuts", "test_faults", "test_guests", "test_install", "test_kinds", "test_moves")
 def load(name):
     """One of the programs that are not called .py."""
     loader = importlib.machinery.SourceFileLoader(name, os.path.join(XEN, name))
@@ -322,7 +322,7 @@ class SecondTry(unittest.TestCase):
         self.Lab.labs = []
         with unittest.mock.patch.object(harness, "World", self.Lab), \
                 contextlib.redirect_stdout(io.StringIO()):
-            return harness.run_all(chosen, kind, 3, options), self.Lab.labs
+            return harness.run_all(chosen, kind, options), self.Lab.labs
 
     def test_once(self):
         for times, failed, labs in ((0, [], 1), (1, [], 2), (2, ["bad"], 3)):
@@ -336,10 +336,10 @@ class SecondTry(unittest.TestCase):
 
 
 class Install(unittest.TestCase):
-    """What tests/xen/install types."""
+    """What tests/xen/test_install.py types."""
 
     def test_it_stands_in_the_document(self):
-        with open(os.path.join(XEN, "install"), encoding="utf-8") as file:
+        with open(os.path.join(XEN, "test_install.py"), encoding="utf-8") as file:
             calls = [node for node in ast.walk(ast.parse(file.read())) if isinstance(node, ast.Call)]
         lines = [ast.literal_eval(call.args[0]) for call in calls if getattr(call.func, "id", "") == "as_written"]
         with open(os.path.join(ROOT, "deploy", "INSTALL.md"), encoding="utf-8") as file:
@@ -368,7 +368,7 @@ class Scenarios(unittest.TestCase):
 
     def test_moves_are_made_by_both_helpers(self):
         names = {harness.name_of(s) for s in harness.SCENARIOS}
-        for name in ("pv_live", "pvh_live", "cancelled_in_mid_stream"):
+        for name in ("pv_live", "pvh_live", "cancelled_in_mid_stream", "hvm_live-stock"):
             self.assertLessEqual({name, f"{name}-auto"}, names)
 
     @staticmethod
@@ -391,7 +391,7 @@ class Scenarios(unittest.TestCase):
     def test_choosing(self):
         self.assertEqual(harness.choose([], full=True), harness.SCENARIOS)
         left_out = [harness.name_of(s) for s in harness.SCENARIOS if s not in harness.choose([])]
-        self.assertEqual(left_out, ["stream_cuts", "hvm_live-stock", "hvm_live-stock-auto",
+        self.assertEqual(left_out, ["stream_cuts", "hvm_live-stock-auto", "cancelled_in_mid_stream",
                                     "devices_made_early-auto"])
         self.assertEqual([harness.name_of(s) for s in harness.choose(["stream_cuts"])],
                          ["stream_cuts", "stream_cuts-auto"])
@@ -401,6 +401,10 @@ class Scenarios(unittest.TestCase):
                          ["pv_live-auto"])
         self.assertEqual([harness.name_of(s) for s in harness.choose(["pv_live"], "stock")], ["pv_live"])
         self.assertEqual(harness.choose(["none"]), [])
+
+    def test_each_kind_has_one_lab(self):
+        kinds = harness.kinds_of(harness.choose([]))
+        self.assertEqual(kinds, [("stock", "stock", 2), ("shadow", "stock", 3), ("shadow", "auto", 3)])
 
     def test_every_program_of_the_directory_is_looked_at(self):
         found = {name[:-3] for name in os.listdir(XEN)

@@ -1,16 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""Follows deploy/INSTALL.md on bare nodes of a lab, under Debian's systemd, to guests that move; as root.
-
-    tests/xen/install [--build DIR] [--lab NAME] [--keep]
+"""Follows deploy/INSTALL.md on bare nodes of a lab, under Debian's systemd, to guests that move.
 
 What an operator types stands here as in the document, with the lab's names and addresses, and each such
 line must be there. Not followed: chapter 1's build (the lab brings hamgr; only the units are made with the
 document's option), 2's grub, 3's schedulers, 4's servers. Packages that a node lacks come from this
-machine's apt. The last line is "N passed, N failed".
+machine's apt.
 """
 
-import argparse
 import os
 import re
 import subprocess
@@ -18,14 +15,14 @@ import sys
 import tempfile
 import time
 
-from harness import Kind, bounded, mismatch
+from harness import main, scenario
 from moving import move
-from world import DEFAULT_DIR, FAILOVER_S, ROOT, Lab, Place, World, check, wait_until
+from world import FAILOVER_S, ROOT, check, wait_until
 from xenlab import bmc, cluster, net, seed
 from xenlab.errors import read, run
 from xenlab.net import address
 
-UP_S, ALL_S = 900, 3600
+ALL_S = 3600
 INSTALL_S = 900  # dpkg on three emulated nodes that share two processors
 ARMED_S = 300
 MISSING = ("systemd", "dbus", "chrony")
@@ -33,7 +30,6 @@ HV_OPTIONS = "--driver xen --peer-user hamgr"
 ENABLE = ("systemctl", "enable", "--now", "corosync", "hamgr-watchdog", "hamgr-fence", "hamgr-hv", "hamgrd",
           "hamgr-shutdown")
 DOCUMENT = os.path.join(ROOT, "deploy", "INSTALL.md")
-NODES = 3
 # An emulated node is slow: see seed.py for why each.
 SLOW = ("[cluster]", "heartbeat = 1s", "[migration]", "idle-timeout = 120s", "grace = 60s", "level = 1",
         "cache = 0", "[watchdog]", "timeout = 15s", "")
@@ -251,43 +247,13 @@ CHAPTERS = (programs, xen_and_files, configuration, fencing, make_cluster, prove
             units)
 
 
-def follow(world):
+@scenario(ALL_S, driver="none", helpers=(), extra=("stock",))
+def install_by_the_document(world):
+    """Bare nodes become a cluster whose guests move and survive a power cut, as INSTALL.md says."""
     for chapter in CHAPTERS:
         began = time.monotonic()
         chapter(world)
         print(f"  {chapter.__name__}: done in {time.monotonic() - began:.1f} s", flush=True)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--build", default=os.path.join(ROOT, "build", "release"))
-    parser.add_argument("--lab", default="install")
-    parser.add_argument("--keep", action="store_true", help="leave the lab up")
-    parser.add_argument("--list", action="store_true", help="name what is followed, and end")
-    parser.add_argument("--full", action="store_true", help="(as with the scenarios; nothing more)")
-    parser.add_argument("--xen-helper", choices=("stock", "auto"), help="auto: nothing; units start with libxl's")
-    options = parser.parse_args()
-    options.build = os.path.abspath(options.build)
-    if options.list or options.xen_helper == "auto":
-        print("\n".join(chapter.__name__ for chapter in CHAPTERS if options.xen_helper != "auto"))
-        return 0
-    if os.getuid() != 0:
-        print("a lab needs root", file=sys.stderr)
-        return 2
-    kind = Kind("shadow", "stock")
-    why = mismatch(Lab(Place(DEFAULT_DIR, options.lab)).settings, kind, "none")
-    check(not why, f"{why}; end it first: deploy/lab --name {options.lab} down")
-    world, failure = bounded(lambda: World(options, kind, NODES, "none"), UP_S)
-    if world:
-        _, failure = bounded(lambda: follow(world), ALL_S)
-        world.close(options.keep)
-    elif not options.keep:
-        Lab(Place(DEFAULT_DIR, options.lab)).down()
-    if failure:
-        print(failure)
-    print("0 passed, 1 failed" if failure else "1 passed, 0 failed")
-    return 1 if failure else 0
 
 
 if __name__ == "__main__":
