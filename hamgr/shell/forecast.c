@@ -23,11 +23,8 @@
 #define RATE_GUESS UINT64_C(100000000) /* a gigabit link, where the processors keep up with it */
 /* A byte of a migration costs so many times what compressing it does. In the lab an emulated
  * processor compresses 50 to 60 MB/s, and moved a guest that stood still at 9 MB/s. */
-#define CODEC_PART 8u
-/* Of a guest that stands still, beside its memory: suspending, making its devices, switching. Of an
- * emulated processor of the lab, where the two device scripts alone take a second. */
-#define STILL_FIXED_MS 3000u
-#define SWITCH_WAYS    4u /* ways there and back from the last page to SWITCH applied */
+#define CODEC_PART  8u
+#define SWITCH_WAYS 4u /* ways there and back from the last page to SWITCH applied */
 /* Questions of peers at once: each is a worker at hamgr-hv. Who is not answered asks again. */
 #define ASKED_MAX 16u
 
@@ -110,7 +107,7 @@ uint32_t forecast_still_ms(const struct hamgrd *d, uint64_t mem_kib, bool *ret_i
     precopy_rates(&way, &plan);
     uint64_t rate_bytes_s = seen ? plan.rate_low_bytes_s : plan.rate_bytes_s;
     if (ms == 0)
-        ms = mem_kib * 1024 / (rate_bytes_s / 1000 + 1) + STILL_FIXED_MS;
+        ms = mem_kib * 1024 / (rate_bytes_s / 1000 + 1) + SHELL_STILL_MS;
     return ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
 }
 

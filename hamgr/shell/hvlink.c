@@ -282,13 +282,14 @@ static uint16_t request_type(uint8_t which)
 static void encode_save(struct hamgrd *d, struct ha_writer *w, const struct local_verb *verb)
 {
     const struct ha_guest *guest = ha_state_guest(&d->state, verb->v.guest);
+    bool is_live = !guest || things_can_move_live(d, guest);
     struct hvp_save save = {.guest = verb->v.guest,
                             .epoch = verb->v.epoch,
-                            .is_live = !guest || things_can_move_live(d, guest),
+                            .is_live = is_live,
                             .max_downtime_ms = d->limits.max_downtime_ms,
                             .deadline_ms = d->limits.deadline_ms,
                             .on_slow = d->config.on_slow,
-                            .switch_us = moves_switch_us(d)};
+                            .switch_us = moves_switch_us(d, is_live)};
 
     if (guest && guest->policy.max_downtime_ms)
         save.max_downtime_ms = guest->policy.max_downtime_ms;

@@ -90,6 +90,10 @@ struct kept_forecast {
     uint64_t bytes;
 };
 
+/* Of a guest that stands still to move, beside its memory: suspending, making its devices, the
+ * switch. An emulated processor of the lab takes a second for the two device scripts alone. */
+#define SHELL_STILL_MS 3000u
+
 /* What a guest's memory was on the wire the last time it moved. */
 #define SHELL_RATIOS 64u
 struct move_ratio {
@@ -359,8 +363,9 @@ void moves_hv_done(struct hamgrd *d, struct local_verb *verb, uint8_t which,
                    const struct hvp_done *done);
 void moves_tick(struct hamgrd *d);
 void moves_child(struct hamgrd *d); /* reaps streams */
-/* Of the pause: what is to be expected behind a save's end, from what was seen before. */
-uint32_t moves_switch_us(const struct hamgrd *d);
+/* Of the pause: what is to be expected behind a save's end, from what was seen before; until then
+ * more for a guest that stands still, whose devices are still to be made. */
+uint32_t moves_switch_us(const struct hamgrd *d, bool is_live);
 /* An entry was applied: the ends of its ticket take note of the time. */
 void moves_applied(struct hamgrd *d, const struct ha_applied *applied);
 

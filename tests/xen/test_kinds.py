@@ -50,8 +50,14 @@ def stock_non_live(world):
     check(refused(world, "pv1", to, "--forecast")[1] == contract, "a forecast is refused otherwise")
     check(not world.status()["moves"] and world.where("pv1") == source, "something moved all the same")
     check(world.wait_beat("pv1").incarnation == before.incarnation, "pv1 was started anew")
-    record = move(world, "pv1", "--max-downtime", f"{offered_s}s", "--on-slow", "pause")
+    record = move(world, "pv1", "--max-downtime", f"{offered_s}s")
     check(record["outcome"] == "moved" and world.where("pv1") == to, f"pv1 is not on {to}: {record}")
+    paused_s = max(record["pause_us"].values()) / 1e6
+    check(paused_s <= offered_s, f"{offered_s} s were allowed, it stood still for {paused_s} s")
+    # Now that something moved, that is what is foreseen.
+    again_s, _, _ = refused(world, "pv1", source)
+    world.note(f"stood still for {paused_s:.1f} s; next time {again_s} s are foreseen")
+    check(again_s >= paused_s, f"it stood still for {paused_s} s, {again_s} s are foreseen")
 
 
 def emulators(world, name):

@@ -99,6 +99,15 @@ const char *xen_live_refusal(uint8_t kind, bool has_shadow, bool has_hap)
     return NULL;
 }
 
+uint64_t xen_still_ms(const struct hv_save_params *params)
+{
+    uint64_t behind_ms = params->switch_us / 1000;
+
+    if (params->is_live || params->max_downtime_ms == 0 || params->on_slow == HV_SLOW_PAUSE)
+        return UINT64_MAX;
+    return params->max_downtime_ms > behind_ms ? params->max_downtime_ms - behind_ms : 0;
+}
+
 /* ---- the helper ---- */
 
 const char *xen_helper_refusal(bool is_there, const char *here, const char *made_for, bool is_bound)

@@ -72,6 +72,9 @@ uint16_t xen_cap_of_use(uint32_t percent, uint32_t used_percent, uint32_t vcpus,
 
 /* Why a live save can't be had for a guest of that kind here; NULL: it can. */
 const char *xen_live_refusal(uint8_t kind, bool has_shadow, bool has_hap);
+/* How long a save of a guest that stands still may take for max_downtime to be kept with what comes
+ * behind it; UINT64_MAX: as long as it takes (it is live, or on_slow says so). */
+uint64_t xen_still_ms(const struct hv_save_params *params);
 
 /* Why hamgr's own save helper will not do; NULL: it will. here, made_for: releases of the
  * hypervisor and of the libraries it was built with ("4.17"). is_bound: the libraries here would

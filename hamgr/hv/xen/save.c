@@ -4,7 +4,8 @@
  * the pause and the deadline, decides when to stop, and says how far it is and why it gave up;
  * slowing the guest down is done here. libxl's own makes at most five live rounds, then suspends,
  * whatever is still to be sent: a deadline that passes in its live phase aborts if the operator
- * said so.
+ * said so. A guest that can't be saved live stands still from the beginning: it goes on where it
+ * was when that has taken all its contract allows.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -26,6 +27,7 @@ struct save {
     struct stream_mark mark;
     struct stand_in stand_in;
     uint64_t deadline_ms; /* abort then, when still live; UINT64_MAX = never */
+    uint64_t still_ms;    /* so long may a save that is not live take; UINT64_MAX: no limit */
     bool is_aborted;
     const char *why;
     struct helper_link link; /* to our helper; fd -1: libxl's own */
@@ -102,6 +104,8 @@ static void look_around(void *user, struct lx_op *op)
         s->why = "aborted";
     else if (!s->why && op->now.phase == HV_LIVE && xen_now_ms() > s->deadline_ms)
         s->why = "the deadline passed in the live phase";
+    else if (!s->why && xen_now_ms() - s->begin_ms > s->still_ms)
+        s->why = "it would stand still for longer than --max-downtime allows";
     else if (!s->why)
         s->why = s->stand_in.why;
     s->is_aborted = s->why != NULL;
@@ -224,6 +228,7 @@ enum hv_outcome xen_save(struct hv *hv, uint32_t domid, const struct hv_save_par
     struct save s = {.x = x,
                      .domid = domid,
                      .deadline_ms = UINT64_MAX,
+                     .still_ms = xen_still_ms(params),
                      .link = {.fd = -1, .inherited = -1},
                      .throttle_percent = 100};
     struct lx_op op = {.progress = progress, .user = user};

@@ -220,6 +220,23 @@ static void test_live(void **state_)
     assert_non_null(xen_live_refusal(XEN_KIND_HVM, false, false));
 }
 
+static void test_standing_still(void **state_)
+{
+    struct hv_save_params params = {
+        .max_downtime_ms = 5000, .on_slow = HV_SLOW_THROTTLE, .switch_us = 1200000};
+
+    (void)state_;
+    assert_int_equal(xen_still_ms(&params), 3800);
+    params.switch_us = 6000000;
+    assert_int_equal(xen_still_ms(&params), 0);
+    params.on_slow = HV_SLOW_PAUSE; /* the one that may break it */
+    assert_true(xen_still_ms(&params) == UINT64_MAX);
+    params = (struct hv_save_params){.max_downtime_ms = 5000, .is_live = true};
+    assert_true(xen_still_ms(&params) == UINT64_MAX);
+    params = (struct hv_save_params){.max_downtime_ms = 0};
+    assert_true(xen_still_ms(&params) == UINT64_MAX);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -237,6 +254,7 @@ int main(void)
         cmocka_unit_test(test_caps),
         cmocka_unit_test(test_caps_of_use),
         cmocka_unit_test(test_live),
+        cmocka_unit_test(test_standing_still),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -171,6 +171,26 @@ static void a_save_that_nobody_reads(void **state)
     close(pair[1]);
 }
 
+/* The reader is slow: the guest, which stands still meanwhile, goes on when its contract is used
+ * up. */
+static void a_save_that_stands_still_for_too_long(void **state)
+{
+    struct hv_save_params params = {.max_downtime_ms = 300, .on_slow = HV_SLOW_THROTTLE};
+    struct ha_err err = {0};
+    int pair[2], room = 1; /* as little as the kernel gives, less than the image */
+
+    (void)state;
+    begin_guest();
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    assert_int_equal(setsockopt(pair[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room)), 0);
+    params.fd = pair[1];
+    assert_int_equal(xen_save(&x.hv, dom.domid, &params, NULL, NULL, &err), HV_FAILED);
+    assert_non_null(strstr(err.text, "longer than --max-downtime allows"));
+    assert_false(dom.is_suspended);
+    close(pair[0]);
+    close(pair[1]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -181,6 +201,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_stream_that_is_taken_away, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_save, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_save_that_nobody_reads, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_save_that_stands_still_for_too_long, set_up, tear_down),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
