@@ -96,9 +96,9 @@ static void check_all(void)
 
 static void write_down(FILE *file)
 {
-    fprintf(file, "nodes %u\nshutdown %s\nfencing %s\nstory %llu\nend %llu\n",
-            script.node_count, script.is_migrating ? "migrate" : "stop",
-            script.has_strip ? "strip" : "none", (unsigned long long)(script.story_ns / NS_MS),
+    fprintf(file, "nodes %u\nshutdown %s\nfencing %s\nstory %llu\nend %llu\n", script.node_count,
+            script.is_migrating ? "migrate" : "stop", script.has_strip ? "strip" : "none",
+            (unsigned long long)(script.story_ns / NS_MS),
             (unsigned long long)(script.end_ns / NS_MS));
     for (uint32_t i = 0; i < script.guest_count; i++) {
         const struct script_guest *guest = &script.guests[i];

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs scenarios on labs of real Xen, those of one file or of all (run): one lab for each kind they want.
 
-A kind is a hypervisor, who moves guests' memory (hamgr-hv's --xen-helper), how many nodes, and whether
-there is a cluster on them (driver none: what tests/xen/test_install.py makes one of). A scenario is a function of one argument (World) whose first line of documentation is its story. It leaves
-guests and nodes as the next one may find them. The last line printed is "N passed, N failed".
+A kind is a hypervisor, who moves guests' memory (hamgr-hv's --xen-helper), how many nodes, and what runs
+on them (driver none: nothing, a cluster is to be made of them). A scenario is a function of one argument
+(World) whose first line of documentation is its story. It leaves guests and nodes as the next one may find
+them. The last line printed is "N passed, N failed".
 """
 
 import argparse
