@@ -32,8 +32,6 @@ static struct {
     bool is_guarded[SIM_NODES + 1]; /* ARMED, and none of what lets a keeper stop (I6) since */
 } seen;
 
-int __real_ha_state_apply(struct ha_state *state, const struct log_entry *entry,
-                          struct ha_applied *ret_applied);
 int __wrap_ha_state_apply(struct ha_state *state, const struct log_entry *entry,
                           struct ha_applied *ret_applied);
 
@@ -435,7 +433,7 @@ static void extend(const struct log_entry *entry)
     memcpy(before_guests, truth_guests, truth.guest_count * sizeof(truth_guests[0]));
     ha_assert(entry->index < PREFIX_MAX);
     prefix[entry->index] = entry->digest;
-    if (__real_ha_state_apply(&truth, entry, &applied) < 0) {
+    if (sim_version_apply_truth(&truth, entry, &applied, seen.proto) < 0) {
         sim_violation("I4", 0, "entry %llu can't be applied", (unsigned long long)entry->index);
         return;
     }
@@ -470,7 +468,7 @@ int __wrap_ha_state_apply(struct ha_state *state, const struct log_entry *entry,
              (sim_has_plant("entry-differs") && entry->index == 40))
         sim_violation("I4", node, "another entry %llu is committed here",
                       (unsigned long long)entry->index);
-    int r = __real_ha_state_apply(state, entry, ret_applied);
+    int r = sim_version_apply(state, entry, ret_applied);
     sim_check_state_copy(node, state);
     return r;
 }
@@ -601,7 +599,8 @@ void sim_check_end(void)
         sim_violation("L1", 0, "%s", why);
     for (uint32_t n = 0; n < sim.node_count; n++) {
         const struct sim_node *node = &sim.nodes[n];
-        if (node->d && (node->d->is_stopped || sim_has_plant("hamgrd-gives-up")))
+        bool is_stopped = node->d && node->d->is_stopped && !sim_version_is_refused(node);
+        if (is_stopped || (node->d && sim_has_plant("hamgrd-gives-up")))
             sim_violation("L3", node->id, "hamgrd stopped: %.150s", node->d->alarm);
         if (node->d && truth.applied > node->d->state.applied + 64 && !sim_is_left_hung(node))
             sim_violation("L3", node->id, "lags behind by %llu entries",

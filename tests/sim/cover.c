@@ -45,6 +45,7 @@ void sim_cover_print(void)
 {
     static const char *const machines[SIM_SMS] = {"keeper",      "gate",  "fence", "source",
                                                   "destination", "guest", "node"};
+    static const char *const versions[SIM_COVERS] = {"entry", "report", "dropped", "refused"};
 
     for (uint32_t m = 0; m < SIM_SMS; m++) {
         for (uint32_t i = 0; i < STATES * STATES; i++) {
@@ -65,6 +66,9 @@ void sim_cover_print(void)
         if (acts[act])
             printf("cover act %u %llu\n", act, (unsigned long long)acts[act]);
     }
+    for (uint32_t what = 0; what < SIM_COVERS; what++)
+        printf("cover version %s %llu\n", versions[what],
+               (unsigned long long)sim_version_covered((enum sim_cover_version)what));
 }
 
 /* ---- calls that may move a machine -------------------------------------------------------------

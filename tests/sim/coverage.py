@@ -36,6 +36,7 @@ def main():
         "a transition missing": ({key: n for key, n in whole.items() if key != needed}, False),
         "an unknown transition": ({**whole, ("move", "keeper", "0", "3"): 1}, False),
         "a fault that never was": ({**whole, ("fault", "power"): 0}, False),
+        "an entry of the next version that never was": ({**whole, ("version", "entry"): 0}, False),
     }
     for what, (cover, is_fine) in cases.items():
         with contextlib.redirect_stdout(io.StringIO()):

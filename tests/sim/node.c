@@ -72,8 +72,9 @@ static void start_hamgrd(struct sim_node *node)
     if (store_open("", &d->store, &d->identity, &err) < 0)
         return; /* it ends with a message; an operator has to act */
     node->d = d;
+    node->runs_next = node->version != SIM_VERSION_BUILT;
     sim_check_rejoin_started(node);
-    int rc = shell_start(d, &err);
+    int rc = sim_build_of(node)->start(d, &err);
     ha_assert(rc == 0);
 }
 

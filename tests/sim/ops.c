@@ -37,16 +37,17 @@ struct sim_node *sim_operator_node(uint64_t draw)
 bool sim_operator_type(struct sim_node *at, struct ha_cmd *cmd, char ret_why[HA_TEXT_MAX])
 {
     struct sim_proc *before = sim_enter(&at->procs[SIM_HAMGRD]);
+    const struct sim_build *build = sim_build_of(at);
     char text[HA_TEXT_MAX], fix[HA_TEXT_MAX];
 
     cmd->reason = HA_REASON_OPERATOR;
     snprintf(cmd->actor, sizeof(cmd->actor), "operator");
-    shell_refresh(at->d);
-    uint16_t refusal = ha_refusal(&at->d->state, &at->d->rt, cmd, text, fix);
+    build->refresh(at->d);
+    uint16_t refusal = build->refusal(&at->d->state, &at->d->rt, cmd, text, fix);
     sim_trace(at->id, "an operator orders %s%s%s", ha_cmd_name(cmd->type),
               refusal ? ", refused: " : "", refusal ? ha_reason_text(refusal) : "");
     if (refusal == HA_REASON_NONE)
-        propose_cmd(at->d, cmd, NULL, NULL);
+        build->propose_cmd(at->d, cmd, NULL, NULL);
     else if (ret_why)
         snprintf(ret_why, HA_TEXT_MAX, "%s", text);
     sim_leave(before);
@@ -244,7 +245,7 @@ static void take_vote(struct sim_node *at, const struct ha_node *node)
         return;
     struct sim_proc *before = sim_enter(&at->procs[SIM_HAMGRD]);
     sim_trace(at->id, "an operator takes the vote of %s", node->name);
-    propose_voter(at->d, &change, NULL, NULL);
+    sim_build_of(at)->propose_voter(at->d, &change, NULL, NULL);
     sim_leave(before);
 }
 
@@ -272,7 +273,7 @@ static void shut_down(struct sim_node *node, uint64_t span)
         return;
     sim_trace(node->id, "the host shuts down");
     struct sim_proc *before = sim_enter(&node->procs[SIM_HAMGRD]);
-    shell_server_api.shutdown_begin(node->d);
+    sim_build_of(node)->api->shutdown_begin(node->d);
     sim_leave(before);
     sim_after(span, NULL, on_shutdown_end, node, node->boots);
 }

@@ -276,7 +276,7 @@ static void shut_down(struct sim_node *node, bool is_back)
     *going = (struct going){.node = node, .since = sim.now, .is_back = is_back};
     if (node->d && node->procs[SIM_HAMGRD].state == SIM_RUNS) {
         struct sim_proc *before = sim_enter(&node->procs[SIM_HAMGRD]);
-        shell_server_api.shutdown_begin(node->d);
+        sim_build_of(node)->api->shutdown_begin(node->d);
         sim_leave(before);
     }
     sim_after(5 * NS_S, NULL, on_going, going, node->boots);

@@ -103,6 +103,7 @@ struct sim_node {
     bool has_power, is_removed, is_witness;
     uint8_t supplies_off; /* of two power supplies, where each hangs on a device of its own */
     uint8_t version;      /* enum sim_version of its hamgrd, from its next start on */
+    bool runs_next;       /* its hamgrd is of the second build, version.c */
     uint32_t lease_ms;    /* L in its hamgr.conf; 0: auto */
     uint32_t boots;
     uint64_t died; /* true time its guests last lost power */
@@ -152,7 +153,8 @@ struct sim_node {
     uint32_t fence_orders;
 };
 
-/* Which protocols a hamgrd speaks: as built; also the next one; the next one only. */
+/* Which protocols a hamgrd speaks: as built; also the next one; the next one only. Those two are
+ * of the second build. */
 enum sim_version { SIM_VERSION_BUILT = 0, SIM_VERSION_NEXT, SIM_VERSION_LATER };
 
 /* ---- what a seed may do ------------------------------------------------------------------------
@@ -344,6 +346,43 @@ void sim_net_delay(uint64_t ns);
 void sim_net_heal(void);
 void sim_net_hamgrd_gone(struct sim_node *node);
 void sim_net_corosync(struct sim_node *node); /* it started or ended */
+
+/* version.c: a build of hamgrd, by where the simulator calls into it. */
+struct server_api;
+struct sim_build {
+    int (*start)(struct hamgrd *d, struct ha_err *err);
+    void (*refresh)(struct hamgrd *d);
+    uint64_t (*propose_cmd)(struct hamgrd *d, const struct ha_cmd *cmd, propose_fn done,
+                            void *user);
+    uint64_t (*propose_voter)(struct hamgrd *d, const struct log_voter_change *change,
+                              propose_fn done, void *user);
+    void (*child)(struct hamgrd *d);
+    const struct server_api *api;
+    uint16_t (*refusal)(const struct ha_state *state, const struct ha_runtime *rt,
+                        const struct ha_cmd *cmd, char ret_text[HA_TEXT_MAX],
+                        char ret_fix[HA_TEXT_MAX]);
+};
+/* Of the hamgrd that runs there. */
+const struct sim_build *sim_build_of(const struct sim_node *node);
+/* The running process, of this version, can't read what came. Violation of I12 where it has to. */
+void sim_version_unreadable(const char *what, enum sim_version version);
+/* Applies a committed entry to the truth; proto: the highest that a view used. */
+int sim_version_apply_truth(struct ha_state *truth, const struct log_entry *entry,
+                            struct ha_applied *ret_applied, uint16_t proto);
+/* As the running process does. */
+int sim_version_apply(struct ha_state *state, const struct log_entry *entry,
+                      struct ha_applied *ret_applied);
+/* Its hamgrd is of a version that the log has left behind: it may stop. */
+bool sim_version_is_refused(const struct sim_node *node);
+enum sim_cover_version {
+    SIM_COVER_ENTRY = 0, /* an entry of the next version was committed */
+    SIM_COVER_REPORT,    /* a message of its own was sent */
+    SIM_COVER_DROPPED,   /* one came to a process that is in no view and can't read it */
+    SIM_COVER_REFUSED,   /* a process was told that it speaks too old a protocol */
+    SIM_COVERS
+};
+void sim_version_cover(enum sim_cover_version what);
+uint64_t sim_version_covered(enum sim_cover_version what);
 
 /* memo.c: what every node computes of the same bytes is computed once. */
 struct sim_memo {

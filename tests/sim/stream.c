@@ -64,7 +64,7 @@ static void reap(void *data, uint64_t arg)
 
     (void)arg;
     if (node->d)
-        moves_child(node->d);
+        sim_build_of(node)->child(node->d);
 }
 
 /* The process ends: SIGCHLD for hamgrd, end of file for the hypervisor. */

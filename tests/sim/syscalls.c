@@ -132,27 +132,6 @@ struct ha_uuid gate_hw_id(const char *ident_dir)
     return sim.running->node->hw_id;
 }
 
-/* ---- other versions ----------------------------------------------------------------------------
- */
-
-struct log *__real_log_init(void *memory, const struct log_config *config,
-                            const struct log_loaded *loaded);
-struct log *__wrap_log_init(void *memory, const struct log_config *config,
-                            const struct log_loaded *loaded);
-
-struct log *__wrap_log_init(void *memory, const struct log_config *config,
-                            const struct log_loaded *loaded)
-{
-    struct log_config other = *config;
-    uint8_t version = sim.running->node->version;
-
-    if (version != SIM_VERSION_BUILT)
-        other.self.proto_max = LOG_PROTO_MAX + 1;
-    if (version == SIM_VERSION_LATER)
-        other.self.proto_min = LOG_PROTO_MAX + 1;
-    return __real_log_init(memory, &other, loaded);
-}
-
 /* ---- the gate's timer and page -----------------------------------------------------------------
  */
 
@@ -333,6 +312,8 @@ void __wrap_log_trace(struct log *log, const char *fmt, ...)
     char line[sizeof((struct log_action){0}.u.text.line)] = "";
     va_list args;
 
+    if (strstr(fmt, " refuses this node: the log needs protocol "))
+        sim_version_cover(SIM_COVER_REFUSED);
     va_start(args, fmt);
     if (sim.options.is_traced)
         vsnprintf(line, sizeof(line), fmt, args);
