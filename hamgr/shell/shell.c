@@ -410,7 +410,8 @@ static bool take_config(struct hamgrd *d, const struct transport_config *config)
         qb_log(LOG_CRIT, "%s", d->alarm);
         return false;
     }
-    d->alarm[0] = '\0';
+    if (!d->is_stopped) /* why it stopped stays true */
+        d->alarm[0] = '\0';
     return true;
 }
 
