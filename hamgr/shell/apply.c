@@ -52,6 +52,22 @@ static void log_applied(struct hamgrd *d, const struct log_entry *entry,
            cmd->node ? shell_node_name(d, cmd->node) : "-", cmd->epoch, cmd->actor);
 }
 
+/* A node whose hamgrd is older than the log is in no view, but it holds or is fed what was
+ * committed: up to the OPEN of the first view that it could not have been in all can be read, and
+ * behind it nobody knows. */
+static bool is_too_old(struct hamgrd *d)
+{
+    char why[HA_TEXT_MAX];
+
+    if (d->state.proto <= LOG_PROTO_MAX)
+        return false;
+    snprintf(why, sizeof(why),
+             "the log needs protocol %u, this hamgrd speaks up to %u: upgrade hamgr on this node",
+             d->state.proto, LOG_PROTO_MAX);
+    stop_loudly(d, why);
+    return true;
+}
+
 /* Applies one entry; false when this node must stop. */
 static bool apply_one(struct hamgrd *d, const struct log_entry *entry)
 {
@@ -163,7 +179,7 @@ void apply_committed(struct hamgrd *d, uint64_t index)
             stop_loudly(d, "a committed entry is not in memory");
             return;
         }
-        if (!apply_one(d, entry))
+        if (is_too_old(d) || !apply_one(d, entry))
             return;
     }
     maybe_snapshot(d);

@@ -372,7 +372,7 @@ int sim_version_apply_truth(struct ha_state *truth, const struct log_entry *entr
 /* As the running process does. */
 int sim_version_apply(struct ha_state *state, const struct log_entry *entry,
                       struct ha_applied *ret_applied);
-/* Its hamgrd is of a version that the log has left behind: it may stop. */
+/* Its hamgrd is of a version that the log has left behind: it may stop, saying so. */
 bool sim_version_is_refused(const struct sim_node *node);
 enum sim_cover_version {
     SIM_COVER_ENTRY = 0, /* an entry of the next version was committed */

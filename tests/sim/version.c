@@ -5,6 +5,8 @@
  * a process is, is settled when it starts. And I12: nothing of the next version reaches who has to
  * read it and can't.
  */
+#include <string.h>
+
 #include "hamgr/base/err.h"
 #include "tests/sim/sim.h"
 
@@ -113,12 +115,17 @@ int sim_version_apply(struct ha_state *state, const struct log_entry *entry,
 
     if (node && node->runs_next)
         return next_ha_state_apply(state, entry, ret_applied);
-    return __real_ha_state_apply(state, entry, ret_applied);
+    int rc = __real_ha_state_apply(state, entry, ret_applied);
+    if (rc == -HA_E_VERSION)
+        sim_violation("I12", node ? node->id : 0, "it is to apply entry %llu, which it can't read",
+                      (unsigned long long)entry->index);
+    return rc;
 }
 
 bool sim_version_is_refused(const struct sim_node *node)
 {
-    return node->d && !node->runs_next && node->d->state.proto > LOG_PROTO_MAX;
+    return node->d && !node->runs_next && node->d->state.proto > LOG_PROTO_MAX &&
+           strstr(node->d->alarm, "the log needs protocol ");
 }
 
 void sim_version_cover(enum sim_cover_version what)

@@ -188,12 +188,43 @@ static void a_restart_tells_nothing_twice(void **state)
         assert_int_equal(lines[i], 1);
 }
 
+static void add_open(struct rig *r, uint64_t counter, uint16_t proto)
+{
+    uint8_t body[256];
+    struct ha_writer w = ha_writer_of(body, sizeof(body));
+    struct log_open open = {.view = {counter, 1}, .member_count = 1};
+
+    open.members[0] = (struct log_member){.node = 1, .nonce = 1, .proto_max = proto};
+    log_open_encode(&w, &open);
+    assert_false(w.failed);
+    add_entry(r, LOG_KIND_OPEN, body, w.position);
+}
+
+/* An older hamgrd is fed what a later one committed: up to the OPEN it can read everything. */
+static void behind_a_later_protocol_it_stops_and_says_so(void **state)
+{
+    struct rig *r = *state;
+
+    add_init(r);
+    add_open(r, 1, LOG_PROTO_MAX);
+    add_open(r, 2, LOG_PROTO_MAX + 1);
+    commit(r);
+    add_entry(r, LOG_KIND_STATE, (const uint8_t *)"\1\377", 2); /* of a type to come */
+    apply_committed(&r->d, r->index);
+    assert_true(r->d.is_stopped);
+    assert_int_equal(r->d.state.applied, 3);
+    assert_non_null(strstr(r->d.alarm, "the log needs protocol"));
+    assert_non_null(strstr(r->d.alarm, "upgrade hamgr on this node"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_snapshot_drops_definitions_of_removed_guests, setup,
                                         teardown),
         cmocka_unit_test_setup_teardown(a_restart_tells_nothing_twice, setup, teardown),
+        cmocka_unit_test_setup_teardown(behind_a_later_protocol_it_stops_and_says_so, setup,
+                                        teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
