@@ -85,9 +85,15 @@ static bool fill_version_alarm(const struct hamgrd *d, char *ret_alarm)
     return true;
 }
 
-/* What the operator should hear first about this node. */
+/* What the operator should hear first about this node: causes before what follows from them. Where
+ * the protocol keeps a view from this node, its keeper can't be armed either. */
 static void fill_alarm(const struct hamgrd *d, char *ret_alarm)
 {
+    bool is_kept_out = !d->is_stopped && !d->rt.is_store_failed && !d->rt.is_open &&
+                       fill_version_alarm(d, ret_alarm);
+
+    if (is_kept_out)
+        return;
     if (d->is_stopped)
         snprintf(ret_alarm, HA_TEXT_MAX, "stopped deciding: %.200s", d->alarm);
     else if (d->rt.is_store_failed)

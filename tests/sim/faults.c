@@ -708,6 +708,8 @@ static void on_heal(void *data, uint64_t arg)
     (void)data;
     (void)arg;
     sim_trace(0, "nothing goes wrong any more");
+    if (plan.enabled == UINT64_C(1) << SIM_F_VERSION)
+        sim_version_check_named();
     sim.is_healing = true;
     plan.settle_from = sim.now;
     memset(plan.cuts, 0, sizeof(plan.cuts));

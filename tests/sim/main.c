@@ -28,15 +28,15 @@ void sim_say(uint32_t node, const char *fmt, ...)
 /* All that can be planted. `tests/sim/run --plants` compares them with plants.txt and the sources.
  */
 static const char *const plants[] = {
-    "device-lies",         "operator-lies",       "watchdog-never-fires",
-    "pause-lies",          "keeper-always-pets",  "arm-forgets-device",
-    "disk-lies",           "disk-never-asked",    "handover-undrained",
-    "destroy-leaves-it",   "entry-differs",       "state-differs",
-    "nothing-starts",      "guests-hop",          "gentle-cuts",
-    "gentle-power",        "fence-storm",         "version-ignored",
-    "acts-at-once",        "aims-anywhere",       "places-anywhere",
-    "hamgrd-gives-up",     "wall-stands",         "older-memory",
-    "next-entry-anywhere", "next-report-anywhere"};
+    "device-lies",         "operator-lies",        "watchdog-never-fires",
+    "pause-lies",          "keeper-always-pets",   "arm-forgets-device",
+    "disk-lies",           "disk-never-asked",     "handover-undrained",
+    "destroy-leaves-it",   "entry-differs",        "state-differs",
+    "nothing-starts",      "guests-hop",           "gentle-cuts",
+    "gentle-power",        "fence-storm",          "version-ignored",
+    "acts-at-once",        "aims-anywhere",        "places-anywhere",
+    "hamgrd-gives-up",     "wall-stands",          "older-memory",
+    "next-entry-anywhere", "next-report-anywhere", "refused-silently"};
 
 #define PLANTS (sizeof(plants) / sizeof(plants[0]))
 

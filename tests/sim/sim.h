@@ -374,6 +374,8 @@ int sim_version_apply(struct ha_state *state, const struct log_entry *entry,
                       struct ha_applied *ret_applied);
 /* Its hamgrd is of a version that the log has left behind: it may stop, saying so. */
 bool sim_version_is_refused(const struct sim_node *node);
+/* Where nothing but versions went wrong: who is too old for the log says so. */
+void sim_version_check_named(void);
 enum sim_cover_version {
     SIM_COVER_ENTRY = 0, /* an entry of the next version was committed */
     SIM_COVER_REPORT,    /* a message of its own was sent */

@@ -128,6 +128,24 @@ bool sim_version_is_refused(const struct sim_node *node)
            strstr(node->d->alarm, "the log needs protocol ");
 }
 
+/* Behind its start an answer to a heartbeat, a view, L between two refusals, a second to the next
+ * report. */
+#define NAMED_MS 20000u
+
+void sim_version_check_named(void)
+{
+    for (uint32_t id = 1; id <= sim.node_count; id++) {
+        const struct sim_node *node = sim_node(id);
+        const struct hamgrd *d = node->d;
+        if (!d || !d->log || node->runs_next || sim_truth()->proto <= LOG_PROTO_MAX ||
+            sim_raw_ns(node) / NS_MS < d->started_ms + NAMED_MS)
+            continue;
+        if (!strstr(d->rt.alarm, " protocol ") || sim_has_plant("refused-silently"))
+            sim_violation("I12", id, "it is too old for the log and does not say so: \"%.100s\"",
+                          d->rt.alarm);
+    }
+}
+
 void sim_version_cover(enum sim_cover_version what)
 {
     covered[what]++;
