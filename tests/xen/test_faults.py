@@ -6,17 +6,12 @@ import sys
 import time
 
 from harness import main, scenario
+from moving import ready
 from world import FAILOVER_S, LabError, check, domains_in, wait_until
 from xenlab import bmc, cluster
 
 PARTS_S = 1.0  # FENCED committed to create called, and create done to unpaused, together
 SENT_S = 5.0  # what was on its way when a cable was pulled has been heard
-
-
-def ready(world, name="pv1", kind="pv"):
-    if not world.guest(name):
-        world.add(name, kind)
-    world.check_guest(name)
 
 
 def elsewhere(world, name, node, since):
@@ -43,7 +38,7 @@ def parts(world, node, name):
 @scenario(1200)
 def power_cut(world):
     """The node of a guest loses power: fenced by its BMC, the guest runs elsewhere, once."""
-    ready(world)
+    ready(world, "pv1", "pv")
     node, since = world.where("pv1"), time.monotonic()
     world.nodes[node].power_off()
     where = elsewhere(world, "pv1", node, since)
@@ -84,7 +79,7 @@ def fate(world, node, boot, quarantined):
 @scenario(1500)
 def cable_cut(world):
     """The node of a guest loses its cable and its BMC, not its disk: it stops the guest itself first."""
-    ready(world)
+    ready(world, "pv1", "pv")
     node = world.where("pv1")
     machine, boot, quarantined = world.nodes[node], boot_of(world, node), quarantines(world, node)
     bmc.stop(machine)  # on a switch that works it would be off before its lease ends
@@ -114,7 +109,7 @@ def switch_all_off(world):
 @scenario(1500)
 def cold_start(world):
     """All nodes lose power at once and come back: the guest runs again, once, its disk whole."""
-    ready(world)
+    ready(world, "pv1", "pv")
     before = world.ear.of("pv1")[-1].incarnation
     switch_all_off(world)
     since = time.monotonic()
