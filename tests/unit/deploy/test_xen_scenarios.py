@@ -391,8 +391,8 @@ class Scenarios(unittest.TestCase):
     def test_choosing(self):
         self.assertEqual(harness.choose([], full=True), harness.SCENARIOS)
         left_out = [harness.name_of(s) for s in harness.SCENARIOS if s not in harness.choose([])]
-        self.assertEqual(left_out, ["stream_cuts", "hvm_live-stock-auto", "cancelled_in_mid_stream",
-                                    "devices_made_early-auto"])
+        self.assertEqual(left_out, ["stream_cuts", "install_by_the_document", "hvm_live-stock-auto",
+                                    "cancelled_in_mid_stream", "devices_made_early-auto"])
         self.assertEqual([harness.name_of(s) for s in harness.choose(["stream_cuts"])],
                          ["stream_cuts", "stream_cuts-auto"])
         self.assertEqual([harness.name_of(s) for s in harness.choose(["pv_live"])],
@@ -404,7 +404,8 @@ class Scenarios(unittest.TestCase):
 
     def test_each_kind_has_one_lab(self):
         kinds = harness.kinds_of(harness.choose([]))
-        self.assertEqual(kinds, [("stock", "stock", 2), ("shadow", "stock", 3), ("shadow", "auto", 3)])
+        self.assertEqual(kinds, [("stock", "stock", 2, "xen"), ("shadow", "stock", 3, "xen"),
+                                 ("shadow", "auto", 3, "xen")])
 
     def test_every_program_of_the_directory_is_looked_at(self):
         found = {name[:-3] for name in os.listdir(XEN)
