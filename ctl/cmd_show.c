@@ -106,7 +106,8 @@ static int run_status(const struct command *command, int argc, char **argv)
     if (is_json) {
         print_envelope(envelope);
     } else {
-        printf("Cluster %s%s: %s\n", text_of(data, "cluster"),
+        const char *name = text_of(data, "cluster");
+        printf("Cluster %s%s: %s\n", name[0] ? name : "(name not known yet)",
                is_true(data, "disarmed") ? " (disarmed)" : "", text_of(data, "quorum"));
         json_array_foreach(json_object_get(data, "warnings"), i, warning)
             printf("! %s\n", json_string_value(warning));

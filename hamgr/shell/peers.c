@@ -104,7 +104,8 @@ static void fill_alarm(const struct hamgrd *d, char *ret_alarm)
         snprintf(ret_alarm, HA_TEXT_MAX, "hamgr-watchdog does not answer");
     else if (!d->keeper_status.is_armed && !d->config.is_witness && !d->state.is_disarmed)
         snprintf(ret_alarm, HA_TEXT_MAX, "the watchdog is not armed: %.200s",
-                 d->keeper_status.text);
+                 d->keeper_status.text[0] ? d->keeper_status.text
+                                          : "it will be once this node is in an open view");
     else if (d->alarm[0])
         snprintf(ret_alarm, HA_TEXT_MAX, "%s", d->alarm);
     else if (!fill_version_alarm(d, ret_alarm))
