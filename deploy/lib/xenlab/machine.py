@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A node's machine: QEMU with Xen in it. Power is the process: off means that it is gone."""
 
+import contextlib
 import os
 import uuid
 
@@ -139,7 +140,8 @@ class Machine:
             try:
                 run(self.ssh("-O", "exit"), 20, f"{self.name}: closing its ssh")
             except LabError:
-                os.unlink(os.path.join(self.dir, "ssh"))
+                with contextlib.suppress(FileNotFoundError):  # it ended by itself meanwhile
+                    os.unlink(os.path.join(self.dir, "ssh"))
 
     def wait_ready(self, boots, timeout_s=300):
         """Waits until the console has told of more than `boots` finished boots."""
