@@ -115,9 +115,9 @@ def programs(world):
             give_packages(world, fetch_packages(world, directory))
         give_units(world, directory)
     boot_systemd(world)
-    for line in ("sudo systemctl disable --now corosync",
-                 "sudo mv /etc/corosync/corosync.conf /etc/corosync/corosync.conf.debian"):
-        each(world, lambda machine, words=as_written(line).split(): cluster.inside(machine, *words))
+    for line in (as_written("sudo systemctl disable --now corosync"),
+                 as_written("sudo mv /etc/corosync/corosync.conf /etc/corosync/corosync.conf.debian")):
+        each(world, lambda machine, words=line.split(): cluster.inside(machine, *words))
     for machine in world.nodes.values():
         line = as_written("sudo systemd-sysusers && sudo systemd-tmpfiles --create && sudo systemctl daemon-reload")
         cluster.inside(machine, "sh", "-c", line.replace("sudo ", ""))
