@@ -420,7 +420,7 @@ end:
     od
 }
 
-active proctype clock()
+proctype clock()
 {
 end:
     do
@@ -438,5 +438,5 @@ end:
 
 init {
     d_step { dom[0] = RUNNING; lab[0] = 1 }
-    atomic { run node(0); run node(1) }
+    atomic { run clock(); run node(0); run node(1) } /* time begins when the guest runs */
 }

@@ -47,6 +47,7 @@
 #define F1 2                    /* ... and fenced */
 #define M2 3                    /* member again, its guests followed: a late FENCED is a no-op */
 #define M2F 4                   /* member again after FENCED: its guests were freed */
+#define X2 5                    /* out of a view once more: a second incarnation is not followed */
 
 byte pv[N], lv[N], in[N];
 bit hf[N];                      /* holds FENCED behind OPEN(lv) */
@@ -116,10 +117,9 @@ inline promise(w) {
         x = STATUS(plv[w], phf[w]); \
         if \
         :: names[w] & 1 -> st[w] = (x == U1 -> M2 : (x == F1 -> M2F : x)) \
-        :: else -> st[w] = (x == M1 -> U1 : (x >= M2 -> M2F : x)) \
+        :: else -> st[w] = (x == M1 -> U1 : (x == M2 -> X2 : x)) \
         fi; \
         plv[w] = 0; phf[w] = 0 }
-/* (Out of a view once more, a second incarnation is not followed: M2F says "of no interest".) */
 
 #define STORE(w) \
     :: d_step { vs[w] == 2 && in[i] == w && lv[i] < w -> \
@@ -164,7 +164,8 @@ inline promise(w) {
 #ifdef NOVOID
 #define MAY_RENEW 1
 #else
-#define MAY_RENEW (LEASE_IS_VALID || (has_opened && in[0] == lv[0]))
+/* The first lease behind one that ended needs the view it is in to be open, not an earlier one. */
+#define MAY_RENEW (LEASE_IS_VALID || (has_opened && in[0] == lv[0] && applied == in[0]))
 #endif
 #ifdef RECEIPT
 #define LEFT(u) LEASE
