@@ -563,6 +563,14 @@ static int32_t on_message(qb_ipcs_connection_t *connection, void *data, size_t s
     return 0;
 }
 
+/* A request must not be the first to find out that something is not offered. */
+static bool is_api_whole(const struct server_api *api)
+{
+    return api->state && api->runtime && api->config && api->limits && api->propose &&
+           api->propose_voter && api->forecast && api->doctor && api->check && api->history &&
+           api->definition && api->shutdown_begin;
+}
+
 int server_open(qb_loop_t *loop, const char *name, gid_t admin_gid, const struct server_api *api,
                 struct server **ret_server, struct ha_err *err)
 {
@@ -576,7 +584,7 @@ int server_open(qb_loop_t *loop, const char *name, gid_t admin_gid, const struct
                                                 .dispatch_del = dispatch_del};
     struct server *server = calloc(1, sizeof(*server));
 
-    ha_assert(server && !the_server);
+    ha_assert(server && !the_server && is_api_whole(api));
     server->loop = loop;
     server->api = api;
     server->admin_gid = admin_gid;

@@ -168,6 +168,19 @@ static void one_request(struct server_rig *r, struct rig_client *client, bool is
     }
 }
 
+/* What forecasts find: any numbers, also ones that no move could have. */
+static void make_forecast(struct server_forecast *forecast, uint8_t flags)
+{
+    uint64_t number = flags & 16u ? UINT64_MAX : flags;
+
+    forecast->is_ok = (flags & 8u) != 0;
+    forecast->rate_from = flags >> 5;
+    forecast->dirty_bytes_s = forecast->rate_bytes_s = number;
+    forecast->link_bytes_s = flags & 32u ? number : 0;
+    forecast->link_text = flags & 64u ? "\xff no text" : "not measured";
+    forecast->f.pause_ms = forecast->f.time_ms = forecast->f.bytes = number;
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct fuzz_input in = {data, size};
@@ -176,6 +189,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     rig_open(&rig, (gid_t)-1);
     rig.rt.is_open = (flags & 2u) == 0;
+    make_forecast(&rig.forecast, flags);
     rig.outcome = flags & 4u ? HA_E_UNKNOWN : 0;
     struct rig_client *client = rig_connect(flags & 1u ? 1000 : 0, 1000, 0);
     for (unsigned i = 0; i < REQUESTS_MAX && in.size > 0; i++)

@@ -373,12 +373,25 @@ static void api_check(void *user, const struct server_check *question, server_ch
     done(done_user, &r->checked);
 }
 
+static void api_forecast(void *user, struct ha_uuid guest, uint32_t node, uint32_t max_downtime_ms,
+                         void (*done)(void *done_user, const struct server_forecast *forecast),
+                         void *done_user)
+{
+    struct server_rig *r = user;
+
+    (void)guest;
+    (void)node;
+    (void)max_downtime_ms;
+    done(done_user, &r->forecast);
+}
+
 static struct server_api api = {.state = api_state,
                                 .runtime = api_runtime,
                                 .config = api_config,
                                 .limits = api_limits,
                                 .propose = api_propose,
                                 .propose_voter = api_voter,
+                                .forecast = api_forecast,
                                 .doctor = api_doctor,
                                 .check = api_check,
                                 .history = api_history,
@@ -398,6 +411,8 @@ void rig_open(struct server_rig *r, gid_t admin_gid)
     r->rt.is_open = r->rt.is_leader = true;
     r->rt.voter_count = 3;
     ha_config_default(&r->config);
+    r->forecast.text = "nothing is known of it";
+    r->forecast.link_text = "";
     r->limits = (struct ha_plan_limits){
         .start_parallel = 64, .move_parallel = 2, .proposals_max = HA_PROPOSALS_MAX};
     api.user = r;

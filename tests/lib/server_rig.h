@@ -27,6 +27,7 @@ struct server_rig {
     const char *definition;        /* of every guest; NULL: one that is no text */
     struct server_checked checked; /* what a check finds */
     uint32_t check_count;
+    struct server_forecast forecast; /* what any forecast finds */
     struct ha_uuid checked_guest;
     struct ha_cmd last; /* the last command proposed; borrows nothing */
 };

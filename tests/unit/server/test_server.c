@@ -605,6 +605,35 @@ static void a_move_tells_how_it_is_packed(void **state)
     json_decref(answer);
 }
 
+/* ---- forecasts */
+
+static void a_forecast_says_what_it_rests_on(void **state)
+{
+    static const char ask[] = "{\"cmd\":\"forecast\",\"guest\":\"g1\",\"to\":\"n3\"}";
+    const char *to, *from, *reason;
+    int is_measured, pause_ms;
+
+    (void)state;
+    refused(ask, "refused", "nothing is known of it");
+    rig.forecast.is_ok = true;
+    rig.forecast.rate_from = PRECOPY_FROM_OTHERS;
+    rig.forecast.link_text = "n3 does not answer";
+    rig.forecast.f.pause_ms = 250;
+    json_t *answer = rig_ask(root, ask);
+    assert_string_equal(rig_error(answer, "code"), "");
+    assert_int_equal(json_unpack(answer, "{s:{s:s, s:s, s:{s:b, s:s}, s:{s:i}}}", "data", "to", &to,
+                                 "rate_from", &from, "link", "measured", &is_measured, "reason",
+                                 &reason, "pause_ms", "expected", &pause_ms),
+                     0);
+    assert_string_equal(to, "n3");
+    assert_string_equal(from, "others");
+    assert_false(is_measured);
+    assert_string_equal(reason, "n3 does not answer");
+    assert_int_equal(pause_ms, 250);
+    json_decref(answer);
+    assert_int_equal(rig.proposed_count, 0); /* nothing moves */
+}
+
 #define HOSTILE(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
 
 int main(void)
@@ -631,6 +660,7 @@ int main(void)
         HOSTILE(a_long_answer_comes_in_parts),
         HOSTILE(texts_that_are_no_utf8_are_shown),
         HOSTILE(a_move_tells_how_it_is_packed),
+        HOSTILE(a_forecast_says_what_it_rests_on),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
