@@ -659,7 +659,9 @@ static uint64_t switch_least_us(const struct hamgrd *d)
 uint32_t moves_switch_us(const struct hamgrd *d, bool is_live)
 {
     uint64_t least_us = switch_least_us(d);
-    uint64_t us = precopy_cost_high(&d->switch_cost, is_live ? least_us : SHELL_STILL_MS * 1000);
+    /* Moves that stood still, here or elsewhere, told of whole pauses: what follows is in them. */
+    bool is_known = is_live || d->still_cost.mean_us != 0;
+    uint64_t us = precopy_cost_high(&d->switch_cost, is_known ? least_us : SHELL_STILL_MS * 1000);
 
     us = us > least_us ? us : least_us;
     return us < UINT32_MAX ? (uint32_t)us : UINT32_MAX;

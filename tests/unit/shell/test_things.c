@@ -252,8 +252,10 @@ static void a_pause_is_foreseen_by_what_moved_before(void **state)
     assert_null(strstr(still_bar(r)->text, "guess"));
     arrive(r, 2, 1000, 2000); /* node 2 can do it live */
     assert_in_range(still_bar(r)->pause_ms, 100000, 120000);
+    assert_in_range(moves_switch_us(&r->d, false), 3000000, 3100000);
     arrive(r, 1, 30000000, 40000000);
-    assert_in_range(still_bar(r)->pause_ms, 59000, 61000); /* 40 s, and half of it to spare */
+    assert_in_range(moves_switch_us(&r->d, false), 1, 500000); /* it is in those 40 s */
+    assert_in_range(still_bar(r)->pause_ms, 59000, 61000);     /* 40 s, and half of it to spare */
     r->d.state.guests[0].mem_kib = 2 * 1048576;
     assert_in_range(still_bar(r)->pause_ms, 118000, 122000);
     r->d.state.guests[0].mem_kib = 16384; /* its devices cost the same */
