@@ -640,7 +640,7 @@ static void test_what_was_taken_is_heard(void **state)
 static void test_rings_are_named_before_the_first_page(void **state)
 {
     const uint64_t entries[] = {RAW | 1}, pfns[RINGS_COUNT] = {5, 9};
-    uint8_t head[40] = "heads", want[RINGS_RECORD], bytes[RINGS_RECORD];
+    uint8_t head[40] = "heads", want[RINGS_AHEAD], bytes[RINGS_AHEAD];
     uint8_t rest[16 + 8 + BATCH_PAGE];
     struct iovec piece = {head, sizeof(head)};
     struct ends e;
@@ -663,7 +663,7 @@ static void test_rings_are_named_before_the_first_page(void **state)
         read_all(e.pair[1], rest, sizeof(rest));
         assert_int_equal(rest[0], 1);
     }
-    assert_int_equal(e.flow.bytes, FLOW_BEFORE + 40 + RINGS_RECORD + 2 * sizeof(rest));
+    assert_int_equal(e.flow.bytes, FLOW_BEFORE + 40 + RINGS_AHEAD + 2 * sizeof(rest));
     close_ends(&e);
 }
 

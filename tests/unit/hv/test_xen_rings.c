@@ -39,10 +39,10 @@ static void read_record(struct rings *r, uint8_t *bytes, size_t size)
 
 static void read_names(struct rings *r, const uint64_t *pfns)
 {
-    uint8_t bytes[RINGS_RECORD];
+    uint8_t bytes[RINGS_AHEAD];
 
     rings_write(bytes, pfns);
-    read_record(r, bytes, sizeof(bytes));
+    read_record(r, bytes, RINGS_RECORD);
 }
 
 /* A record of pages, each filled with a byte; what comes of it in *ret, after its 16 bytes of heads
@@ -100,6 +100,28 @@ static void test_rings_are_held_back(void **state)
     assert_true(is_filled(pages, 0));
     assert_true(is_filled(r.pages[RINGS_STORE].held, 8));
     assert_true(is_filled(r.pages[RINGS_CONSOLE].held, 7));
+}
+
+/* What a save writes ahead is enough, and what the first round brings is what the guest gets. */
+static void test_rings_are_made_ahead(void **state)
+{
+    static struct rings r;
+    const uint64_t entries[] = {RAW | CONSOLE_PFN, RAW | STORE_PFN};
+    uint64_t pfns[] = {STORE_PFN, CONSOLE_PFN};
+    static uint8_t bytes[RINGS_AHEAD];
+
+    (void)state;
+    read_heads(&r);
+    rings_write(bytes, ring_pfns);
+    read_record(&r, bytes, RINGS_RECORD);
+    read_record(&r, bytes + RINGS_RECORD, RINGS_BLANKS);
+    populate(&r, pfns, 2);
+    assert_true(rings_are_blank(&r));
+    assert_true(is_filled(r.pages[RINGS_STORE].held, 0));
+    (void)read_pages(&r, entries, 2, 9);
+    assert_true(is_filled(r.pages[RINGS_STORE].held, 9));
+    assert_true(is_filled(r.pages[RINGS_CONSOLE].held, 9));
+    assert_false(r.is_lost);
 }
 
 static void test_one_ring_is_not_enough(void **state)
@@ -190,9 +212,10 @@ static void test_rings_in_use(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rings_are_held_back),   cmocka_unit_test(test_one_ring_is_not_enough),
-        cmocka_unit_test(test_rings_nobody_named),    cmocka_unit_test(test_batches_that_lie),
-        cmocka_unit_test(test_reads_of_another_kind), cmocka_unit_test(test_rings_in_use),
+        cmocka_unit_test(test_rings_are_held_back),    cmocka_unit_test(test_rings_are_made_ahead),
+        cmocka_unit_test(test_one_ring_is_not_enough), cmocka_unit_test(test_rings_nobody_named),
+        cmocka_unit_test(test_batches_that_lie),       cmocka_unit_test(test_reads_of_another_kind),
+        cmocka_unit_test(test_rings_in_use),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -28,8 +28,8 @@ struct flow {
     uint64_t pages;     /* with content */
     struct ring *ring;  /* NULL: none. borrowed */
     struct batch batch; /* under way */
-    uint8_t before_pages[RINGS_RECORD]; /* a record to be written in front of the first page */
-    size_t before_size;                 /* 0: none, or it is written */
+    uint8_t before_pages[RINGS_AHEAD]; /* records to be written in front of the first page */
+    size_t before_size;                /* 0: none, or they are written */
     /* Asked before a batch and while waiting: 0, or the error that ends it. May be NULL. */
     int (*check)(void *user);
     void (*moved)(void *user);

@@ -19,14 +19,21 @@
 #define CONSOLE_INDEXES 3072u /* behind both rings: two pairs */
 #define CONSOLE_REST    3088u
 
-void rings_write(uint8_t ret_bytes[RINGS_RECORD], const uint64_t *pfns)
+void rings_write(uint8_t ret_bytes[RINGS_AHEAD], const uint64_t *pfns)
 {
-    struct ha_writer w = ha_writer_of(ret_bytes, RINGS_RECORD);
+    struct ha_writer w = ha_writer_of(ret_bytes, RINGS_AHEAD);
 
+    memset(ret_bytes, 0, RINGS_AHEAD);
     ha_put_u32(&w, TYPE);
     ha_put_u32(&w, RINGS_RECORD - HEAD);
     for (int n = 0; n < RINGS_COUNT; n++)
         ha_put_u64(&w, pfns[n]);
+    ha_put_u32(&w, PAGE_DATA);
+    ha_put_u32(&w, RINGS_BLANKS - HEAD);
+    ha_put_u32(&w, RINGS_COUNT);
+    ha_put_u32(&w, 0);
+    for (int n = 0; n < RINGS_COUNT; n++)
+        ha_put_u64(&w, pfns[n]); /* of type 0, as any page that is no page table's */
 }
 
 void rings_init(struct rings *r)

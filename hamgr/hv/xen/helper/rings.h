@@ -23,12 +23,16 @@
 #include <stdint.h>
 
 #define RINGS_PAGE   4096u
-#define RINGS_RECORD 24u /* bytes of the record */
+#define RINGS_RECORD 24u                         /* bytes of the record */
+#define RINGS_BLANKS (24u + 2 * RINGS_PAGE + 8u) /* of the record of both pages, blank */
+#define RINGS_AHEAD  (RINGS_RECORD + RINGS_BLANKS)
 
 enum rings_which { RINGS_STORE = 0, RINGS_CONSOLE, RINGS_COUNT };
 
-/* pfns[RINGS_COUNT] as the record. */
-void rings_write(uint8_t ret_bytes[RINGS_RECORD], const uint64_t *pfns);
+/* pfns[RINGS_COUNT], two different ones, as the record. Behind it one of both pages, blank, as of
+ * any page data: they are made at once, and not when a round over the memory comes to them. That
+ * round, the first, sends every page the guest has, these as well. */
+void rings_write(uint8_t ret_bytes[RINGS_AHEAD], const uint64_t *pfns);
 
 struct ring_page {
     uint64_t pfn;

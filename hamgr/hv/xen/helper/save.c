@@ -21,6 +21,9 @@
 #include "hamgr/hv/xen/helper/link.h"
 #include "hamgr/hv/xen/helper/pace.h"
 
+/* Not in Xen's public headers. */
+int xc_get_pfn_type_batch(xc_interface *xch, uint32_t domid, unsigned int count, xen_pfn_t *frames);
+
 #define M2P_CHUNK (UINT64_C(2) << 20) /* xc_map_m2p maps whole ones */
 
 struct save {
@@ -194,23 +197,37 @@ static void take_ring(struct save *s, int ring_fd)
         ring_free(ring);
 }
 
-/* The guest's own numbers of these frames, for who restores it, in front of the first page. One
- * that can't be had is left out: then nothing is early there. */
+/* Are they the guest's, and plain pages? */
+static bool are_plain(const struct save *s, const uint64_t *frames)
+{
+    xen_pfn_t types[RINGS_COUNT] = {frames[RINGS_STORE], frames[RINGS_CONSOLE]};
+
+    if (xc_get_pfn_type_batch(s->h->xc, s->h->args.domid, RINGS_COUNT, types) != 0)
+        return false;
+    for (int n = 0; n < RINGS_COUNT; n++)
+        if ((types[n] & XEN_DOMCTL_PFINFO_LTAB_MASK) != XEN_DOMCTL_PFINFO_NOTAB)
+            return false;
+    return frames[RINGS_STORE] != frames[RINGS_CONSOLE];
+}
+
+/* The guest's own numbers of these frames, for who restores it, in front of the first page. Where
+ * one can't be had neither is named, and nothing is early there. */
 static void name_rings(struct save *s, const uint64_t *frames)
 {
     unsigned long last;
     uint64_t pfns[RINGS_COUNT];
 
-    if (xc_maximum_ram_page(s->h->xc, &last) != 0)
+    if (!are_plain(s, frames) || xc_maximum_ram_page(s->h->xc, &last) != 0 ||
+        frames[RINGS_STORE] > last || frames[RINGS_CONSOLE] > last)
         return;
     xen_pfn_t *table = xc_map_m2p(s->h->xc, last, PROT_READ, NULL);
     for (int n = 0; table && n < RINGS_COUNT; n++)
-        pfns[n] = frames[n] <= last ? table[frames[n]] : UINT64_MAX;
+        pfns[n] = table[frames[n]];
     if (!table)
         return;
     (void)munmap(table, (last * sizeof(*table) / M2P_CHUNK + 1) * M2P_CHUNK);
     rings_write(s->flow.before_pages, pfns);
-    s->flow.before_size = RINGS_RECORD;
+    s->flow.before_size = RINGS_AHEAD;
 }
 
 /* Without a link (started by xl): no contract, only short pauses. */
