@@ -37,6 +37,12 @@ void fence_sleep_note(struct fence_sleep *sleep, uint64_t now_ms, int64_t slept_
     sleep->slept_ns = slept_ns;
 }
 
+void fence_sleep_went_on(struct fence_sleep *sleep, uint64_t went_on_ms)
+{
+    if (went_on_ms > sleep->woke_ms)
+        sleep->woke_ms = went_on_ms;
+}
+
 bool fence_sleep_is_over(const struct fence_sleep *sleep, uint64_t lease_end_ms, uint32_t lease_ms)
 {
     return sleep->woke_ms == 0 || lease_end_ms > sleep->woke_ms + lease_ms;

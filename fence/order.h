@@ -8,8 +8,9 @@
  *
  * Much shorter than the lease L: in L a hung leader is left behind, and whom it fenced is back.
  *
- * And whose host was suspended gives and takes no order before a quorum has heard of him since: his
- * view and his peers look as fresh to him as when he fell asleep.
+ * And who was suspended with his host, or stood still alone, gives and takes no order before a
+ * quorum has heard of him since: his view and his peers look as fresh to him as when he fell
+ * asleep, and an order that has waited for him all the while looks like one that was just given.
  *
  * All times: CLOCK_BOOTTIME of this node in milliseconds, which counts a suspend of the host, too,
  * where nothing else is said. Pure.
@@ -35,14 +36,18 @@ bool fence_order_stands(const struct fence_order *order, uint64_t now_ms);
 struct fence_sleep {
     bool is_known;
     int64_t slept_ns; /* when last asked */
-    uint64_t woke_ms; /* when the last suspend was noticed; 0 = none was */
+    uint64_t
+        woke_ms; /* when the last suspend was noticed, or a later hang was over; 0 = none was */
 };
 
 /* now_ms: by the clock that the lease is counted by, which stands in a suspend; slept_ns: of
  * hamgr/base/slept.h. Call it before fence_sleep_is_over is asked. */
 void fence_sleep_note(struct fence_sleep *sleep, uint64_t now_ms, int64_t slept_ns);
+/* This process went on then, on the clock of now_ms; 0: it never stood still. Only what is later
+ * counts. */
+void fence_sleep_went_on(struct fence_sleep *sleep, uint64_t went_on_ms);
 /* A heartbeat sent since the host woke was acknowledged by a quorum: the lease, which ends lease_ms
- * behind the last such one, says so. Always true where no suspend was seen. */
+ * behind the last such one, says so. Always true where no suspend and no hang was seen. */
 bool fence_sleep_is_over(const struct fence_sleep *sleep, uint64_t lease_end_ms, uint32_t lease_ms);
 
 #endif

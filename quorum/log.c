@@ -186,11 +186,20 @@ static void down(struct log *log)
     }
 }
 
+/* While it is connected it sends a heartbeat, and so has an event, each heartbeat. */
+uint64_t log_went_on_ms(const struct log *log, uint64_t now_ms)
+{
+    uint64_t most_ms = LOG_HUNG_HEARTBEATS * (uint64_t)log->config.timing.heartbeat_ms;
+
+    return log->is_connected && now_ms > log->now_ms + most_ms ? now_ms : log->went_on_ms;
+}
+
 /* Time passes before anything else is looked at: a lease that ended ended before the message. */
 static void pass_time(struct log *log, uint64_t now_ms)
 {
     uint64_t gap_ms = now_ms > log->now_ms ? now_ms - log->now_ms : 0;
 
+    log->went_on_ms = log_went_on_ms(log, now_ms);
     log->now_ms += gap_ms;
     if (log->is_connected && gap_ms > 2 * (uint64_t)log->config.timing.heartbeat_ms)
         log_peers_after_hang(log, gap_ms);

@@ -22,6 +22,11 @@
 #define LOG_PROTO_MIN 2u
 #define LOG_PROTO_MAX 2u
 
+/* Of a process that stood still so long nothing it reads is believed to be new (log_went_on_ms): as
+ * long as an order to fence stands without another word (fence/order.c), 2 s with the default
+ * heartbeat. */
+#define LOG_HUNG_HEARTBEATS 4u
+
 struct log_timing {
     uint32_t heartbeat_ms; /* h */
     uint32_t lease_ms;     /* L */
@@ -208,6 +213,11 @@ bool log_hears_quorum_without(const struct log *log, uint32_t node);
  * commit what is decided in it. A leader that was left behind is open until its lease ends and may
  * hear a quorum again, of processes that began anew, too; backed it is not. */
 bool log_is_backed(const struct log *log);
+/* When this process last went on after it had stood still for LOG_HUNG_HEARTBEATS heartbeats or
+ * longer, on the clock of events; now_ms if it stood still until now, 0 if it never did. What it
+ * reads from then on may be as old as that, until the others have answered something that it sent
+ * later: messages wait in one queue. */
+uint64_t log_went_on_ms(const struct log *log, uint64_t now_ms);
 /* The state does not take this member in (another machine under its node's id, a node that left):
  * it votes, but lets another lead where one can, for it would neither plan nor fence. */
 void log_stand_back(struct log *log, bool is_back);

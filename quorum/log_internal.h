@@ -220,6 +220,7 @@ struct log {
     uint64_t counter_high; /* highest view counter heard of */
 
     uint64_t now_ms, wall_ms, started_ms;
+    uint64_t went_on_ms;     /* log_went_on_ms */
     uint64_t forgotten_ms;   /* newest ack_ms of peers whose slot was reused */
     uint64_t heartbeat_ms;   /* next one */
     uint64_t heard_floor_ms; /* no named peer that is heard, and not for L/2 silent already, was

@@ -143,10 +143,12 @@ static uint64_t boot_ms(void)
     return read_clock(CLOCK_BOOTTIME) / 1000000;
 }
 
-/* The others, who may have taken the target back without us, have heard of us since we woke. */
+/* The others, who may have taken the target back without us, have heard of us since we woke or went
+ * on. */
 static bool is_awake(struct hamgrd *d)
 {
     fence_sleep_note(&d->leader->sleep, shell_now_ms(), slept_ns(read_clock));
+    fence_sleep_went_on(&d->leader->sleep, log_went_on_ms(d->log, shell_now_ms()));
     return fence_sleep_is_over(&d->leader->sleep, log_lease_end_ms(d->log), d->rt.timing.lease_ms);
 }
 
@@ -300,7 +302,8 @@ void leader_fence_run(struct hamgrd *d, uint32_t from, const struct peer_fence *
         if (is_awake(d))
             request_run(d, from, request->id, &run);
         else
-            tell_failure(d, from, request->id, &run, "the host was suspended, no quorum since");
+            tell_failure(d, from, request->id, &run,
+                         "this node slept or stood still, no quorum has heard it since");
         return;
     }
     for (uint32_t i = 0; i < RUNS_MAX; i++) {

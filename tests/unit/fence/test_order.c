@@ -78,6 +78,20 @@ static void a_sleeper_asks_again(void **state)
     assert_false(fence_sleep_is_over(&sleep, 11101 + 6900, 6900));
 }
 
+/* A hang of this process alone is as long a silence as a suspend of its host. */
+static void who_stood_still_asks_again(void **state)
+{
+    struct fence_sleep sleep = {0};
+
+    (void)state;
+    fence_sleep_went_on(&sleep, 0); /* it never did */
+    assert_true(fence_sleep_is_over(&sleep, 0, 6900));
+    fence_sleep_went_on(&sleep, 20000);
+    assert_false(fence_sleep_is_over(&sleep, 20000 + 6900, 6900)); /* of a heartbeat from before */
+    fence_sleep_went_on(&sleep, 15000);                            /* is known already */
+    assert_true(fence_sleep_is_over(&sleep, 20001 + 6900, 6900));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -86,6 +100,7 @@ int main(void)
         cmocka_unit_test(only_a_later_end_counts),
         cmocka_unit_test(it_outlives_three_late_words),
         cmocka_unit_test(a_sleeper_asks_again),
+        cmocka_unit_test(who_stood_still_asks_again),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -168,6 +168,26 @@ static void an_order_ends_when_its_view_closes(void **state)
     assert_int_equal(id, run_id);
 }
 
+/* Its leader gave the order while this process stood still, and was left behind meanwhile: what
+ * tells of that is in the same queue, behind the order. */
+static void who_stood_still_takes_no_order(void **state)
+{
+    struct rig *r = *state;
+    struct log_event event = {.type = LOG_EV_MEMBERS, .u.members = {.count = 1, .nodes = {SELF}}};
+    static struct log_actions actions;
+    uint64_t id;
+
+    r->d.rt.timing = (struct log_timing){.heartbeat_ms = 500, .lease_ms = 6900};
+    event.now_ms = shell_now_ms() - LOG_HUNG_HEARTBEATS * 500 - 1;
+    log_step(r->d.log, &event, &actions);
+    order(r, log_view_now(r->d.log).leader, 71, "bmc");
+    assert_int_equal(heard(r, &id), 0);
+    event = (struct log_event){.type = LOG_EV_TIMER, .now_ms = shell_now_ms()};
+    log_step(r->d.log, &event, &actions); /* it goes on; nobody answered yet */
+    order(r, log_view_now(r->d.log).leader, 72, "bmc");
+    assert_int_equal(heard(r, &id), 0);
+}
+
 static void a_leader_takes_its_order_back(void **state)
 {
     struct rig *r = *state;
@@ -185,7 +205,9 @@ static void a_leader_takes_its_order_back(void **state)
 /* The only voter hears itself: a quorum. */
 static void hear_quorum(struct hamgrd *d)
 {
-    struct log_event event = {.type = LOG_EV_MEMBERS, .u.members = {.count = 1, .nodes = {SELF}}};
+    struct log_event event = {.type = LOG_EV_MEMBERS,
+                              .now_ms = shell_now_ms(),
+                              .u.members = {.count = 1, .nodes = {SELF}}};
     static struct log_actions actions;
 
     log_step(d->log, &event, &actions);
@@ -337,6 +359,7 @@ static void who_woke_orders_nothing_unheard(void **state)
 static void hear_n3(struct hamgrd *d)
 {
     struct log_event members = {.type = LOG_EV_MEMBERS,
+                                .now_ms = shell_now_ms(),
                                 .u.members = {.count = 2, .nodes = {SELF, 3}}};
     static struct log_actions said, actions;
     void *memory;
@@ -349,6 +372,7 @@ static void hear_n3(struct hamgrd *d)
     log_step(other, &members, &said);
     for (uint32_t i = 0; i < said.count; i++) {
         struct log_event message = {.type = LOG_EV_MESSAGE,
+                                    .now_ms = shell_now_ms(),
                                     .u.message = {.from = 3,
                                                   .data = said.list[i].u.send.data,
                                                   .size = said.list[i].u.send.size}};
@@ -432,6 +456,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(only_the_leader_orders, setup, teardown),
         cmocka_unit_test_setup_teardown(an_order_ends_with_its_view, setup, teardown),
         cmocka_unit_test_setup_teardown(an_order_ends_when_its_view_closes, setup, teardown),
+        cmocka_unit_test_setup_teardown(who_stood_still_takes_no_order, setup, teardown),
         cmocka_unit_test_setup_teardown(a_leader_takes_its_order_back, setup, teardown),
         cmocka_unit_test_setup_teardown(an_order_is_vouched_for_while_it_stands, setup, teardown),
         cmocka_unit_test_setup_teardown(a_device_may_name_a_node_not_known_yet, setup, teardown),
