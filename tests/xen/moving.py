@@ -55,9 +55,10 @@ def check_helper(world, node):
     check(not refused, f"{node}: {refused[-1:]}")
 
 
-def move(world, name, *words):
-    """Moves it to another node and back into view; returns the record of the migration."""
-    source, to = world.where(name), world.other(name)
+def move(world, name, *words, to=None, helpers=None):
+    """Moves it to another node (that one, if given) and back into view; returns the record of the migration.
+    helpers: the nodes that must use hamgr's own helper, where it is wanted (None: both)."""
+    source, to = world.where(name), to or world.other(name)
     before = world.ear.of(name)[-1]
     began = time.monotonic()
     answer = world.hactl("migrate", name, "--to", to, *words, node=source, timeout_s=MOVE_S)
@@ -70,8 +71,8 @@ def move(world, name, *words):
     beats = [b for b in world.ear.of(name, began) if b.incarnation == before.incarnation]
     silence = max((b.at - a.at for a, b in zip(beats, beats[1:])), default=0.0)
     record = record_of(world, answer["data"]["op"])
-    check_helper(world, source)
-    check_helper(world, to)
+    for node in (source, to) if helpers is None else helpers:
+        check_helper(world, node)
     world.note(f"{name} {source} > {to}: {took_s:.1f} s in all, "
                f"{record['raw_bytes'] >> 20} MiB as {record['wire_bytes'] >> 20} MiB, "
                f"not heard for {silence:.2f} s")

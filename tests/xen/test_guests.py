@@ -2,14 +2,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Guests in everyday use, on real Xen: started, drained, destroyed behind hamgr's back, daemons killed."""
 
+import os
+import pty
+import re
+import select
+import subprocess
 import sys
 import time
 
 from harness import main, scenario
-from world import START_S, check, wait_until
+from moving import ready
+from world import ROOT, START_S, check, wait_until
 from xenlab import cluster
 
 DRAIN_S = 600
+VERB_S = 60
 SETTLED_S = 420  # a node that is fenced comes back, at its slowest
 
 
@@ -32,6 +39,55 @@ def run_and_stay(world):
                        "another copy of pv1 is heard", START_S, 1)
     world.note(f"pv1 is heard again {beats[0].at - since:.1f} s after xl destroy")
     world.check_guest("pv1")
+
+
+def verb(world, *words, stdio=subprocess.PIPE):
+    """deploy/lab with these words, as a person types it."""
+    argv = [os.path.join(ROOT, "deploy", "lab"), "--dir", world.place.directory, "--name", world.place.name, *words]
+    stdin = subprocess.DEVNULL if stdio == subprocess.PIPE else stdio
+    return subprocess.Popen(argv, stdin=stdin, stdout=stdio, stderr=subprocess.STDOUT)
+
+
+def said_by(world, *words):
+    """What a verb says that ends by itself, and well."""
+    process = verb(world, *words)
+    said = process.communicate(timeout=VERB_S)[0].decode()
+    check(process.returncode == 0, f"deploy/lab {' '.join(words)} failed: {said}")
+    return said
+
+
+def until_said(terminal, word, end):
+    """What comes from a terminal until a word does."""
+    said = b""
+    while word not in said:
+        left_s = end - time.monotonic()
+        if left_s <= 0 or not select.select([terminal], [], [], left_s)[0]:
+            break
+        said += os.read(terminal, 4096)
+    return said
+
+
+@scenario(600)
+def lab_verbs(world):
+    """What deploy/lab tells people: its nodes, who wrote to the guests' disks, a guest's console."""
+    ready(world, "pv1", "pv")
+    nodes = said_by(world, "status")
+    check(all(f"{name}  on" in nodes for name in world.nodes), f"deploy/lab status: {nodes}")
+    seen = said_by(world, "witness")
+    check(re.search(r"^disk\d+  \S+  \d+ writes$", seen, re.M) and "\n0 findings" in seen,
+          f"deploy/lab witness: {seen}")
+    terminal, theirs = pty.openpty()
+    process = verb(world, "console", "pv1", stdio=theirs)
+    os.close(theirs)
+    try:
+        said = until_said(terminal, b"guest: pv1 ", time.monotonic() + VERB_S)
+        check(b"guest: pv1 " in said, f"deploy/lab console pv1 shows {said}")
+        os.write(terminal, b"\x1d")  # Ctrl-]
+        process.wait(VERB_S)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
 
 
 def node_of(world, name):

@@ -9,6 +9,7 @@ from harness import HELPERS, main, scenario
 from moving import (TRIES, begin_move, check_goes_on, in_mid_move, left_of, move, power_off,
                     ready, wait_over, when_copying, when_early)
 from world import FAILOVER_S, check, wait_until
+from xenlab import cluster
 
 
 @scenario(1200, helpers=HELPERS)
@@ -76,6 +77,34 @@ def devices_made_early(world):
             tries += 1
         world.note(f"{words[0]} {words[-1]}: done at try {tries}")
     move(world, "pv1", "--on-slow", "pause")
+
+
+HELPER = "/usr/local/sbin/hamgr-xen-helper"
+GIVE = f"mv {HELPER}.away {HELPER}"
+TAKE = f"mv {HELPER} {HELPER}.away"
+
+
+def change_helper(world, node, command):
+    """Gives a node's hamgr-hv its own helper or takes it away, and starts it anew: it asks at each start."""
+    for words in (command, "lab-service stop hamgr-hv", "lab-service start hamgr-hv"):
+        cluster.inside(world.nodes[node], "sh", "-c", words)
+    wait_until(lambda: (world.status(node).get("here") or {}).get("gate_open"), f"the gate of {node} is open",
+               FAILOVER_S, 1)
+
+
+@scenario(1800, helpers=(), extra=HELPERS[1:])
+def helpers_mixed(world):
+    """Only one of two nodes has hamgr's helper, the other libxl's: a guest moves live there and back."""
+    ready(world, "pv1", "pv")
+    here, there = world.where("pv1"), world.other("pv1")
+    change_helper(world, there, TAKE)
+    try:
+        for to in (there, here):
+            move(world, "pv1", "--on-slow", "pause", to=to, helpers=(here,))
+            used = [line for line in world.lines(there, "hamgr-hv.log") if "libxl's own helper" in line]
+            check(used, f"{there} has no helper of hamgr's, and its log says nothing of libxl's")
+    finally:
+        change_helper(world, there, GIVE)
 
 
 @scenario(1500, helpers=HELPERS[1:])

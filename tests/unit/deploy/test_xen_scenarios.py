@@ -35,7 +35,7 @@ import world  # noqa: E402
 from xenlab import nbd, process  # noqa: E402
 
 HACTL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else None
-PROGRAMS = ("test_cuts", "test_faults", "test_guests", "test_install", "test_kinds", "test_moves")
+PROGRAMS = ("test_cuts", "test_faults", "test_guests", "test_hangs", "test_install", "test_kinds", "test_moves")
 def load(name):
     """One of the programs that are not called .py."""
     loader = importlib.machinery.SourceFileLoader(name, os.path.join(XEN, name))
@@ -393,8 +393,10 @@ class Scenarios(unittest.TestCase):
     def test_choosing(self):
         self.assertEqual(harness.choose([], full=True), harness.SCENARIOS)
         left_out = [harness.name_of(s) for s in harness.SCENARIOS if s not in harness.choose([])]
-        self.assertEqual(left_out, ["stream_cuts", "install_by_the_document", "hvm_live-stock-auto",
-                                    "cancelled_in_mid_stream", "devices_made_early-auto"])
+        self.assertEqual(left_out, ["stream_cuts", "dom0_hangs", "dom0_panics", "xenstored_stops",
+                                    "install_by_the_document", "hvm_live-stock-auto",
+                                    "cancelled_in_mid_stream", "devices_made_early-auto",
+                                    "helpers_mixed-auto"])
         self.assertEqual([harness.name_of(s) for s in harness.choose(["stream_cuts"])],
                          ["stream_cuts", "stream_cuts-auto"])
         self.assertEqual([harness.name_of(s) for s in harness.choose(["pv_live"])],
