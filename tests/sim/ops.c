@@ -232,6 +232,20 @@ static void confirm(struct sim_node *at, const struct ha_node *node)
     say_fenced(at, node);
 }
 
+/* Of the votes that are left, most have their stores: one of three that is lost, and another that
+ * is taken, are more than a log survives. */
+static bool may_take_vote(const struct ha_state *state, const struct ha_node *node, uint32_t voters)
+{
+    uint32_t stores = 0;
+
+    for (uint32_t i = 0; i < state->node_count; i++) {
+        const struct ha_node *n = &state->nodes[i];
+        stores += n->is_voter && n->id != node->id && sim_disk_exists(sim_node(n->id)) &&
+                  sim_disk_is(sim_node(n->id), n->store_id);
+    }
+    return voters >= 3 && 2 * stores > voters - 1;
+}
+
 /* A vote is taken; the leader gives it back by itself while the node is a member. */
 static void take_vote(struct sim_node *at, const struct ha_node *node)
 {
@@ -241,7 +255,7 @@ static void take_vote(struct sim_node *at, const struct ha_node *node)
 
     for (uint32_t i = 0; i < at->d->state.node_count; i++)
         voters += at->d->state.nodes[i].is_voter;
-    if (voters < 3)
+    if (!may_take_vote(&at->d->state, node, voters))
         return;
     struct sim_proc *before = sim_enter(&at->procs[SIM_HAMGRD]);
     sim_trace(at->id, "an operator takes the vote of %s", node->name);
