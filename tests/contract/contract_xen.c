@@ -23,7 +23,8 @@
 
 struct seen {
     uint64_t steps, damages;
-    uint32_t domid; /* of the newest copy looked at */
+    uint64_t epoch; /* of the newest copy looked at; the one it came from may be there still */
+    uint32_t domid; /* of that */
     uint64_t checks_needed;
 };
 
@@ -97,7 +98,8 @@ static struct hv *open_driver(void)
     const struct hv_xen_options options = {.run_dir = run_dir,
                                            .allow_path = allow_path,
                                            .helper = helper && strcmp(helper, "auto") == 0 ? helper
-                                                                                           : NULL};
+                                                                                           : NULL,
+                                           .is_verifying = getenv("HAMGR_XEN_VERIFY") != NULL};
     struct ha_err err = {0};
     struct hv *opened = hv_xen_open(&options, &err);
 
@@ -129,7 +131,7 @@ static size_t define(const struct contract_guest *g, char *text, size_t capacity
 
 /* ---- what a guest says of itself ---- */
 
-static void look(struct seen *seen, uint32_t domid)
+static void look(struct seen *seen, uint32_t domid, uint64_t epoch)
 {
     char path[64], text[96];
     unsigned long long steps, checks, damages;
@@ -142,10 +144,11 @@ static void look(struct seen *seen, uint32_t domid)
         seen->steps = steps;
     if (damages > seen->damages)
         seen->damages = damages;
-    if (seen->domid != domid) {
+    if (seen->domid != domid && epoch >= seen->epoch) {
         /* The first copy has no past; of another, the pass that is going on began elsewhere. */
         seen->checks_needed = seen->domid == 0 ? 1 : checks + 2;
         seen->domid = domid;
+        seen->epoch = epoch;
     }
 }
 
@@ -161,7 +164,7 @@ static uint32_t look_at_all(uint32_t number, uint64_t epoch)
     for (int n = 0; n < count; n++) {
         if (!list[n].is_labelled || !ha_uuid_equal(list[n].label.guest, label.guest))
             continue;
-        look(&guests[number % GUESTS_MAX], list[n].domid);
+        look(&guests[number % GUESTS_MAX], list[n].domid, list[n].label.epoch);
         if (list[n].label.epoch == epoch)
             domid = list[n].domid;
     }

@@ -84,8 +84,8 @@ GIVE = f"mv {HELPER}.away {HELPER}"
 TAKE = f"mv {HELPER} {HELPER}.away"
 
 
-def change_helper(world, node, command):
-    """Gives a node's hamgr-hv its own helper or takes it away, and starts it anew: it asks at each start."""
+def restart_with(world, node, command):
+    """Changes what a node's hamgr-hv starts with, and starts it anew; guests go on."""
     for words in (command, "lab-service stop hamgr-hv", "lab-service start hamgr-hv"):
         cluster.inside(world.nodes[node], "sh", "-c", words)
     wait_until(lambda: (world.status(node).get("here") or {}).get("gate_open"), f"the gate of {node} is open",
@@ -97,14 +97,14 @@ def helpers_mixed(world):
     """Only one of two nodes has hamgr's helper, the other libxl's: a guest moves live there and back."""
     ready(world, "pv1", "pv")
     here, there = world.where("pv1"), world.other("pv1")
-    change_helper(world, there, TAKE)
+    restart_with(world, there, TAKE)
     try:
         for to in (there, here):
             move(world, "pv1", "--on-slow", "pause", to=to, helpers=(here,))
             used = [line for line in world.lines(there, "hamgr-hv.log") if "libxl's own helper" in line]
             check(used, f"{there} has no helper of hamgr's, and its log says nothing of libxl's")
     finally:
-        change_helper(world, there, GIVE)
+        restart_with(world, there, GIVE)
 
 
 @scenario(1500, helpers=HELPERS[1:])

@@ -147,6 +147,7 @@ class World:
     def __init__(self, options, kind):
         self.is_full = getattr(options, "full", False)
         self.trips = 3 if self.is_full else 1
+        self.build = options.build
         self.place = Place(DEFAULT_DIR, options.lab)
         self.lab = Lab(self.place)
         if self.lab.settings is None:

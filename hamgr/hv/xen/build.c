@@ -306,6 +306,10 @@ static enum hv_outcome complete(struct build *b, struct ha_err *err)
 {
     if (b->is_claimed)
         (void)xc_domain_claim_pages(b->x->xc, b->record.domid, 0);
+    if (b->is_restore && lx_unlike(b->lx)) {
+        ha_err_set(err, HA_E_CORRUPT, "memory did not arrive as it left: %.160s", lx_unlike(b->lx));
+        return HV_FAILED;
+    }
     if (wake_emulator(b, err) != 0 || !is_whole(b, err))
         return HV_FAILED;
     give_name(b);

@@ -34,6 +34,8 @@ struct lx {
     struct pollfd *fds;
     int capacity;
     char words[HA_TEXT_MAX];
+    char unlike[HA_TEXT_MAX]; /* lx_unlike */
+    bool is_comparing; /* hv_xen_options.is_verifying: what libxc says of it is listened for */
     struct lx_op *op;
     pid_t owner;  /* whose children are told to die with it */
     int child_fd; /* pidfd of the newest, or -1 */
@@ -42,12 +44,27 @@ struct lx {
 /* ---- libxl's words -----------------------------------------------------------------------------
  */
 
+/* libxc's receiver says which pages differ, and ends well all the same. */
+static void hear_of_pages(struct lx *lx, const char *format, va_list args)
+{
+    char text[HA_TEXT_MAX];
+    va_list again;
+
+    va_copy(again, args);
+    vsnprintf(text, sizeof(text), format, again);
+    va_end(again);
+    if (strstr(text, "verify pfn") && lx->unlike[0] == '\0')
+        snprintf(lx->unlike, sizeof(lx->unlike), "%s", text);
+}
+
 static void take_words(struct xentoollog_logger *logger, xentoollog_level level, int errnoval,
                        const char *context, const char *format, va_list args)
 {
     struct lx *lx = (struct lx *)logger;
 
     (void)context;
+    if (lx->is_comparing)
+        hear_of_pages(lx, format, args);
     if (level < XTL_ERROR || lx->words[0] != '\0')
         return;
     vsnprintf(lx->words, sizeof(lx->words), format, args);
@@ -88,6 +105,11 @@ static void take_progress(struct xentoollog_logger *logger, const char *context,
 static void keep(struct xentoollog_logger *logger)
 {
     (void)logger;
+}
+
+const char *lx_unlike(const struct lx *lx)
+{
+    return lx->unlike[0] != '\0' ? lx->unlike : NULL;
 }
 
 const char *lx_words(const struct lx *lx)
@@ -146,6 +168,7 @@ struct lx *xen_lx(struct hv_xen *x, struct ha_err *err)
         (xentoollog_logger){.vmessage = take_words, .progress = take_progress, .destroy = keep};
     lx->owner = getpid();
     lx->child_fd = -1;
+    lx->is_comparing = x->is_verifying;
     if (libxl_ctx_alloc(&lx->ctx, LIBXL_VERSION, 0, &lx->logger) != 0) {
         ha_err_set(err, HA_E_UNREACHABLE, "libxl: %.200s (does xenstored run?)", lx_words(lx));
         free(lx);
@@ -188,7 +211,7 @@ void lx_begin(struct lx *lx, struct lx_op *op)
     op->lx = lx;
     op->is_done = false;
     op->how = (libxl_asyncop_how){.callback = on_done, .u.for_callback = op};
-    lx->words[0] = '\0';
+    lx->words[0] = lx->unlike[0] = '\0';
     lx->op = op;
     drop_child(lx);
 }

@@ -174,7 +174,10 @@ static enum hv_outcome run_save(struct save *s, struct lx *lx, const struct hv_s
 
     if (stand_in_open(&s->stand_in, params->fd, true, err) != 0)
         return HV_FAILED;
-    int rc = suspend(s, lx, params->is_live ? LIBXL_SUSPEND_LIVE : 0, op);
+    int rc = suspend(s, lx,
+                     (params->is_live ? LIBXL_SUSPEND_LIVE : 0) |
+                         (s->x->is_verifying ? LIBXL_SUSPEND_DEBUG : 0),
+                     op);
     stand_in_close(&s->stand_in);
     /* Destroyed meanwhile, with the stream cut short: nothing is left to be unsure of. */
     if (rc != 0 && xen_look_at(s->x, s->domid, &look) == 0)
@@ -210,13 +213,14 @@ static bool read_frame(struct save *s, const char *what, uint64_t *ret)
     return *end == '\0' && *ret > 0;
 }
 
-/* A PV guest's rings, which its helper names to who restores it. */
+/* A PV guest's rings, which its helper names to who restores it. Not to one that will compare:
+ * xenstored and xenconsoled write into them as soon as they know them. */
 static int open_link(struct save *s, const struct hv_save_params *params, int ring_fd,
                      const struct xen_look *look, struct ha_err *err)
 {
     uint64_t frames[2];
-    bool is_known = look->record.kind == XEN_KIND_PV && read_frame(s, "store", &frames[0]) &&
-                    read_frame(s, "console", &frames[1]);
+    bool is_known = look->record.kind == XEN_KIND_PV && !s->x->is_verifying &&
+                    read_frame(s, "store", &frames[0]) && read_frame(s, "console", &frames[1]);
 
     return helper_link_open(&s->link, params, ring_fd, is_known ? frames : NULL, err);
 }

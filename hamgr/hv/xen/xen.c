@@ -182,6 +182,7 @@ static int open_all(struct hv_xen *x, const struct hv_xen_options *options, stru
     snprintf(x->allow_path, sizeof(x->allow_path), "%s", options->allow_path);
     if (options->helper)
         snprintf(x->helper, sizeof(x->helper), "%s", options->helper);
+    x->is_verifying = options->is_verifying;
     x->dir_fd = xen_records_open(options->run_dir, err);
     if (x->dir_fd < 0)
         return x->dir_fd;

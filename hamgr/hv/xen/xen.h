@@ -26,6 +26,10 @@ struct hv_xen_options {
     /* Who moves memory. NULL: libxl's own helper; "auto": ours, beside this program, if it will do;
      * else ours at that path, if it will do. */
     const char *helper;
+    /* Saves send every page once more when the guest stands still, and a restore that is sent them
+     * compares, and fails if one differs: libxc's own proof. For tests, and guests without devices:
+     * what a backend or the console's daemon writes into a guest that stands still differs, too. */
+    bool is_verifying;
 };
 
 /* NULL and err if this is no dom0 of a Xen this driver speaks to. Options are copied. */

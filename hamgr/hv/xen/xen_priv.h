@@ -34,7 +34,8 @@ struct hv_xen {
     char allow_path[XEN_PATH_MAX];
     char helper[XEN_PATH_MAX]; /* as hv_xen_options.helper; empty: libxl's own */
     bool is_helper_tried, has_helper;
-    int dir_fd; /* the records */
+    bool is_verifying; /* as hv_xen_options.is_verifying */
+    int dir_fd;        /* the records */
     xc_interface *xc;
     char version[64];
     uint64_t mem_kib; /* for guests */
@@ -151,5 +152,7 @@ void lx_tell(struct lx_op *op);
 void lx_stop(struct lx_op *op, const char *why);
 /* The first error libxl logged since lx_begin: for people. */
 const char *lx_words(const struct lx *lx);
+/* What libxc said since lx_begin of a page that arrived twice, and not alike; NULL: nothing. */
+const char *lx_unlike(const struct lx *lx);
 
 #endif

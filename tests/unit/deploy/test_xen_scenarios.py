@@ -35,7 +35,8 @@ import world  # noqa: E402
 from xenlab import nbd, process  # noqa: E402
 
 HACTL = sys.argv.pop(1) if len(sys.argv) > 1 and not sys.argv[1].startswith("-") else None
-PROGRAMS = ("test_cuts", "test_faults", "test_guests", "test_hangs", "test_install", "test_kinds", "test_moves")
+PROGRAMS = ("test_contract", "test_cuts", "test_faults", "test_guests", "test_hangs", "test_install", "test_kinds",
+            "test_moves")
 def load(name):
     """One of the programs that are not called .py."""
     loader = importlib.machinery.SourceFileLoader(name, os.path.join(XEN, name))
@@ -393,7 +394,7 @@ class Scenarios(unittest.TestCase):
     def test_choosing(self):
         self.assertEqual(harness.choose([], full=True), harness.SCENARIOS)
         left_out = [harness.name_of(s) for s in harness.SCENARIOS if s not in harness.choose([])]
-        self.assertEqual(left_out, ["stream_cuts", "dom0_hangs", "dom0_panics", "xenstored_stops",
+        self.assertEqual(left_out, ["live_contract", "stream_cuts", "dom0_hangs", "dom0_panics", "xenstored_stops",
                                     "install_by_the_document", "hvm_live-stock-auto",
                                     "cancelled_in_mid_stream", "devices_made_early-auto",
                                     "helpers_mixed-auto"])

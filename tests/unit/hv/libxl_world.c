@@ -103,7 +103,11 @@ bool xen_use_helper(struct hv_xen *of)
 
 enum { READING = 1, WRITING, IN_HELPER, OVER };
 
+const char *receiver_says;
+int save_flags;
+
 static struct {
+    xentoollog_logger *logger;
     const libxl_childproc_hooks *hooks;
     void *hooks_user;
     libxl_asyncop_how how;
@@ -315,6 +319,15 @@ static int begin(const libxl_asyncop_how *how, int fd, bool is_save)
     return 0;
 }
 
+static void __attribute__((format(printf, 1, 2))) log_error(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    fake.logger->vmessage(fake.logger, XTL_ERROR, -1, "xc", format, args);
+    va_end(args);
+}
+
 int libxl_domain_create_restore(libxl_ctx *ctx, libxl_domain_config *config, uint32_t *domid,
                                 int restore_fd, int send_back_fd,
                                 const libxl_domain_restore_params *params,
@@ -326,13 +339,16 @@ int libxl_domain_create_restore(libxl_ctx *ctx, libxl_domain_config *config, uin
     memcpy(dom.handle, config->c_info.uuid.uuid, sizeof(dom.handle));
     dom.is_there = dom.is_paused = true;
     dom.is_suspended = false;
+    if (receiver_says)
+        log_error("%s", receiver_says);
     return begin(how, restore_fd, false);
 }
 
 int libxl_domain_suspend(libxl_ctx *ctx, uint32_t domid, int fd, int flags,
                          const libxl_asyncop_how *how)
 {
-    (void)ctx, (void)domid, (void)flags;
+    (void)ctx, (void)domid;
+    save_flags = flags;
     return begin(how, fd, true);
 }
 
@@ -345,7 +361,8 @@ int libxl_ao_abort(libxl_ctx *ctx, const libxl_asyncop_how *how)
 
 int libxl_ctx_alloc(libxl_ctx **ret, int version, unsigned flags, xentoollog_logger *logger)
 {
-    (void)version, (void)flags, (void)logger;
+    (void)version, (void)flags;
+    fake.logger = logger;
     *ret = (libxl_ctx *)(void *)&fake;
     return 0;
 }
@@ -429,6 +446,7 @@ int set_up(void **state)
     snprintf(dir, sizeof(dir), "/tmp/hamgr-stream-XXXXXX");
     assert_non_null(mkdtemp(dir));
     memset(&x, 0, sizeof(x));
+    receiver_says = NULL;
     snprintf(x.allow_path, sizeof(x.allow_path), "%s/none", dir);
     x.dir_fd = xen_records_open(dir, NULL);
     assert_true(x.dir_fd >= 0);

@@ -31,6 +31,11 @@ extern struct world_domain dom;
 enum world_mover { NOT_EARLY, EARLY, EARLY_FAILS, EARLY_DIES };
 extern enum world_mover mover;
 
+/* What libxc's receiver says as an error, and goes on; NULL: nothing. */
+extern const char *receiver_says;
+/* The flags of the newest save. */
+extern int save_flags;
+
 extern struct hv_xen x;
 extern char dir[64];
 extern const struct hv_label LABEL;

@@ -38,6 +38,24 @@ static void a_whole_stream(void **state)
     assert_whole(7);
 }
 
+/* libxc says so, and ends as if all were well. It is listened for where it was asked for. */
+static void pages_that_arrive_otherwise(void **state)
+{
+    struct ha_err err = {0};
+
+    (void)state;
+    receiver_says = "verify pfn 0x5000 failed (type 0)";
+    assert_whole(SIZE);
+    xen_lx_close(x.lx);
+    x.lx = NULL;
+    x.is_verifying = true;
+    assert_int_equal(restore(SIZE, SIZE, &err), HV_FAILED);
+    assert_non_null(strstr(err.text, "did not arrive as it left: verify pfn 0x5000"));
+    assert_false(dom.is_there);
+    receiver_says = "another word";
+    assert_whole(SIZE);
+}
+
 static void a_stream_that_ends(void **state)
 {
     static const size_t before[] = {0, 1, 15, 16, 17, HEAD_SIZE - 1};
@@ -153,6 +171,13 @@ static void a_save(void **state)
     close(pair[1]);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_int_equal(status, 0);
+    assert_int_equal(save_flags, LIBXL_SUSPEND_LIVE | (x.is_verifying ? LIBXL_SUSPEND_DEBUG : 0));
+}
+
+static void a_save_with_every_page_twice(void **state)
+{
+    x.is_verifying = true;
+    a_save(state);
 }
 
 static void a_save_that_nobody_reads(void **state)
@@ -195,11 +220,13 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_whole_stream, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(pages_that_arrive_otherwise, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_stream_that_ends, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_stream_of_another_kind, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_wrong_record_behind_the_image, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_stream_that_is_taken_away, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_save, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_save_with_every_page_twice, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_save_that_nobody_reads, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_save_that_stands_still_for_too_long, set_up, tear_down),
     };
