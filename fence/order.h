@@ -36,8 +36,7 @@ bool fence_order_stands(const struct fence_order *order, uint64_t now_ms);
 struct fence_sleep {
     bool is_known;
     int64_t slept_ns; /* when last asked */
-    uint64_t
-        woke_ms; /* when the last suspend was noticed, or a later hang was over; 0 = none was */
+    uint64_t woke_ms; /* the last suspend was noticed then, or a later hang was over; 0 = none */
 };
 
 /* now_ms: by the clock that the lease is counted by, which stands in a suspend; slept_ns: of

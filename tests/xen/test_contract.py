@@ -23,9 +23,8 @@ def run_contract(world, kind, helper):
     argv = [os.path.join(ROOT, "tests", "contract", "on_xen"), world.build, next(iter(world.nodes)), kind, TEST]
     done = subprocess.run(argv, env={**os.environ, **variables}, stdin=subprocess.DEVNULL, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=RUN_S, check=False)
-    said = done.stdout.splitlines()
-    check(done.returncode == 0 and any("PASSED" in line and TEST in line or "1 test(s)" in line for line in said),
-          "\n".join(said[-20:]))
+    # A driver that skips ends well, too, and runs none.
+    check(done.returncode == 0 and "[  PASSED  ] 1 test(s)." in done.stdout, done.stdout[-2000:])
 
 
 @scenario(4 * RUN_S, helpers=(), extra=("stock",), nodes=1, driver="none")
