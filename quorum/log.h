@@ -211,7 +211,8 @@ bool log_hears_quorum(const struct log *log);
 bool log_hears_quorum_without(const struct log *log, uint32_t node);
 /* A quorum is heard of voters that have promised no later view than this node: who could still
  * commit what is decided in it. A leader that was left behind is open until its lease ends and may
- * hear a quorum again, of processes that began anew, too; backed it is not. */
+ * hear a quorum again, of processes that began anew, too; backed it is not. While a vote that was
+ * taken or given is not committed, by the voters with it and by those without. */
 bool log_is_backed(const struct log *log);
 /* When this process last went on after it had stood still for LOG_HUNG_HEARTBEATS heartbeats or
  * longer, on the clock of events; now_ms if it stood still until now, 0 if it never did. What it

@@ -14,11 +14,11 @@
 #define VIEW_ARG(view) (unsigned long long)(view).counter, (view).leader
 #define YIELD_LEASES   10u /* between two tries to give the lead away, in L */
 
-/* Of the voters that could promise durably this node hears a quorum, itself included, `without`
+/* Of these voters that could promise durably this node hears a quorum, itself included, `without`
  * not; is_backed: of those that have promised no later view. */
-static bool hears_quorum(const struct log *log, uint32_t without, bool is_backed)
+static bool hears_quorum_of(const struct log *log, const struct log_voters *voters,
+                            uint32_t without, bool is_backed)
 {
-    const struct log_voters *voters = &log->survey.voters;
     uint32_t quorum = log_quorum(voters);
     uint32_t count = log->is_connected && log_peer_is_voter(log, voters, log->self);
 
@@ -49,17 +49,25 @@ static bool is_out_of_reach(const struct log *log)
 
 bool log_hears_quorum(const struct log *log)
 {
-    return hears_quorum(log, 0, false);
+    return hears_quorum_of(log, &log->survey.voters, 0, false);
 }
 
 bool log_hears_quorum_without(const struct log *log, uint32_t node)
 {
-    return hears_quorum(log, node, false);
+    return hears_quorum_of(log, &log->survey.voters, node, false);
 }
 
 bool log_is_backed(const struct log *log)
 {
-    return hears_quorum(log, 0, true);
+    struct log_voters before;
+
+    if (!hears_quorum_of(log, &log->survey.voters, 0, true))
+        return false;
+    if (log->survey.voter_index <= log->commit)
+        return true;
+    /* A vote may be taken or given by who can't tell a quorum of it any more. */
+    log_voters_before(log, &before);
+    return hears_quorum_of(log, &before, 0, true);
 }
 
 bool log_can_lead(const struct log *log)

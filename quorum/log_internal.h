@@ -279,6 +279,9 @@ bool log_voters_has(const struct log_voters *v, uint32_t node, struct ha_uuid st
 int log_voters_find(const struct log_voters *v, uint32_t node);
 /* True if change changes the set in an allowed way. */
 bool log_voters_accept(const struct log_voters *v, const struct log_voter_change *change);
+/* The voters before the newest VOTER entry, which must be in memory: one that is not committed is.
+ * Walks the log up to it. */
+void log_voters_before(const struct log *log, struct log_voters *ret);
 void log_survey_entry(struct log_survey *s, const struct log_entry *entry);
 /* Surveys base + 1 .. last (of the staged log if is_staged). Walks what is new in the stage; the
  * whole log where the stage replaces entries: once per view only. */

@@ -322,6 +322,19 @@ static void change_voters(struct log_voters *v, const struct log_voter_change *c
     log_voters_set_digest(v);
 }
 
+void log_voters_before(const struct log *log, struct log_voters *ret)
+{
+    struct log_survey survey = log->base_survey;
+
+    /* From the start: a removal does not say which store the vote was of. */
+    for (uint64_t i = log->ring.base + 1; i < log->survey.voter_index; i++) {
+        const struct log_entry *entry = log_ring_at(&log->ring, i);
+        if (entry && entry->kind == LOG_KIND_VOTER)
+            log_survey_entry(&survey, entry);
+    }
+    *ret = survey.voters;
+}
+
 void log_survey_entry(struct log_survey *s, const struct log_entry *entry)
 {
     struct log_voter_change change;

@@ -97,40 +97,6 @@ static void isolated_node_loses_its_lease(void **state UNUSED)
     finish(w);
 }
 
-static bool hears_again(struct world *w, void *user)
-{
-    const struct log *log = ((const struct world_node *)user)->log;
-    return w && log_is_open(log) && log_hears_quorum(log);
-}
-
-/* The others have a view of their own; one begins anew and is in reach again. The old leader's
- * lease runs on, but nobody in reach can commit anything of its view: it may fence nobody. */
-static void who_was_left_behind_is_not_backed(void **state UNUSED)
-{
-    struct world *w = whole_world(3);
-    struct world_node *old = &w->nodes[1];
-
-    assert_true(world_leader(w) == 1 && log_is_backed(old->log));
-    world_split(w, (const uint32_t[]){2, 1, 1});
-    world_tell_members(w);
-    world_run_ms(w, 50);
-    assert_true(log_is_backed(w->nodes[2].log));
-    assert_true(log_is_open(old->log) && !log_hears_quorum(old->log));
-    old->is_disk_stalled = true; /* or it would prepare a view in the same step */
-    world_propose(w, 1, 10);
-    world_run_ms(w, 2u * H_MS);
-    world_crash(w, 2, 0);
-    world_split(w, (const uint32_t[]){2, 2, 1});
-    world_start(w, 2);
-    world_tell_members(w);
-    assert_true(world_run_until(w, w->timing.lease_ms, hears_again, old));
-    assert_false(log_is_backed(old->log));
-    old->is_disk_stalled = false;
-    world_heal(w);
-    assert_true(world_run_until(w, 3000, world_is_whole, NULL));
-    finish(w);
-}
-
 /* A lease goes on while views change, as long as they are quick. */
 static void lease_survives_view_changes(void **state UNUSED)
 {
@@ -774,7 +740,6 @@ int main(void)
         cmocka_unit_test(times_are_computed),
         cmocka_unit_test(lease_is_renewed_every_heartbeat),
         cmocka_unit_test(isolated_node_loses_its_lease),
-        cmocka_unit_test(who_was_left_behind_is_not_backed),
         cmocka_unit_test(lease_survives_view_changes),
         cmocka_unit_test(hung_node_wakes_up_without_a_lease),
         cmocka_unit_test(evidence_counts_from_the_last_acknowledgement),
