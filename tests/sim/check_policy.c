@@ -173,10 +173,11 @@ void sim_check_fence_target(const struct sim_node *target)
 
     if (sim_truth()->is_disarmed && sim.now > seen.disarmed_at + late_ns)
         sim_violation("I11", target->id, "is to be switched off while the cluster is disarmed");
-    if (!n || n->is_fence_wanted)
+    uint64_t wanted_at = seen.wanted_at[target->id];
+
+    if (!n || n->is_fence_wanted || (wanted_at > 0 && sim.now <= wanted_at + late_ns))
         return;
-    if (n->status == HA_NODE_MEMBER && sim.now > seen.member_since[target->id] + late_ns &&
-        sim.now > seen.wanted_at[target->id] + late_ns)
+    if (n->status == HA_NODE_MEMBER && sim.now > seen.member_since[target->id] + late_ns)
         sim_violation("I11", target->id, "is to be switched off although it is a member");
     if (n->status == HA_NODE_UNCLEAN && !holds_something(sim_truth(), target->id) &&
         sim.now > seen.held_at[target->id] + late_ns)
@@ -475,7 +476,7 @@ void sim_check_policy(const struct ha_state *before, const struct log_entry *ent
     if (applied->kind == LOG_KIND_OPEN)
         note_open(before, entry);
     if (applied->kind == LOG_KIND_VOTER)
-        sim_check_network(); /* who hears a quorum depends on who is one, too */
+        sim_check_votes_changed();
     check_memory(entry);
     if (applied->kind != LOG_KIND_STATE)
         return;

@@ -14,7 +14,8 @@
 #define AWAKE_NS (10 * NS_S)
 
 static struct {
-    uint64_t deaf_since[SIM_NODES + 1]; /* hears no quorum of voters; 0: it does */
+    uint64_t deaf_since[SIM_NODES + 1][SIM_NODES + 1]; /* [who][to whom]; 0: hears it */
+    uint64_t votes_changed_at;
     struct {
         uint32_t conn; /* another one begins anew */
         uint64_t end_ns;
@@ -30,27 +31,39 @@ void sim_check_view_reset(void)
 /* ---- leaders -----------------------------------------------------------------------------------
  */
 
-static bool can_hear_quorum(const struct sim_node *node)
+void sim_check_network(void)
+{
+    for (uint32_t id = 1; id <= sim.node_count; id++) {
+        for (uint32_t from = 1; from <= sim.node_count; from++) {
+            if (id == from || sim_net_reaches(from, id))
+                seen.deaf_since[id][from] = 0;
+            else if (seen.deaf_since[id][from] == 0)
+                seen.deaf_since[id][from] = sim.now;
+        }
+    }
+}
+
+/* Who was cut off just before counts by the votes of before. */
+void sim_check_votes_changed(void)
+{
+    seen.votes_changed_at = sim.now;
+}
+
+/* Each voter by itself, for whose vote counts may change while the network stays as it is. */
+static bool may_count_quorum(uint32_t id)
 {
     const struct ha_state *truth = sim_truth();
     uint32_t voters = 0, heard = 0;
 
     for (uint32_t i = 0; i < truth->node_count; i++) {
-        uint32_t id = truth->nodes[i].id;
-        voters += truth->nodes[i].is_voter;
-        heard += truth->nodes[i].is_voter && (id == node->id || sim_net_reaches(id, node->id));
+        if (!truth->nodes[i].is_voter)
+            continue;
+        ha_assert(truth->nodes[i].id <= SIM_NODES);
+        uint64_t since = seen.deaf_since[id][truth->nodes[i].id];
+        voters++;
+        heard += since == 0 || sim.now <= since + DEAF_NS;
     }
     return voters == 0 || 2 * heard > voters;
-}
-
-void sim_check_network(void)
-{
-    for (uint32_t id = 1; id <= sim.node_count; id++) {
-        if (can_hear_quorum(sim_node(id)))
-            seen.deaf_since[id] = 0;
-        else if (seen.deaf_since[id] == 0)
-            seen.deaf_since[id] = sim.now;
-    }
 }
 
 static bool is_long_awake(const struct sim_node *node)
@@ -64,10 +77,9 @@ static bool is_long_awake(const struct sim_node *node)
 
 void sim_check_leader_hears(const struct sim_node *leader, uint32_t target)
 {
-    uint64_t since = seen.deaf_since[leader->id];
+    bool is_settled = seen.votes_changed_at == 0 || sim.now > seen.votes_changed_at + DEAF_NS;
 
-    /* Votes that are given or taken change a quorum without the network. */
-    if (since > 0 && sim.now > since + DEAF_NS && is_long_awake(leader) && !can_hear_quorum(leader))
+    if (is_settled && is_long_awake(leader) && !may_count_quorum(leader->id))
         sim_violation("I11", target, "n%u sends agents against it, but hears no quorum",
                       leader->id);
 }

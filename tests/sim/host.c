@@ -171,6 +171,8 @@ static enum hv_outcome do_run(struct hv *hv, uint32_t domid, struct ha_err *err)
         domain->d.state = HV_RUNNING;
         domain->is_saved = domain->is_secret = false;
         domain->has_run = true;
+        domain->ran_ns = sim_raw_ns(node);
+        domain->is_unleased = node->gate_hello.is_disarmed || node->gate_hello.is_frozen;
         sim_trace(node->id, "hypervisor: %s epoch %llu runs", domain->d.name,
                   (unsigned long long)domain->d.label.epoch);
     }

@@ -70,6 +70,8 @@ struct sim_domain {
     uint64_t saved_for; /* the ticket of that */
     struct hv_domain d;
     uint64_t io_until; /* its disk may be written until then, runnable or not */
+    bool is_unleased;  /* it was run while no lease was asked for: disarmed, or frozen */
+    uint64_t ran_ns;   /* when it last began to run, by its node's clock */
 };
 
 /* Durable things of a node's store; disk.c knows what is in it. */
@@ -639,6 +641,7 @@ void sim_check_state_copy(uint32_t node, struct ha_state *copy);
 /* check_view.c */
 void sim_check_view_reset(void);
 void sim_check_network(void); /* power or a cable changed */
+void sim_check_votes_changed(void);
 void sim_check_leader_hears(const struct sim_node *leader, uint32_t target);
 /* By hamgrd to the keeper, over this connection. */
 void sim_check_lease_told(const struct sim_node *node, uint32_t conn, uint64_t end_ns);
