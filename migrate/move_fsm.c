@@ -253,6 +253,11 @@ const char *move_fsm_late(const struct move_fsm *fsm, uint64_t now_ms)
     }
 }
 
+bool move_fsm_is_overdue(const struct move_fsm *fsm, uint64_t now_ms)
+{
+    return now_ms >= deadline_end_ms(fsm);
+}
+
 static bool is_log_turn(const struct move_fsm *fsm)
 {
     return fsm->step == HA_MOVE_DECIDING || fsm->step == HA_MOVE_FINISHING;

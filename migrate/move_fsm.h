@@ -115,6 +115,8 @@ bool move_fsm_is_failed(const struct move_fsm *fsm);
 /* The step's timeout or the deadline has passed: the sentence why this end must fail now. NULL:
  * not late, or a step that no timeout may end. static */
 const char *move_fsm_late(const struct move_fsm *fsm, uint64_t now_ms);
+/* The deadline has passed, and the step is one that it may end. */
+bool move_fsm_is_overdue(const struct move_fsm *fsm, uint64_t now_ms);
 /* DECIDING or FINISHING takes longer than it should: the sentence for status and log, else NULL.
  * static */
 const char *move_fsm_waiting(const struct move_fsm *fsm, uint64_t now_ms);

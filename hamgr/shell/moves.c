@@ -318,12 +318,15 @@ static void on_connected(struct hamgrd *d, struct move *move)
 
 static void on_stream_end(struct hamgrd *d, struct move *move, const struct streamp_end *end)
 {
+    /* Both ends count the deadline: the other one may have been the quicker to give up. */
+    bool is_overdue = move_fsm_is_overdue(&move->fsm, shell_now_ms() + REASON_MS);
     char why[HA_TEXT_MAX];
 
     move->progress.wire_bytes = end->total.wire_bytes;
     if (!end->is_ok) {
-        snprintf(why, sizeof(why), "the stream with %.60s failed: %.160s",
-                 shell_node_name(d, move->peer), end->text);
+        snprintf(why, sizeof(why), "%sthe stream with %.60s failed: %.*s",
+                 is_overdue ? "the migration passed its deadline: " : "",
+                 shell_node_name(d, move->peer), is_overdue ? 130 : 160, end->text);
         /* At the source: the hypervisor's end was closed, and its save says why. */
         if (!move->is_source || strncmp(end->text, "native stream", 13) == 0)
             fail_soon(move, why);
@@ -335,16 +338,6 @@ static void on_stream_end(struct hamgrd *d, struct move *move, const struct stre
         move->progress.packing = streamtalk_packing(&end->total);
     move_fsm_stream_done(&move->fsm, shell_now_ms());
     tell_progress(d, move);
-}
-
-/* A line for the log: refused stray connections, parts of the sandbox that could not be had. */
-static void log_note(struct move *move, const struct ha_packet *packet)
-{
-    char text[HA_TEXT_MAX];
-
-    if (!streamtalk_note(&move->talk, packet->body, packet->body_size, text))
-        return;
-    qb_log(LOG_NOTICE, "migration %" PRIu64 ": stream: %s", move->ticket, text);
 }
 
 /* The source's stream wants one more connection: to the receiver of this ticket, and nobody else.
@@ -375,11 +368,13 @@ static void on_stream_packet(void *user, const struct ha_packet *packet)
     struct hamgrd *d = move->d;
     struct streamp_progress progress;
     struct streamp_end end;
+    char text[HA_TEXT_MAX];
 
     if (!streamtalk_is_news(&move->talk, packet->type))
         return;
-    if (packet->type == STREAMP_NOTE) {
-        log_note(move, packet);
+    if (packet->type == STREAMP_NOTE) { /* refused stray connections, parts of a sandbox missed */
+        if (streamtalk_note(&move->talk, packet->body, packet->body_size, text))
+            qb_log(LOG_NOTICE, "migration %" PRIu64 ": stream: %s", move->ticket, text);
     } else if (packet->type == STREAMP_CONNECT) {
         give_socket(move, packet);
     } else if (packet->type == STREAMP_CONNECTED) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * When the source's save is asked for: behind the stream's connection, and, should this node have
- * left the cluster's view and come back meanwhile, not before it knows anew what is there.
+ * left the cluster's view and come back meanwhile, not before it knows anew what is there. And why
+ * it says that a move failed.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -246,6 +247,7 @@ static struct hamgrd *connected(struct ha_guest *guest)
     ha_state_init(&d->state, guest, 1);
     d->state.guest_count = 1;
     d->config.idle_timeout_ms = 10000;
+    d->config.deadline_ms = 9000;
     moves_begin_out(d, guest);
     moves_ready(d, PEER, &ready);
     stream->packet(stream_user, &packet);
@@ -306,12 +308,53 @@ static void it_does_not_wait_for_ever(void **state)
     finish(d, &guest);
 }
 
+/* The stream of a move ends; what the source gives as its reason. */
+static const char *reason_of(struct hamgrd *d, const char *text)
+{
+    uint8_t body[1024];
+    struct ha_writer w = ha_writer_of(body, sizeof(body));
+    struct streamp_end end = {.is_ok = false};
+
+    snprintf(end.text, sizeof(end.text), "%s", text);
+    streamp_end_encode(&w, &end);
+    struct ha_packet packet = {
+        .type = STREAMP_END, .body = body, .body_size = (uint32_t)w.position};
+    stream->packet(stream_user, &packet);
+    moves_tick(d);
+    return source.v.is_save_failed ? source.v.text : "";
+}
+
+/* The destination's deadline ends with the source's, and it may be the quicker one to give up. */
+static void a_stream_that_ends_with_the_deadline_says_so(void **state)
+{
+    struct ha_guest guest;
+
+    (void)state;
+    is_settled = true;
+    struct hamgrd *d = connected(&guest);
+    assert_string_equal(reason_of(d, "the peer says: closed"),
+                        "the stream with n2 failed: the peer says: closed");
+    finish(d, &guest);
+    d = connected(&guest);
+    now += 8500;
+    assert_string_equal(reason_of(d, "the peer says: closed"),
+                        "the stream with n2 failed: the peer says: closed");
+    finish(d, &guest);
+    d = connected(&guest);
+    now += 8600;
+    assert_string_equal(
+        reason_of(d, "the peer says: closed"),
+        "the migration passed its deadline: the stream with n2 failed: the peer says: closed");
+    finish(d, &guest);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_save_is_asked_for_when_the_stream_is_connected),
         cmocka_unit_test(a_save_waits_for_the_listing_behind_a_return),
         cmocka_unit_test(it_does_not_wait_for_ever),
+        cmocka_unit_test(a_stream_that_ends_with_the_deadline_says_so),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
