@@ -108,6 +108,8 @@ def do_status(place, _):
     for machine in lab.machines:
         print(f"{machine.name}  {machine.state():4}  {machine.console_log}")
     print("settings: " + ", ".join(f"{key} {value}" for key, value in lab.settings.items()))
+    if not lab.alive():
+        print("nothing of it lives; deploy/lab down or the next up removes what is left of it")
     return 0
 
 

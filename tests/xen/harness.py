@@ -99,7 +99,7 @@ def end(world, options):
 def run_all(chosen, kind, options):
     """Runs the scenarios of one kind; returns the names of those that failed. One that fails is tried
     once more, on a lab of its own: emulated nodes on a busy machine may stand still for seconds."""
-    why = mismatch(Lab(Place(DEFAULT_DIR, options.lab)).settings, kind)
+    why = mismatch(Lab(Place(DEFAULT_DIR, options.lab)).alive(), kind)
     if why:  # it is somebody's: left as it is
         print(f"{why}; end it first: deploy/lab --name {options.lab} down")
         return [name_of(entry) for entry in chosen]

@@ -90,7 +90,7 @@ def are_back(status, count):
 
 
 def mismatch(settings, kind):
-    """Why a lab that is up (its settings, or None) can't be used for that kind of scenario."""
+    """Why a lab (the settings of one that is alive, or None) can't be used for that kind of scenario."""
     for key, value in (("hypervisor", kind.hypervisor), ("xen_helper", kind.helper),
                        ("driver", kind.driver)):
         if settings and settings.get(key, value) != value:
@@ -150,7 +150,7 @@ class World:
         self.build = options.build
         self.place = Place(DEFAULT_DIR, options.lab)
         self.lab = Lab(self.place)
-        if self.lab.settings is None:
+        if self.lab.alive() is None:
             self.lab.up(argparse.Namespace(nodes=kind.nodes, hypervisor=kind.hypervisor, driver=kind.driver,
                                            xen_helper=kind.helper, build=options.build, disks=4,
                                            token=3000, watchdog=15, memory=0, cold=False),

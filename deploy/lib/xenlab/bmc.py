@@ -18,6 +18,10 @@ exec {lab} --dir {dir} --name {name} chassis "$@"
 """
 
 
+def pid_file(machine):
+    return os.path.join(machine.dir, "bmc", "pid")
+
+
 def start(place, machine):
     directory = os.path.join(machine.dir, "bmc")
     os.makedirs(os.path.join(directory, "state"), exist_ok=True)
@@ -28,14 +32,14 @@ def start(place, machine):
     write(os.path.join(directory, "lan.conf"), LAN_CONF.format(
         name=machine.name, addr=net.bmc_address(machine.index), index=machine.index,
         chassis=chassis, user=USER, password=PASSWORD), 0o600)
-    process.spawn(os.path.join(directory, "pid"), [
+    process.spawn(pid_file(machine), [
         *net.inside(place.namespace), "ipmi_sim", "-c", os.path.join(directory, "lan.conf"),
         "-f", os.path.join(directory, "emu"), "-s", os.path.join(directory, "state"), "-n"],
         os.path.join(directory, "log"))
 
 
 def stop(machine):
-    process.end(os.path.join(machine.dir, "bmc", "pid"))
+    process.end(pid_file(machine))
 
 
 def chassis(machine, words):
@@ -58,7 +62,7 @@ def chassis(machine, words):
 
 
 def is_ready(machine):
-    return wait_until(lambda: process.find(os.path.join(machine.dir, "bmc", "pid")),
+    return wait_until(lambda: process.find(pid_file(machine)),
                       f"the BMC of {machine.name}", 10)
 
 

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import time
 
-from . import bmc, cluster, guests, net, seed, snapshot, storage
+from . import bmc, cluster, guests, net, process, seed, snapshot, storage
 from .errors import LabError, read, run, wait_until, write
 from .machine import Machine
 
@@ -17,9 +17,10 @@ class Lab:
 
     def __init__(self, place):
         self.place = place
+        self.maker_file = place.of_lab("maker")
         text = read(place.of_lab("lab.json"))
         self.settings = json.loads(text) if text else None
-        if self.settings:
+        if self.alive():
             place.image = self.settings["image"]  # what it was started with, whatever the tree says now
 
     @property
@@ -29,6 +30,16 @@ class Lab:
             raise LabError(f"no lab {self.place.name} is up; start one: deploy/lab up")
         return [Machine(self.place, i, self.settings["hypervisor"])
                 for i in range(1, self.settings["nodes"] + 1)]
+
+    def alive(self):
+        """Its settings, if anything of it lives: a node, its storage, a BMC or who brings it up. None if
+        nothing does, which a reboot or who ended its processes leaves behind: it is nobody's."""
+        if self.settings is None:
+            return None
+        files = [self.maker_file, storage.pid_file(self.place)]
+        for machine in self.machines:
+            files += [machine.pid_file, bmc.pid_file(machine)]
+        return self.settings if any(map(process.find, files)) else None
 
     def machine(self, name):
         found = {m.name: m for m in self.machines}
@@ -40,18 +51,28 @@ class Lab:
 
     def up(self, options, say):
         """Starts a new lab; what went up before a failure stays, for a look, until down."""
-        if self.settings is not None:
+        if self.alive():
             raise LabError(f"lab {self.place.name} is up already; end it with: deploy/lab down")
         self.place.need_image()
+        if self.settings is not None:
+            say(f"lab {self.place.name} was left behind, nothing of it lives: it is removed")
+            self.down()
         began = time.monotonic()
         kept = None if options.cold else self.keep_memory(options.hypervisor, say)
         shutil.rmtree(self.place.lab, ignore_errors=True)
         os.makedirs(self.place.lab, mode=0o700)
+        process.remember(self.maker_file, os.getpid())
         self.settings = {"nodes": options.nodes, "hypervisor": options.hypervisor,
                          "driver": options.driver, "xen_helper": options.xen_helper,
                          "build": options.build, "image": self.place.image, "disks": options.disks,
                          "snapshot": kept.directory if kept else None}
         write(self.place.of_lab("lab.json"), json.dumps(self.settings))
+        try:
+            self.bring_up(options, kept, began, say)
+        finally:
+            os.unlink(self.maker_file)
+
+    def bring_up(self, options, kept, began, say):
         machines = self.machines
         net.make(self.place.namespace, options.nodes)
         self.make_seeds(machines, options)

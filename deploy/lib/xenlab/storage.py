@@ -21,26 +21,30 @@ def device(index):
     return f"/dev/nbd{index}"
 
 
+def pid_file(place):
+    return place.of_lab("storage", "pid")
+
+
 def start(place, count):
     directory = place.of_lab("storage")
     os.makedirs(directory)
     for index in range(count):
         with open(os.path.join(directory, f"disk{index}.raw"), "wb") as file:
             file.truncate(DISK_MIB << 20)
-    process.spawn(os.path.join(directory, "pid"), [
+    process.spawn(pid_file(place), [
         *net.inside(place.namespace), sys.executable, "-B", os.path.join(HERE, "nbd.py"),
         "--dir", directory, "--listen", f"{net.ADMIN}.{net.HOST_SUFFIX}"],
         os.path.join(directory, "log"))
 
 
 def stop(place):
-    process.end(place.of_lab("storage", "pid"))
+    process.end(pid_file(place))
 
 
 def report(place):
     """(what the witness saw of writes as {(disk, node): count}, its findings)."""
     directory = place.of_lab("storage")
-    if process.find(os.path.join(directory, "pid")) is None:
+    if process.find(pid_file(place)) is None:
         raise LabError(f"the storage is gone; see {directory}/log")
     writes = collections.Counter()
     for line in read(os.path.join(directory, "writes.log")).splitlines():

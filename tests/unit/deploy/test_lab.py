@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """deploy/lab without a lab: arguments, the archives it makes, its storage and what the witness sees."""
 
+import argparse
 import asyncio
 import io
+import json
 import lzma
 import os
 import signal
@@ -21,7 +23,8 @@ sys.dont_write_bytecode = True
 sys.path.insert(0, os.path.join(ROOT, "deploy", "lib"))
 
 from xenlab import bmc, guests, initramfs, kernel, nbd, process, seed, snapshot  # noqa: E402
-from xenlab.errors import LabError, wait_until  # noqa: E402
+from xenlab.errors import LabError, wait_until, write  # noqa: E402
+from xenlab.lab import Lab  # noqa: E402
 from xenlab.place import Place  # noqa: E402
 
 
@@ -317,6 +320,65 @@ class Processes(unittest.TestCase):
     def test_waiting_is_bounded(self):
         with self.assertRaisesRegex(LabError, "in vain: rain"):
             wait_until(lambda: False, "rain", 0, 0)
+
+
+class LeftBehind(unittest.TestCase):
+    """A lab of which nothing lives, as after a reboot, is in nobody's way; one of which anything does is."""
+
+    def setUp(self):
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        self.place = Place(directory.name, "test")
+        self.own_image = self.place.image
+        self.others_image = os.path.join(directory.name, "image-of-another-tree")
+        os.makedirs(self.place.of_lab("n2", "bmc"))
+        os.makedirs(self.place.of_lab("storage"))
+        write(self.place.of_lab("lab.json"), json.dumps(
+            {"nodes": 2, "hypervisor": "shadow", "image": self.others_image}))
+        write(self.place.of_lab("n2", "pid"), f"{os.getpid()} 1\n")  # of another boot
+
+    def up(self, bring_up=lambda *_: None):
+        """(the lab, what it said) of an up that gets as far as starting things."""
+        options = argparse.Namespace(nodes=3, hypervisor="stock", driver="none", xen_helper="stock",
+                                     build="/nowhere", disks=0, cold=True)
+        said = []
+        found = Lab(self.place)
+        with mock.patch.object(Place, "need_image"), mock.patch.object(Lab, "bring_up", bring_up):
+            found.up(options, said.append)
+        return found, said
+
+    def test_nothing_of_it_lives(self):
+        self.assertIsNone(Lab(self.place).alive())
+        self.assertEqual(self.place.image, self.own_image)
+        found, said = self.up()
+        self.assertEqual(said, ["lab test was left behind, nothing of it lives: it is removed"])
+        self.assertFalse(os.path.exists(self.place.of_lab("n2")))
+        self.assertEqual((found.settings["nodes"], found.settings["image"]), (3, self.own_image))
+
+    def test_each_part_of_it_counts(self):
+        for path in (("n2", "pid"), ("n2", "bmc", "pid"), ("storage", "pid"), ("maker",)):
+            with self.subTest(path):
+                child = process.spawn(self.place.of_lab(*path), ["sleep", "60"], "/dev/null")
+                try:
+                    self.assertEqual(Lab(self.place).alive()["nodes"], 2)
+                    self.assertEqual(self.place.image, self.others_image)
+                    with self.assertRaisesRegex(LabError, "lab test is up already"):
+                        self.up()
+                    self.assertTrue(os.path.exists(self.place.of_lab("n2")))
+                finally:
+                    process.end(self.place.of_lab(*path))
+                    child.wait(30)
+
+    def test_who_brings_it_up_is_of_it_until_it_is_up(self):
+        seen = []
+        self.up(lambda lab, *_: seen.append(Lab(lab.place).alive()["nodes"]))
+        self.assertEqual(seen, [3])
+        self.assertIsNone(Lab(self.place).alive())
+
+    def test_status_says_so(self):
+        if os.getuid() == 0:
+            done = lab("--dir", self.place.directory, "--name", "test", "status")
+            self.assertIn("nothing of it lives; deploy/lab down", done.stdout, done.stderr)
 
 
 class Chassis(unittest.TestCase):
